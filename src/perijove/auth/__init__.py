@@ -1,0 +1,1 @@
+"""Ways to prove who one is: one contract, one module for each way."""

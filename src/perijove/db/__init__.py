@@ -1,0 +1,1 @@
+"""State: engine and units of work, tables, repositories, migrations."""

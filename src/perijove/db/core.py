@@ -1,0 +1,371 @@
+"""
+Units of work: the only module that opens a transaction (design decision 3).
+
+A unit of work is a short *synchronous* function of a Core `Connection`, which reads its results
+to the end and has no effect but on the database (it may be run again). There is no await
+inside, so no transaction is ever open while a platform or a person is waited for.
+
+====================  ==============================================  =======================
+call                  SQLite                                          PostgreSQL
+====================  ==============================================  =======================
+``db.read(work)``     inline, on the event loop (microseconds)        ``run_sync`` over asyncpg
+``db.read_long(…)``   a reader thread with a connection of its own    the same
+``db.write(work)``    the one writer thread, many units in a commit   the same
+====================  ==============================================  =======================
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import structlog
+from sqlalchemy import (
+    Connection,
+    Engine,
+    NullPool,
+    Table,
+    create_engine,
+    event,
+    make_url,
+    select,
+    func,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from perijove.domain.errors import ConfigError, Conflict
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+_GROUP = 256
+"""Most units that share one commit; bounds how long the first of them waits."""
+_RETRIES = 3
+"""How often a unit is run again after a deadlock or a serialisation failure."""
+
+
+class Database(Protocol):
+    """Where the state is."""
+
+    url: str
+    """Where, without a password."""
+    dialect: str
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a short unit that only reads: a handful of indexed look-ups."""
+        ...
+
+    async def read_long(self, work: Work[T]) -> T:
+        """Run a unit that reads much: lists, reports."""
+        ...
+
+    async def write(self, work: Work[T]) -> T:
+        """Run a unit that writes; its changes are durable when this returns."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+
+def open_database(url: str) -> Database:
+    """Return the database of an SQLAlchemy URL; enter it before use. Raises `ConfigError`."""
+    parsed = make_url(url)
+    match parsed.get_backend_name():
+        case "sqlite":
+            if not parsed.database or parsed.database == ":memory:":
+                raise ConfigError("hub.database: SQLite needs a file, such as sqlite:////var/x.db")
+            return SqliteDatabase(Path(parsed.database))
+        case "postgresql":
+            return PostgresDatabase(url)
+    raise ConfigError(
+        f"hub.database: {parsed.get_backend_name()!r} is not supported; use sqlite or postgresql"
+    )
+
+
+def sync_engine(url: str) -> Engine:
+    """Return a plain engine for tools that are not async: migrations and the command line."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_engine(Path(parsed.database or ""))
+    return create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+
+
+def database_now(connection: Connection) -> datetime:
+    """Return the database's clock: the one by which leases are counted."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)  # the same machine
+    now: datetime = connection.scalar(select(func.clock_timestamp()))  # type: ignore[assignment]
+    return now.astimezone(UTC)
+
+
+def upsert(
+    connection: Connection,
+    table: Table,
+    *,
+    key: dict[str, Any],
+    values: dict[str, Any],
+    on_update: dict[str, Any] | None = None,
+) -> None:
+    """Insert the row `key` + `values`, or set `on_update` (default: `values`) where it exists."""
+    make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = make(table).values({**key, **values})
+    changes = values if on_update is None else on_update
+    if changes:
+        statement = statement.on_conflict_do_update(index_elements=list(key), set_=changes)
+    else:
+        statement = statement.on_conflict_do_nothing(index_elements=list(key))
+    connection.execute(statement)
+
+
+def _translate(error: IntegrityError) -> Conflict:
+    return Conflict(f"the database refused a duplicate or dangling row: {error.orig}")
+
+
+# --- SQLite -----------------------------------------------------------------------------------
+
+
+def _sqlite_engine(path: Path) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=NullPool,
+        connect_args={"check_same_thread": False, "isolation_level": None, "timeout": 10},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _set_pragmas(connection: Any, _record: Any) -> None:
+        for pragma in (
+            "journal_mode = WAL",
+            "foreign_keys = ON",
+            "synchronous = FULL",  # a power cut must not lose the intent of a submitted job
+            "temp_store = MEMORY",
+            "cache_size = -16000",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        mode = connection.get_execution_options().get("begin", "DEFERRED")
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+    return engine
+
+
+class _Unit:
+    """One unit of work on its way through the writer thread."""
+
+    __slots__ = ("future", "work")
+
+    def __init__(self, work: Work[Any]) -> None:
+        self.work = work
+        self.future: Future[Any] = Future()
+
+
+class SqliteDatabase:
+    """One file, one process: short reads inline, all writes through one thread."""
+
+    dialect = "sqlite"
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"sqlite:///{path}"
+        self._engine = _sqlite_engine(path)
+        self._units: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write_all, name="db-writer", daemon=True)
+        self._long_reads = anyio.CapacityLimiter(1)
+
+    async def __aenter__(self) -> Self:
+        # The writer's connection comes first: it may have to make the file and its WAL.
+        self._write_connection = self._connect("IMMEDIATE")
+        self._inline_connection = self._connect("DEFERRED")
+        self._long_connection = self._connect("DEFERRED")
+        self._writer.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._units.put(None)
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._writer.join)
+        for connection in (self._inline_connection, self._long_connection, self._write_connection):
+            connection.close()
+
+    def _connect(self, mode: str) -> Connection:
+        return self._engine.connect().execution_options(begin=mode)
+
+    async def read(self, work: Work[T]) -> T:
+        return _read(self._inline_connection, work)
+
+    async def read_long(self, work: Work[T]) -> T:
+        return await anyio.to_thread.run_sync(
+            _read, self._long_connection, work, limiter=self._long_reads
+        )
+
+    async def write(self, work: Work[T]) -> T:
+        unit = _Unit(work)
+        done = anyio.Event()
+        token = anyio.lowlevel.current_token()
+
+        def wake(_future: Future[Any]) -> None:
+            try:
+                anyio.from_thread.run_sync(done.set, token=token)
+            except RuntimeError:
+                pass  # the loop has ended; nobody waits any more
+
+        unit.future.add_done_callback(wake)
+        self._units.put(unit)
+        await done.wait()
+        result: T = unit.future.result()
+        return result
+
+    def _write_all(self) -> None:
+        """Run units until None comes: as many as wait, up to a limit, in one transaction."""
+        while (unit := self._units.get()) is not None:
+            group = [unit]
+            ending = False
+            try:
+                self._begin()
+                outcomes = [_run(self._write_connection, unit.work)]
+                while len(group) < _GROUP:
+                    try:
+                        following = self._units.get_nowait()
+                    except queue.Empty:
+                        break
+                    if following is None:
+                        ending = True
+                        break
+                    group.append(following)
+                    outcomes.append(_run(self._write_connection, following.work))
+                self._write_connection.commit()
+            except BaseException as error:  # noqa: BLE001 - the waiters must learn of anything
+                self._write_connection.rollback()
+                outcomes = [(None, error)] * len(group)
+            for done, (result, failure) in zip(group, outcomes, strict=True):
+                if failure is None:
+                    done.future.set_result(result)
+                else:
+                    done.future.set_exception(failure)
+            if ending:
+                return
+
+    def _begin(self) -> None:
+        if not self._write_connection.in_transaction():
+            self._write_connection.begin()
+
+
+def _read(connection: Connection, work: Work[T]) -> T:
+    try:
+        return work(connection)
+    finally:
+        connection.rollback()
+
+
+def _run(connection: Connection, work: Work[Any]) -> tuple[Any, BaseException | None]:
+    """Run one unit under a savepoint, so that its failure is its own."""
+    savepoint = connection.begin_nested()
+    try:
+        result = work(connection)
+        savepoint.commit()
+    except IntegrityError as error:
+        savepoint.rollback()
+        return None, _translate(error)
+    except OperationalError:
+        raise  # disk full, database gone: everyone in this commit must know
+    except BaseException as error:  # noqa: BLE001 - goes to the one who asked
+        savepoint.rollback()
+        return None, error
+    return result, None
+
+
+# --- PostgreSQL -------------------------------------------------------------------------------
+
+
+class PostgresDatabase:
+    """A server that several hubs share."""
+
+    dialect = "postgresql"
+
+    def __init__(self, url: str) -> None:
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        parsed = make_url(url).set(drivername="postgresql+asyncpg")
+        self.url = parsed.render_as_string(hide_password=True)
+        self._engine = create_async_engine(
+            parsed,
+            pool_size=10,
+            max_overflow=10,
+            pool_pre_ping=True,
+            connect_args={
+                "timeout": 10,
+                "server_settings": {
+                    "application_name": "perijove",
+                    "statement_timeout": "15000",
+                    "lock_timeout": "10000",
+                    "idle_in_transaction_session_timeout": "30000",
+                },
+            },
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+            await self._engine.dispose()
+
+    async def read(self, work: Work[T]) -> T:
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(work)
+
+    read_long = read
+
+    async def write(self, work: Work[T]) -> T:
+        # A cancelled caller must not leave it open whether the commit happened.
+        with anyio.CancelScope(shield=True), anyio.fail_after(60):
+            for attempt in range(_RETRIES + 1):
+                try:
+                    async with self._engine.begin() as connection:
+                        return await connection.run_sync(work)
+                except IntegrityError as error:
+                    raise _translate(error) from error
+                except DBAPIError as error:
+                    if attempt == _RETRIES or not _is_retryable(error):
+                        raise
+                    log.info("database_retry", attempt=attempt, error=type(error.orig).__name__)
+                    await anyio.sleep(0.02 * 2**attempt)
+        raise AssertionError("unreachable")
+
+
+def _is_retryable(error: DBAPIError) -> bool:
+    """True for a serialisation failure, a deadlock, or a connection that had gone stale."""
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", "") in ("40001", "40P01")
+
+
+def bound(work: Callable[..., T], *args: Any, **kwargs: Any) -> Work[T]:
+    """Return `work` with all arguments but the connection given."""
+
+    def unit(connection: Connection) -> T:
+        return work(connection, *args, **kwargs)
+
+    return unit
+
+
+__all__ = [
+    "Connection",
+    "Database",
+    "PostgresDatabase",
+    "SqliteDatabase",
+    "Work",
+    "bound",
+    "database_now",
+    "open_database",
+    "sync_engine",
+    "upsert",
+]

@@ -1,0 +1,1 @@
+"""Frozen values, transitions, scope algebra and rules: pure functions, no library."""

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of hubs: time, ids, loops, files, configuration sections."""

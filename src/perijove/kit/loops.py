@@ -1,0 +1,90 @@
+"""Loops that cannot die quietly, and the doorbell that shortens their pauses."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import structlog
+
+from perijove.kit.clock import monotonic
+
+log = structlog.get_logger()
+
+
+class Doorbell:
+    """
+    Wakes whoever waits; a ring while nobody waits is remembered once.
+
+    A lost ring costs one period, never correctness: loops look at what is, not at who rang.
+    """
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def ring(self) -> None:
+        """Wake the waiters, now or at their next wait."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when rung or after `seconds`, whichever is first."""
+        with anyio.move_on_after(seconds):
+            await self._event.wait()
+        self._event = anyio.Event()
+
+
+class Gong:
+    """Wakes everyone who waits at this moment; nothing is remembered."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def strike(self) -> None:
+        """Wake all present waiters."""
+        self._event.set()
+        self._event = anyio.Event()
+
+    def listen(self) -> anyio.Event:
+        """Return the event of the next strike; take it *before* looking at what may change."""
+        return self._event
+
+
+async def every(
+    period: float,
+    step: Callable[[], Awaitable[None]],
+    *,
+    name: str,
+    deadline: float,
+    wait: Callable[[float], Awaitable[None]] = anyio.sleep,
+) -> None:
+    """
+    Run `step` now and then every `period` seconds, until cancelled.
+
+    A step that raises, or outlives `deadline`, is logged and counted and the loop goes on,
+    ever more slowly; only cancellation ends it. Pass a doorbell's `wait` to let a request
+    shorten the pause.
+    """
+    failures = 0
+    while True:
+        try:
+            with anyio.fail_after(deadline):
+                await step()
+            failures = 0
+        except Exception:
+            failures += 1
+            log.exception("loop_step_failed", loop=name, failures=failures)
+        if failures:
+            # A failing loop must not spin, however often its doorbell rings.
+            await anyio.sleep(min(period * 2 ** min(failures - 1, 6), 60))
+        else:
+            await wait(period)
+
+
+async def until(
+    check: Callable[[], Awaitable[bool]], *, seconds: float, pause: float = 0.05
+) -> bool:
+    """Ask `check` again and again until it is true; False when `seconds` have passed."""
+    end = monotonic() + seconds
+    while not await check():
+        if monotonic() >= end:
+            return False
+        await anyio.sleep(pause)
+    return True

@@ -1,0 +1,192 @@
+"""
+What a spawner promises (design decision 5).
+
+The contract is small on purpose. A spawner reports what it sees; what *absent* means for a
+launch is decided once, in the core (`reconcile/observe.py`). Abilities beyond it are further
+small protocols that a spawner may also implement; callers ask with `isinstance`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+from perijove.domain.launch import End, Reason, Resources
+from perijove.kit.config import Section
+
+
+class Phase(StrEnum):
+    """What the platform says about one thing that carries our installation id."""
+
+    PENDING = "pending"
+    HELD = "held"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    GONE = "gone"  #: With evidence: exit status, accounting, a final state.
+
+
+Handle = Mapping[str, Any]
+"""A spawner's own name for what it started: JSON, opaque to everyone else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """One thing on the platform, as seen at one moment."""
+
+    name: str
+    """The platform name it carries."""
+    phase: Phase
+    handle: Handle | None = None
+    owner: str = ""
+    """User name recorded with it, for people; never used to decide."""
+    url: str = ""
+    """``http://host:port`` or ``unix:/path`` where it listens, once known."""
+    node: str = ""
+    reason: Reason | None = None
+    """Why it waits; only while pending, held or suspended."""
+    end: End | None = None
+    """How it ended: the evidence. Always there when gone."""
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """One answer of the platform about everything of ours."""
+
+    complete: bool
+    """False: what is missing here may still exist."""
+    sightings: Sequence[Sighting]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """All a spawner needs to start one launch. Holds the server's token: never log it."""
+
+    launch_id: str
+    name: str
+    """Platform name; a second `start` with it finds the first one's work."""
+    installation: str
+    user_name: str
+    server_name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    """Complete for the server but for ``JUPYTERHUB_SERVICE_URL``, see `prefix`."""
+    prefix: str
+    """URL path of the server, ``B user/:n/[:s/]``; the spawner knows host and port and sets
+    ``JUPYTERHUB_SERVICE_URL`` to ``http://host:port<prefix>``."""
+    resources: Resources = Resources()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Readable parts for people who look at the platform."""
+
+
+Checkpoint = Callable[[Handle], Awaitable[None]]
+"""Awaited as soon as anything exists that must be removed later; durable when it returns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a spawner may know of the hub it serves."""
+
+    name: str
+    """The instance's name in the configuration, ``[spawners.NAME]``."""
+    installation: str
+    data_dir: Path
+    """A directory of its own, mode 0700."""
+
+
+class Spawner(Protocol):
+    """Starts, surveys and stops what runs on one platform. An async context manager."""
+
+    async def __aenter__(self) -> Self:
+        """Connect; raise `SpawnerTransient` when the platform is away (the hub goes on)."""
+        ...
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Let go; what was started runs on."""
+        ...
+
+    async def start(self, spec: LaunchSpec, checkpoint: Checkpoint) -> Sighting:
+        """
+        Start `spec` and return what is known at once, without waiting for readiness.
+
+        Idempotent by `spec.name`: a second call finds the first one's work, also after a
+        crash anywhere in the first. What ended is never started again: its end is returned.
+        Raises `SpawnerRejected` when trying again is useless; anything else raised leaves the
+        outcome unknown, and the core surveys before it repeats.
+        """
+        ...
+
+    async def survey(self) -> Survey:
+        """
+        Return all that is ours on the platform, in one call.
+
+        What ended stays in the answer, with its evidence, until `stop` has removed it.
+        Raises `SpawnerTransient` when the platform is silent.
+        """
+        ...
+
+    async def stop(self, name: str, handle: Handle | None, *, grace: float) -> Sighting | None:
+        """
+        End what carries `name` and remove its traces from the platform.
+
+        Gives it `grace` seconds to end by itself. Returns the evidence of its end; or None
+        when nothing carries the name (any more). After it returns, a `start` of the same name
+        that was under way elsewhere starts nothing. Raises when it cannot tell.
+        """
+        ...
+
+
+class SpawnerSettings(Section):
+    """What every ``[spawners.NAME]`` section has."""
+
+    kind: str
+    """Which driver: an entry point of the group ``perijove.spawners``."""
+    command: list[str] = ["jupyterhub-singleuser"]
+    """What is started for the person; no hub-specific arguments are added."""
+    max_starting: int = 100
+    """How many launches may be on their way at once; further ones wait in line."""
+    submit_limit: float = 30
+    """Seconds the platform has to take a request."""
+    queue_limit: float | None = None
+    """Seconds a request may wait in the platform's queue; none by default."""
+    start_limit: float = 300
+    """Seconds from running to saying where it listens."""
+    connect_limit: float = 60
+    """Seconds from saying where it listens to answering there."""
+    stop_grace: float = 15
+    """Seconds a server has to end by itself before it is killed."""
+    survey_period: float = 10
+    """Seconds between two surveys while nothing is on its way; shorter while something is."""
+
+
+@runtime_checkable
+class HasLogs(Protocol):
+    """A spawner that can show what a launch has written."""
+
+    async def log_tail(self, name: str, handle: Handle | None, *, lines: int) -> str:
+        """Return the last lines of output, decoded leniently; empty when there is none."""
+        ...
+
+
+@runtime_checkable
+class ChecksListener(Protocol):
+    """A spawner whose servers share an address with strangers: a port may be somebody else's."""
+
+    async def owns_listener(self, name: str, handle: Handle | None, url: str) -> bool | None:
+        """
+        Tell whether who listens at `url` belongs to the launch.
+
+        None: nobody listens there yet.
+        """
+        ...
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """A spawner with something an administrator must know (shown at start and on the admin page)."""
+
+    def warnings(self, *, public: bool) -> Sequence[str]:
+        """Return message codes; raise `ConfigError` when it refuses to serve a public address."""
+        ...

@@ -1,0 +1,60 @@
+"""What the proxy and the hub say to each other, on the control socket.
+
+The control socket is a unix socket of mode 0600 (or a TCP address with a shared secret);
+no request of a browser ever arrives there.
+
+``GET /routes?worker=W&installation=I&revision=N&wait=S``
+    Long poll. Answers a `RouteTable` as soon as the hub's revision differs from `N`, or after
+    `S` seconds (at most `MAX_WAIT_SECONDS`). A worker says with `revision` which table it is
+    *using*: the hub counts a launch as routed when every live worker has asked with the
+    revision of its route. `revision=0` asks for everything.
+``POST /activity``
+    Body: an `ActivityReport`. Answers 204.
+``GET /error/<status>?url=<path>``
+    The hub's error page for a failed request, to be relayed with that status. The headers
+    ``Accept``, ``Accept-Language`` and ``Cookie`` of the person's request are passed on.
+"""
+
+import msgspec
+
+MAX_WAIT_SECONDS = 4.0
+"""Longest a poll stays open: also how often a worker proves that it lives."""
+
+SECRET_HEADER = "X-Perijove-Control"
+"""Carries the shared secret where the control address is TCP."""
+
+
+class Route(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One entry of the table: requests below `prefix` go to `target`."""
+
+    prefix: str
+    """Path with leading and trailing slash, percent-encoded as in URLs; matched by segments."""
+    target: str
+    """``http://host:port``, ``https://host:port`` or ``unix:/path/of.sock``; nothing after it."""
+    host: str = ""
+    """Host name the route is limited to, lower case, without port; empty for any."""
+    ca: str = ""
+    """PEM of the only authority accepted for an ``https`` target."""
+    launch: str = ""
+    """Id of the launch behind the route; activity is reported under it. Empty: not reported."""
+
+
+class RouteTable(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All routes, or what changed since the revision that was asked with."""
+
+    installation: str
+    """A proxy refuses a table of another installation than the one it has."""
+    revision: int
+    """Grows with every change. A proxy refuses a lower one from the same installation."""
+    routes: list[Route]
+    """To add or replace, keyed by (host, prefix)."""
+    removed: list[tuple[str, str]] = []
+    """Keys (host, prefix) to drop; only with `full` false."""
+    full: bool = True
+    """True: what is not in `routes` goes away."""
+
+
+class ActivityReport(msgspec.Struct, frozen=True):
+    """When a person last did something through a route; seconds since the epoch, by launch id."""
+
+    launches: dict[str, float]
