@@ -1,0 +1,144 @@
+# shellcheck shell=bash
+# What the test bed scripts share. Sourced, never run:
+#
+#   TESTBED=postgresql
+#   . "$(dirname "$(readlink -f "$0")")/../common.sh"
+#
+# Everything a bed leaves behind is below testbeds/.state/BED, but for files another account must
+# reach: those are in a directory of their own below /var/tmp, because a clone may stand where no
+# other account can go. What the tests must know is in testbeds/.state/env/BED, one NAME=value a
+# line; tests/conftest.py reads it.
+
+set -euo pipefail
+umask 022
+
+BEDS=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+ROOT=$(dirname "$BEDS")
+STATE=$BEDS/.state/$TESTBED
+
+say() { printf '[%s] %s\n' "$TESTBED" "$*" >&2; }
+die() {
+    say "error: $*"
+    exit 1
+}
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+# only_one: two runs for the same bed wait for each other.
+only_one() {
+    mkdir -p "$STATE"
+    exec 9>"$STATE/lock"
+    flock -w 600 9 || die "another run is at work since ten minutes"
+}
+
+# publish NAME=VALUE...: what the tests shall know of this bed. Only the owner may read it, it can
+# hold a password.
+publish() {
+    mkdir -p "$BEDS/.state/env"
+    (
+        umask 077
+        printf '%s\n' "$@" >"$BEDS/.state/env/$TESTBED.new"
+    )
+    mv "$BEDS/.state/env/$TESTBED.new" "$BEDS/.state/env/$TESTBED"
+}
+
+# retract: the tests shall not look for this bed any more.
+retract() { rm -f "$BEDS/.state/env/$TESTBED"; }
+
+# --- packages -------------------------------------------------------------------------------
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+# apt_need PACKAGE...: install what is missing, and let no package start its own service.
+apt_need() {
+    local package missing=() log=$STATE/apt.log policy=
+    command -v dpkg-query >/dev/null || die "only Debian and its children are known here; install by hand: $*"
+    for package in "$@"; do installed "$package" || missing+=("$package"); done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    is_root || die "needs root to install ${missing[*]} (or: apt install ${missing[*]})"
+    say "installing ${missing[*]}"
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod 755 /usr/sbin/policy-rc.d
+        policy=made
+    fi
+    local status=0
+    apt_install "${missing[@]}" >"$log" 2>&1 ||
+        { apt_get update && apt_install "${missing[@]}"; } >>"$log" 2>&1 || status=$?
+    [ -z "$policy" ] || rm -f /usr/sbin/policy-rc.d
+    [ $status = 0 ] || { tail -n 20 "$log" >&2 && die "apt-get failed, see $log"; }
+}
+
+# 9>&-: a child must not inherit the lock.
+apt_get() { DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q -y -o DPkg::Lock::Timeout=900 "$@" </dev/null 9>&-; }
+apt_install() { apt_get -o APT::Install-Recommends=false install "$@"; }
+
+# npm_need DIRECTORY PACKAGE@VERSION...: install exactly these below DIRECTORY.
+npm_need() {
+    local directory=$1 wanted
+    shift
+    wanted="$*"
+    [ "$(cat "$directory/.installed" 2>/dev/null)" != "$wanted" ] || return 0
+    command -v npm >/dev/null || apt_need npm
+    say "installing $wanted"
+    mkdir -p "$directory"
+    npm install --prefix "$directory" --no-save --no-package-lock --no-fund --no-audit --loglevel=error \
+        "$@" >"$STATE/npm.log" 2>&1 </dev/null 9>&- || { tail -n 20 "$STATE/npm.log" >&2 && die "npm failed"; }
+    printf '%s\n' "$wanted" >"$directory/.installed"
+}
+
+# --- daemons, known by process id and start time, so that a reused id is never hit --------------
+
+# start_time PID: field 22 of /proc/PID/stat, counted from behind the command's name, which may
+# hold spaces and parentheses. Fails for what is gone or a zombie.
+start_time() {
+    local stat fields
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    read -r -a fields <<<"${stat##*) }"
+    [ "${fields[0]}" != Z ] || return 1
+    echo "${fields[19]}"
+}
+
+# running NAME: the process we started under that name is alive; its id is left in PID.
+running() {
+    local started
+    PID=
+    [ -r "$STATE/$1.pid" ] || return 1
+    read -r PID started <"$STATE/$1.pid" || return 1
+    [ "$(start_time "$PID")" = "$started" ]
+}
+
+# start_daemon NAME COMMAND...: a foreground daemon in a session and an environment of its own.
+start_daemon() {
+    local name=$1 pid
+    shift
+    setsid env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent \
+        LANG=C.UTF-8 "$@" >>"$STATE/$name.log" 2>&1 </dev/null 9>&- &
+    pid=$!
+    disown "$pid"
+    printf '%s %s\n' "$pid" "$(start_time "$pid")" >"$STATE/$name.pid"
+}
+
+# stop_daemon NAME SIGNAL SECONDS: ask, wait, and at last insist; only what we started.
+stop_daemon() {
+    local name=$1 signal=$2 end=$((SECONDS + $3))
+    if running "$name"; then
+        kill -s "$signal" "$PID"
+        while running "$name" && ((SECONDS < end)); do sleep 0.1; done
+        ! running "$name" || kill -s KILL "$PID"
+        say "stopped $name"
+    fi
+    rm -f "$STATE/$name.pid"
+}
+
+# wait_for SECONDS WHAT COMMAND...: ask until it succeeds.
+wait_for() {
+    local limit=$1 what=$2 said='' end
+    shift 2
+    end=$((SECONDS + limit))
+    while ((SECONDS < end)); do
+        said=$("$@" 2>&1) && return 0
+        sleep 0.1
+    done
+    die "waited ${limit} s for $what: $said"
+}

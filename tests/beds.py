@@ -1,0 +1,86 @@
+"""
+What a test may need from this machine, how to see whether it is there, and who provides it.
+
+A test says ``@pytest.mark.needs("postgresql")``; where the need is not met it is skipped with
+the reason and the command that helps, and under ``PERIJOVE_TEST_NO_SKIP=1`` it fails instead.
+The test beds (`testbeds/`) tell what they provide by ``NAME=value`` lines, read here once.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Something a test cannot do without."""
+
+    met: Callable[[], bool]
+    provided_by: str
+
+
+def load_environment(environ: MutableMapping[str, str]) -> None:
+    """Lay what the test beds published under `environ`; what is set there already stays."""
+    for file in sorted((ROOT / "testbeds/.state/env").glob("*")):
+        for line in file.read_text().splitlines():
+            name, _, value = line.partition("=")
+            environ.setdefault(name, value)
+
+
+def singleuser(version: str) -> Path:
+    """Return the ``jupyterhub-singleuser`` of release `version`: 4.1, 5 or 6."""
+    return ROOT / f".venvs/singleuser-{version}/bin/jupyterhub-singleuser"
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file()
+
+
+def _names_a_file(variable: str) -> bool:
+    return _is_file(Path(os.environ.get(variable, "/nonexistent")))
+
+
+NEEDS: Final[Mapping[str, Need]] = {
+    "postgresql": Need(
+        met=partial(os.environ.__contains__, "PERIJOVE_TEST_POSTGRESQL"),
+        provided_by="testbeds/up postgresql",
+    ),
+    "chromium": Need(
+        met=partial(_names_a_file, "PERIJOVE_TEST_CHROMIUM"), provided_by="testbeds/up chromium"
+    ),
+    "axe-core": Need(
+        met=partial(_names_a_file, "PERIJOVE_TEST_AXE"), provided_by="testbeds/up chromium"
+    ),
+    "configurable-http-proxy": Need(
+        met=partial(_names_a_file, "PERIJOVE_TEST_CHP"), provided_by="testbeds/up bench"
+    ),
+    "jupyterhub": Need(
+        met=partial(_is_file, ROOT / ".venvs/bench/bin/jupyterhub"),
+        provided_by="testbeds/up bench",
+    ),
+    **{
+        f"singleuser-{version}": Need(
+            met=partial(_is_file, singleuser(version)),
+            provided_by="testbeds/up singleuser",
+        )
+        for version in ("4.1", "5", "6")
+    },
+    "systemd-analyze": Need(
+        met=lambda: shutil.which("systemd-analyze") is not None,
+        provided_by="testbeds/up tools",
+    ),
+    "root": Need(met=lambda: os.geteuid() == 0, provided_by="running the tests as root"),
+}
+
+
+def missing(names: tuple[str, ...]) -> str:
+    """Say what of `names` is not there and how to get it; an empty text if all is there."""
+    return "; ".join(
+        f"needs {name}: {NEEDS[name].provided_by}" for name in names if not NEEDS[name].met()
+    )
