@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
+from fractions import Fraction
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,7 +20,11 @@ from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from perijove.domain.scopes import STANDARD
 from perijove.kit.config import parse_duration, parse_size
+from perijove.kit.quantities import write_duration, write_size
+from perijove.proxy.settings import ProxySettings
+from perijove.services.sections import HubSection, LifecycleSection
 
 REFERENCE: Final = Path(__file__).resolve().parent.parent / "docs/reference"
 GENERATED: Final = (
@@ -142,7 +148,7 @@ def _default_of(info: FieldInfo) -> str:
     if info.default is None or isinstance(info.default, BaseModel):
         return ""
     if _type_of(info) == "size":
-        return f'`"{_size(info.default)}"`'
+        return f'`"{write_size(Fraction(info.default))}"`'
     return f"`{_toml(info.default)}`"
 
 
@@ -156,23 +162,116 @@ def _toml(value: Any) -> str:
     if isinstance(value, (int, float)):
         return f"{value:g}" if isinstance(value, float) else str(value)
     if isinstance(value, timedelta):
-        value = _duration(value)
+        value = write_duration(Fraction(value.total_seconds()))
     elif isinstance(value, SecretStr):
         value = value.get_secret_value()
     return f'"{value}"'
 
 
-def _duration(value: timedelta) -> str:
-    return _in_units(value.total_seconds(), {"d": 86400, "h": 3600, "min": 60, "s": 1})
-
-
-def _size(value: float) -> str:
-    return _in_units(value, {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1})
-
-
-def _in_units(value: float, units: Mapping[str, int]) -> str:
-    unit, length = next(
-        ((unit, length) for unit, length in units.items() if value and value % length == 0),
-        list(units.items())[-1],
+def configuration() -> Page:
+    """Describe every section and key of the configuration file."""
+    page = Page()
+    page.add(
+        "# Configuration",
+        "Every section and key of the TOML file; [](../admin/configure.md) says how to use them.",
+        'A *duration* is text with a unit, such as `"15 min"`, a *size* such as `"4 GiB"`.',
     )
-    return f"{value / length:g} {unit}"
+    add_section(page, "[hub]", HubSection)
+    add_section(page, "[proxy]", ProxySettings)
+    add_section(page, "[lifecycle]", LifecycleSection)
+    for entry in sorted(entry_points(group="perijove.auth")):
+        add_section(page, f"[auth.{entry.name}]", entry.load().Settings)
+    for entry in sorted(entry_points(group="perijove.spawners")):
+        add_section(page, f"[spawners.NAME] kind = {entry.name}", entry.load().Settings)
+    return page
+
+
+# --- scopes -----------------------------------------------------------------------------------
+
+SCOPES: Final[Mapping[str, str]] = {
+    "admin-ui": "Open the administrator's pages; shows no data by itself.",
+    "admin:users": "Everything about people: make, change, remove them.",
+    "admin:auth_state": "See what the authenticator keeps about a person.",
+    "users": "See people and record their activity.",
+    "read:users": "See a person: name, groups, activity.",
+    "read:users:name": "See a person's name.",
+    "read:users:groups": "See which groups a person is in.",
+    "read:users:activity": "See when a person was last active.",
+    "list:users": "List people.",
+    "users:activity": "Record activity of a person; what servers do.",
+    "read:roles:users": "See which roles a person has.",
+    "delete:users": "Remove people.",
+    "admin:servers": "Everything about servers.",
+    "admin:server_state": "See what the spawner keeps about a server.",
+    "servers": "See, start and stop servers.",
+    "read:servers": "See servers.",
+    "start:servers": "Start servers.",
+    "delete:servers": "Stop and remove servers.",
+    "tokens": "See, make and revoke tokens.",
+    "read:tokens": "See tokens, never their text.",
+    "admin:groups": "Everything about groups: make, change, remove them.",
+    "groups": "See groups and change who is in them.",
+    "read:groups": "See a group and its members.",
+    "read:groups:name": "See a group's name.",
+    "list:groups": "List groups.",
+    "read:roles:groups": "See which roles a group has.",
+    "delete:groups": "Remove groups.",
+    "admin:services": "Everything about services.",
+    "list:services": "List services.",
+    "read:services": "See a service.",
+    "read:services:name": "See a service's name.",
+    "read:roles:services": "See which roles a service has.",
+    "read:roles": "See all roles that people, groups and services have.",
+    "shares": "Share servers, and reach them.",
+    "read:shares": "See with whom servers are shared.",
+    "users:shares": "See and leave what is shared with a person.",
+    "read:users:shares": "See what is shared with a person.",
+    "groups:shares": "See and leave what is shared with a group.",
+    "read:groups:shares": "See what is shared with a group.",
+    "read:hub": "See the hub's version and how it is set up.",
+    "access:servers": "Reach a running server in the browser or with a token.",
+    "access:services": "Sign in to a service.",
+    "proxy": "See and set the proxy's routes.",
+    "shutdown": "Stop the hub.",
+    "read:metrics": "Read the metrics.",
+}
+
+
+def scopes() -> Page:
+    """Describe every scope and what it includes."""
+    page = Page()
+    page.add(
+        "# Scopes",
+        "What a token, a role or a sign-in may do, in JupyterHub's words.",
+        "A scope may be limited: `!user=ann`, `!group=physics`, `!server=ann/lab`, "
+        "`!service=culler`; `!user` alone means the owner's own. "
+        "`inherit`, in a token, is all that its owner may do; `self`, in a role, is all that a "
+        "person may do with what is theirs.",
+        "A scope can be asked for and is enforced whether or not this version has the "
+        "resource it speaks of.",
+    )
+    page.table(
+        ("Scope", "Includes", "What it allows"),
+        [
+            (
+                f"`{name}`",
+                " ".join(f"`{other}`" for other in sorted(STANDARD.implied(name) - {name})),
+                SCOPES.get(name, ""),
+            )
+            for name in sorted(STANDARD.names())
+        ],
+    )
+    return page
+
+
+# --- all --------------------------------------------------------------------------------------
+
+
+def pages() -> dict[str, Page]:
+    """Return every generated page by its file name."""
+    return {"configuration.md": configuration(), "scopes.md": scopes()}
+
+
+if __name__ == "__main__":
+    for file_name, made in pages().items():
+        (REFERENCE / file_name).write_text(made.text)
