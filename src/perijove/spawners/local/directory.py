@@ -1,0 +1,264 @@
+"""
+The file protocol of a launch directory, read and written by the hub.
+
+The other side is `supervisor.py`; what each file proves is told in docs/design/spawners.md.
+Everything here blocks: call it in a thread.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Self
+
+from perijove.domain.launch import Cause, End
+from perijove.spawners.local.process import lock_holder
+
+_DRAFT_SECONDS: Final = 600  # A younger draft may be somebody's work.
+
+
+class Condition(StrEnum):
+    """What the files of a launch prove about it."""
+
+    REQUESTED = "requested"  #: Written, and no supervisor has it yet.
+    ALIVE = "alive"  #: A supervisor holds the lock.
+    ENDED = "ended"  #: The supervisor wrote how it ended.
+    LOST = "lost"  #: It was started, and the supervisor went without a word.
+    CANCELLED = "cancelled"  #: Whoever wanted it stopped was faster than any supervisor.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where the server was told to listen."""
+
+    url: str
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What the files said at one moment."""
+
+    condition: Condition
+    address: Address | None = None
+    end: End | None = None
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What is known of a launch for good."""
+
+    name: str
+    launch_id: str
+    installation: str
+    owner: str
+
+
+class UnreadableLaunch(Exception):
+    """The directory is there, but its label cannot be read: whose it is cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchDirectory:
+    """One launch on disk."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, label: Label, files: Mapping[str, object]) -> Self:
+        """Make it as a whole, or find the one that is there already."""
+        draft = path.with_name(f".new-{path.name}-{secrets.token_hex(4)}")
+        draft.mkdir(mode=0o700)
+        try:
+            content = {"label.json": _fields(label)} | dict(files)
+            for name, value in content.items():
+                (draft / name).parent.mkdir(mode=0o700, exist_ok=True)
+                write_json(draft / name, value)
+            sync(draft)
+            draft.rename(path)  # Fails when it exists: such a directory is never empty.
+            sync(path.parent)
+        except FileExistsError:
+            shutil.rmtree(draft)
+        except OSError:
+            shutil.rmtree(draft, ignore_errors=True)
+            if not path.is_dir():
+                raise
+        return cls(path)
+
+    @staticmethod
+    def sweep(folder: Path) -> None:
+        """Remove what a crash left half made or half removed in the folder of directories."""
+        long_ago = time.time() - _DRAFT_SECONDS
+        for path in folder.glob(".*"):
+            with suppress(FileNotFoundError):
+                if path.name.startswith(".gone-") or path.stat().st_mtime < long_ago:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether it has not been taken away."""
+        return (self.path / "label.json").exists()
+
+    def label(self) -> Label:
+        """
+        Return who it belongs to.
+
+        Raises `FileNotFoundError` when the directory is not there, and `UnreadableLaunch` when
+        it is and cannot be understood.
+        """
+        try:
+            return Label(**read_json(self.path / "label.json"))
+        except (OSError, ValueError, TypeError) as error:
+            if isinstance(error, FileNotFoundError) and not self.path.exists():
+                raise
+            raise UnreadableLaunch(str(self.path)) from error
+
+    def look(self) -> View | None:
+        """Return what the files prove; None when the directory is being taken away."""
+        # The order is the proof. The supervisor takes the lock, then writes `started`; it writes
+        # the end, then lets go of the lock. So: started, and then nobody at the lock, means that
+        # an end that is not there now will never be.
+        started = self._since("started")
+        if self.holder() is not None:
+            view = View(condition=Condition.ALIVE, address=self._address(), since=started)
+        else:
+            view = self._look_at_dead(started)
+        return view if self.exists else None
+
+    def _look_at_dead(self, started: datetime | None) -> View:
+        try:
+            outcome = read_json(self.path / "end.json")
+        except FileNotFoundError:
+            if started is not None:
+                end = End(cause=Cause.UNKNOWN, reason="supervisor-lost")
+                return View(condition=Condition.LOST, end=end, since=started)
+            if (self.path / "cancelled").exists():
+                return View(condition=Condition.CANCELLED, end=never_started("cancelled"))
+            return View(condition=Condition.REQUESTED)
+        except (OSError, ValueError):
+            return View(condition=Condition.ENDED, end=End(cause=Cause.UNKNOWN))
+        return View(
+            condition=Condition.ENDED, end=end_of(outcome), since=_instant(outcome.get("ended_at"))
+        )
+
+    def holder(self) -> int | None:
+        """Return the id of the supervisor's process while it lives."""
+        return lock_holder(self.path / "lock")
+
+    def cancel(self, grace: float) -> None:
+        """Make sure that no supervisor starts anything any more, and tell one how long to wait."""
+        write_json(self.path / "cancelled", {"grace": grace})
+        sync(self.path)
+        (self.path / "spec.json").unlink(missing_ok=True)
+
+    def output(self, limit: int) -> bytes:
+        """Return at most about `limit` bytes of what the server wrote: the last ones."""
+        tail = b"".join(_read(self.path / name, limit) for name in ("log.tail.1", "log.tail"))
+        if len(tail) >= limit:
+            return tail[-limit:]
+        head = _read(self.path / "log", limit - len(tail))
+        return head + (b"\n[...]\n" if tail else b"") + tail
+
+    def remove(self) -> None:
+        """Take it away: at once for everyone who looks, then file by file."""
+        trash = self.path.with_name(f".gone-{self.path.name}-{secrets.token_hex(4)}")
+        try:
+            self.path.rename(trash)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def _address(self) -> Address | None:
+        try:
+            found = read_json(self.path / "address.json")
+            return Address(
+                url=f"http://{found['host']}:{found['port']}", port=found["port"], pid=found["pid"]
+            )
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _since(self, mark: str) -> datetime | None:
+        try:
+            return _instant(read_json(self.path / mark).get("at")) or datetime.now(UTC)
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return datetime.now(UTC)  # That it is there is what counts.
+
+
+def never_started(reason: str) -> End:
+    """Return the end of what was not started."""
+    return End(cause=Cause.NEVER_STARTED, reason=reason)
+
+
+def end_of(outcome: Mapping[str, Any]) -> End:
+    """Turn a supervisor's words into the evidence of an end."""
+    if outcome.get("failure"):
+        return never_started(str(outcome["failure"]))
+    if isinstance(outcome.get("signal"), int):
+        # Only a hint: the kernel killed somebody for memory at about that time.
+        reason = "maybe-out-of-memory" if outcome.get("out_of_memory") else ""
+        return End(cause=Cause.SIGNAL, code=outcome["signal"], reason=reason)
+    if isinstance(outcome.get("exit"), int):
+        return End(cause=Cause.EXITED, code=outcome["exit"])
+    return End(cause=Cause.UNKNOWN)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; raise `ValueError` for anything else."""
+    found = json.loads(path.read_bytes())
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} does not hold an object")
+    return found
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace `path`, mode 0600, as a whole and durably but for its name (see `sync`)."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(file, "w", encoding="utf-8") as stream:
+        json.dump(value, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.rename(path)
+
+
+def sync(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - limit, 0))
+            return file.read(limit)
+    except FileNotFoundError:
+        return b""
+
+
+def _instant(seconds: object) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if isinstance(seconds, (int, float)) else None
+
+
+def _fields(label: Label) -> dict[str, str]:
+    return {
+        "name": label.name,
+        "launch_id": label.launch_id,
+        "installation": label.installation,
+        "owner": label.owner,
+    }
