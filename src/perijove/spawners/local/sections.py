@@ -29,6 +29,8 @@ class LocalSettings(SpawnerSettings):
     """How much of a server's output is kept: the first half of this size, and the end."""
     homes: Path | None = None
     """Where the home directories are; without it in ``homes`` below the spawner's directory."""
+    kill_limit: Annotated[float, Field(gt=0)] = 10
+    """Seconds in which what was killed must be gone; then the stop fails and is tried again."""
     environment: dict[str, str] = {}
     """Added to the environment of every server; wins over everything else there."""
 

@@ -47,7 +47,6 @@ _THREADS: Final = 8
 _LEAVE_SECONDS: Final = 20.0  # for the supervisor's first process, which only forks
 _ADDRESS_SECONDS: Final = 3.0
 _ADDRESS_POLL_SECONDS: Final = 0.005
-_KILL_SECONDS: Final = 10.0  # beyond the grace, for what is killed to be gone
 _KILL_POLL_SECONDS: Final = 0.02
 _LOG_BYTES: Final = 256 * 1024
 
@@ -307,8 +306,8 @@ class LocalSpawner:
     async def _end_supervisor(self, directory: LaunchDirectory, grace: float) -> None:
         """Return when no supervisor has the launch: it ends the server, then itself."""
         for number, patience in (
-            (signal.SIGTERM, grace + _KILL_SECONDS),
-            (signal.SIGKILL, _KILL_SECONDS),
+            (signal.SIGTERM, grace + self._settings.kill_limit),
+            (signal.SIGKILL, self._settings.kill_limit),
         ):
             pidfd = await self._in_thread(_open_supervisor, directory)
             if pidfd is None:
@@ -328,7 +327,7 @@ class LocalSpawner:
     async def _end_leftovers(self, directory: LaunchDirectory) -> None:
         """Return when nothing lives of a launch whose supervisor could not see to that."""
         name = directory.path.name
-        latest = monotonic() + _KILL_SECONDS
+        latest = monotonic() + self._settings.kill_limit
         while await self._in_thread(self._lost_leftovers, directory):
             if monotonic() >= latest:
                 raise SpawnerTransient(f"processes of {name} do not end")
