@@ -1,0 +1,596 @@
+"""The protocol that serves one client: requests in turn, bodies as streams, upgrades.
+
+The states, and what moves a connection from one to the next, are drawn in
+``docs/design/proxy.md``.
+"""
+
+import asyncio
+import re
+from collections.abc import Coroutine
+from time import monotonic, time
+from typing import Any, Final, Protocol, cast
+
+from perijove.proxy.access import AccessLog
+from perijove.proxy.body import ChunkedBody
+from perijove.proxy.errors import ErrorPages, Page, refusal
+from perijove.proxy.forwarded import Forwarded
+from perijove.proxy.head import (
+    CHUNKED,
+    END,
+    UNTIL_CLOSE,
+    BadMessage,
+    PartialHead,
+    RequestHead,
+    parse_request,
+)
+from perijove.proxy.inbox import Inbox
+from perijove.proxy.settings import Limits
+from perijove.proxy.table import Routes
+from perijove.proxy.tunnel import join
+from perijove.proxy.upstream import Backend, Unreachable, UpstreamConnection, keep_alive, reset
+
+IDLE, READING, QUEUED, SENDING, ANSWERING, FAILING, TUNNEL, LINGERING, CLOSED = range(9)
+
+HEALTH_PATH: Final = b"/_chp_healthz"
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 1024 * 1024
+MIN_BODY_BYTES: Final = 1024
+CLIENT_LEFT: Final = 499
+"""Status in the access log of a request whose client left before there was a response."""
+
+_NEVER = float("inf")
+_HEALTHY = Page(200, b"application/json", b'{"status": "OK"}')
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+_NO_ACTIVITY = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+_METHOD_START = re.compile(rb"[A-Z]{1,32}(?: |\Z)")
+_NO_REQUEST = RequestHead(b"", b"-", b"-", b"", b"")
+
+
+class Server(Protocol):
+    """What a client's connection needs from the server it belongs to."""
+
+    limits: Limits
+    routes: Routes[Backend]
+    clients: "set[ClientConnection]"
+    forwarded: Forwarded
+    errors: ErrorPages
+    access: AccessLog | None
+    activity: dict[str, float]
+    counters: dict[str, int]
+    now: float
+    is_stopping: bool
+
+    def forget(self, client: "ClientConnection | None") -> None:
+        """Take a connection that has ended out of the server's care."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` to its end, or to that of the server."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client; the counterpart of at most one `UpstreamConnection` at a time."""
+
+    __slots__ = (
+        "_backend", "_chunks", "_close_after", "_forwarded", "_forwarded_host", "_has_ended",
+        "_has_retried", "_head", "_inbox", "_loop", "_mark", "_partial", "_peer", "_received",
+        "_relayed", "_server", "_started_at", "_status", "_trusted", "_unsent", "_upstream",
+        "deadline", "is_congested", "left", "request", "state", "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+    _inbox: Inbox
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self.state = IDLE
+        self.deadline = _NEVER
+        self.request = _NO_REQUEST
+        self.left = 0
+        """Bytes of the request's body still to come; `CHUNKED` while their number is open."""
+        self.is_congested = False
+        self._server = server
+        self._loop = loop
+        self._backend: Backend | None = None
+        self._upstream: UpstreamConnection | None = None
+        self._partial: PartialHead | None = None
+        self._chunks: ChunkedBody | None = None
+        self._has_ended = self._close_after = self._has_retried = self._trusted = False
+        self._status = self._relayed = self._received = self._mark = self._unsent = 0
+        self._started_at = 0.0
+        self._peer = ""
+        self._head = self._forwarded = b""
+        self._forwarded_host: bytes | None = None
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection into the server's care, or end it if there are too many."""
+        self.transport = transport = cast(asyncio.Transport, transport)
+        self._inbox = Inbox(transport)
+        server = self._server
+        if len(server.clients) >= server.limits.max_connections:
+            server.counters["connections_refused"] += 1
+            self.state = CLOSED
+            transport.abort()
+            return
+        server.clients.add(self)
+        transport.set_write_buffer_limits(high=server.limits.buffer_bytes)
+        self._peer, self._trusted = server.forwarded.peer(transport)
+        self.deadline = server.now + server.limits.idle_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything; an upstream in use cannot be used again."""
+        if self.state in (SENDING, ANSWERING, FAILING):
+            self._log(self._status or CLIENT_LEFT)
+        self.state = CLOSED
+        self._server.forget(self)
+        self._drop_upstream()
+
+    def data_received(self, data: bytes) -> None:
+        """Use, keep or drop what the client sends, as the state says."""
+        state = self.state
+        if state == IDLE:
+            self._read_head(data, 0)
+        elif state == SENDING:
+            self._read_body(data, 0)
+        elif state == READING:
+            self._read_more(data)
+        elif state == LINGERING:
+            self._received += len(data)
+            if self._received > LINGER_BYTES:
+                self.transport.abort()
+        elif state != CLOSED:
+            self._inbox.hold(data, 0)
+
+    def eof_received(self) -> bool:
+        """Go on answering a client that only stopped sending; end one that sent half."""
+        if self.state in (QUEUED, ANSWERING, FAILING) and self.transport.can_write_eof():
+            self._has_ended = True
+            self._mark = self._relayed
+            self._arm()
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        """Stop the upstream: the client is slower."""
+        self.is_congested = True
+        if self._upstream is not None:
+            self._upstream.transport.pause_reading()
+        self._unsent = self.transport.get_write_buffer_size()
+        self._arm()
+
+    def resume_writing(self) -> None:
+        """Let the upstream go on, or the next request begin."""
+        self.is_congested = False
+        if self._upstream is not None:
+            self._upstream.transport.resume_reading()
+        if self.state == IDLE:
+            self._await_request()
+        else:
+            self._arm()
+
+    # The request
+
+    def _read_head(self, data: bytes, start: int) -> None:
+        end = data.find(END, start) + len(END)
+        self._started_at = monotonic()
+        if end >= len(END):
+            head = data if end - start == len(data) else data[start:end]
+            self._begin(head, data, end)
+            return
+        self.state = READING
+        self._partial = PartialHead()
+        self._arm()
+        self._gather_head(self._partial, data, start)
+
+    def _read_more(self, data: bytes) -> None:
+        assert self._partial is not None
+        self._gather_head(self._partial, data, 0)
+
+    def _gather_head(self, partial: PartialHead, data: bytes, start: int) -> None:
+        """Begin the request if its head is whole; refuse what no further byte can make good."""
+        end = partial.feed(data, start)
+        limits = self._server.limits.head
+        if end >= 0:
+            self._begin(partial.whole(), data, end)
+        elif len(partial) > limits.max_bytes:
+            self._refuse(_too_large(partial.whole(), limits.max_target_bytes))
+        elif not partial.starts_like(_METHOD_START):
+            self._refuse(BadMessage("malformed head"))
+
+    def _begin(self, head: bytes, data: bytes, start: int) -> None:
+        """Begin the request of `head`; its body, and what follows, is in `data` from `start`."""
+        server = self._server
+        limits = server.limits.head
+        try:
+            if len(head) > limits.max_bytes:
+                raise _too_large(head, limits.max_target_bytes)
+            request = parse_request(head, limits)
+        except BadMessage as error:
+            self._refuse(error)
+            return
+        self._partial = None
+        self.request = request
+        self.left = request.length
+        self._close_after = request.close
+        self._has_retried = False
+        self._status = self._relayed = self._received = self._mark = 0
+        if self.left == CHUNKED:
+            self._chunks = ChunkedBody()
+        self.state = SENDING if self.left else ANSWERING
+        self._arm()
+        backend = self._backend = server.routes.find(request.host, request.path)
+        if request.path == HEALTH_PATH:
+            self._inbox.hold(data, start)
+            self.answer(_HEALTHY)
+        elif backend is None:
+            self._inbox.hold(data, start)
+            self._fail(404 if server.routes.revision else 503)
+        else:
+            self._forward(backend, data, start)
+
+    def _forward(self, backend: Backend, data: bytes, start: int) -> None:
+        request = self.request
+        server = self._server
+        launch = backend.route.launch
+        if launch and (request.method not in _NO_ACTIVITY or request.navigates):
+            server.activity[launch] = time()
+        if self._trusted:
+            forwarded = server.forwarded.extend(self._peer, request)
+        elif request.host == self._forwarded_host:
+            forwarded = self._forwarded
+        else:
+            forwarded = self._forwarded = server.forwarded.fields(self._peer, request.host)
+            self._forwarded_host = request.host
+        self._head = request.to_forward(forwarded, trusted=self._trusted)
+        upstream = backend.checkout()
+        if upstream is None:
+            self._inbox.hold(data, start)
+            server.spawn(self._connect(backend, request))
+        else:
+            self._send(upstream, data, start)
+
+    async def _connect(self, backend: Backend, request: RequestHead) -> None:
+        """Give the request a new connection, or fail it, unless it has ended by then."""
+        try:
+            upstream = await backend.connect()
+        except Unreachable as error:
+            backend.complain("proxy_target_unreachable", str(error))
+            if self.request is request and self.state in (SENDING, ANSWERING):
+                self._fail(503)
+            return
+        if self.request is request and self.state in (SENDING, ANSWERING):
+            self._send(upstream, *self._inbox.take())
+            self._read_on()
+        else:
+            backend.release(upstream)
+
+    def _send(self, upstream: UpstreamConnection, data: bytes, start: int) -> None:
+        self._upstream = upstream
+        upstream.start(self, self._head)
+        if self.is_congested:
+            upstream.transport.pause_reading()
+        if start < len(data):
+            if self.state == SENDING:
+                self._read_body(data, start)
+            else:
+                self._inbox.hold(data, start)
+
+    def _read_body(self, data: bytes, start: int) -> None:
+        """Pass the request's body on; what follows it is the next request."""
+        upstream = self._upstream
+        if upstream is None:
+            self._inbox.hold(data, start)
+            return
+        if self.left > 0:
+            end = min(len(data), start + self.left)
+            self.left -= end - start
+        else:
+            assert self._chunks is not None
+            try:
+                end = self._chunks.feed(data, start)
+            except BadMessage as error:
+                self._refuse_body(error)
+                return
+            if self._chunks.done:
+                self._chunks = None
+                self.left = 0
+        self._received += end - start
+        upstream.transport.write(data if end - start == len(data) else data[start:end])
+        if self.left == 0:
+            self.state = ANSWERING
+            self._arm()
+            self._inbox.hold(data, end)
+
+    def pause_body(self) -> None:
+        """Stop reading: the upstream takes the request's body more slowly than it comes."""
+        self._inbox.pause()
+
+    def resume_body(self) -> None:
+        """Read on, unless the next request already waits here."""
+        self._inbox.resume()
+
+    # The response
+
+    def begin_response(self, status: int, content: bytes, body_bytes: int, *, close: bool) -> None:
+        """Relay the head, rewritten if need be, with as much of the body as came with it."""
+        self._status = status
+        self._close_after = close
+        self._relayed = body_bytes
+        self.transport.write(content)
+        if self.deadline != _NEVER:
+            self._arm()
+
+    def relay(self, data: bytes) -> None:
+        """Pass a piece of the response's body on."""
+        self._relayed += len(data)
+        self.transport.write(data)
+
+    def pass_interim(self, head: bytes) -> None:
+        """Pass a 1xx response on to a client that can know it."""
+        self.request.expects_continue = False
+        if not self.request.is_http10:
+            self.transport.write(head)
+        self._arm()
+
+    def end_response(self) -> None:
+        """Close, or go on with the next request."""
+        self._upstream = None
+        self._log(self._status)
+        if self._close_after or self._server.is_stopping:
+            self._close()
+        else:
+            self._await_request()
+
+    @property
+    def may_retry(self) -> bool:
+        """Tell whether the request may be sent a second time: idempotent, without a body."""
+        request = self.request
+        return not self._has_retried and request.length == 0 and request.method in _IDEMPOTENT
+
+    def retry(self, backend: Backend) -> None:
+        """Send the request again, on a new connection: the one that was kept had ended."""
+        self._has_retried = True
+        self._upstream = None
+        self._server.counters["retries"] += 1
+        self._server.spawn(self._connect(backend, self.request))
+
+    def lose_upstream(self, *, cut: bool) -> None:
+        """Show an error page if nothing was sent yet; else end the connection with the response.
+
+        `cut` says that the client must not take the end for an orderly one.
+        """
+        self._upstream = None
+        if self._status == 0:
+            self._fail(503)
+            return
+        self._log(self._status)
+        if cut:
+            self.state = CLOSED
+            reset(self.transport)
+        else:
+            self._close_transport()
+
+    def switch(self, upstream: UpstreamConnection, content: bytes) -> None:
+        """Turn both connections into one tunnel, for as long as either side wants."""
+        backend = upstream.backend
+        self._upstream = None
+        self._log(101)
+        self._server.counters["upgrades"] += 1
+        self.state = TUNNEL
+        self.deadline = _NEVER
+
+        def lost() -> None:
+            self.state = CLOSED
+            backend.tunnels.discard(self)
+            self._server.forget(self)
+
+        keep_alive(self.transport)
+        keep_alive(upstream.transport)
+        join(
+            self.transport,
+            upstream.transport,
+            half_closed=self._arm_half_closed,
+            client_lost=lost,
+            upstream_lost=upstream.leave_pool,
+        )
+        backend.tunnels.add(self)
+        self.transport.write(content)
+        early, start = self._inbox.take()
+        if start < len(early):
+            upstream.transport.write(early[start:])
+        self._inbox.resume()
+        if backend.is_retired:
+            self.close_tunnel()
+
+    def close_tunnel(self) -> None:
+        """End an upgraded connection, because its server has ended."""
+        self.deadline = self._server.now + self._server.limits.send_seconds
+        self.transport.close()
+
+    # What the proxy answers itself
+
+    def answer(self, page: Page) -> None:
+        """Send a whole response of our own."""
+        close = self._close_after or self.left != 0 or self._server.is_stopping
+        self._status = page.status
+        self._relayed = len(page.body)
+        with_body = self.request.method != b"HEAD"
+        self.transport.write(page.response(with_body=with_body, close=close))
+        self._log(page.status)
+        if close:
+            self._close()
+        else:
+            self._await_request()
+
+    def _refuse(self, error: BadMessage) -> None:
+        """Answer a malformed request, and believe nothing that comes after it."""
+        self._server.counters["requests_refused"] += 1
+        self.request = _NO_REQUEST
+        self._backend = None
+        self._partial = None
+        self._close_after = True
+        self.left = UNTIL_CLOSE
+        self.answer(refusal(error.status, error.reason))
+
+    def _refuse_body(self, error: BadMessage) -> None:
+        self._drop_upstream()
+        if self._status:
+            self.transport.abort()
+        else:
+            self._refuse(error)
+
+    def _fail(self, status: int) -> None:
+        """Answer with the page for `status`: the hub's, or our own if the hub is away."""
+        self.state = FAILING
+        self._arm()
+        page = self._server.errors.find(status, self.request)
+        if page is not None:
+            self.answer(page)
+        else:
+            self._server.spawn(self._fetch_page(status, self.request))
+
+    async def _fetch_page(self, status: int, request: RequestHead) -> None:
+        page = await self._server.errors.fetch(status, request)
+        if self.request is request and self.state == FAILING:
+            self.answer(page)
+
+    # Between requests
+
+    def _await_request(self) -> None:
+        """Begin with the next request as soon as the client has taken most of the last response.
+
+        A request that is here already is begun by the loop, not by us: many of them would
+        otherwise nest as deep as they are many.
+        """
+        self._status = 0
+        if self.is_congested:
+            self.state = IDLE
+            self._inbox.pause()
+            self._arm()
+        elif self._inbox:
+            self.state = QUEUED
+            self._arm()
+            self._loop.call_soon(self._begin_queued)
+        elif self._has_ended:
+            self._close()
+        else:
+            self.state = IDLE
+            self.deadline = self._server.now + self._server.limits.idle_seconds
+            self._inbox.resume()
+
+    def _begin_queued(self) -> None:
+        if self.state == QUEUED:
+            self.state = IDLE
+            self._read_head(*self._inbox.take())
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Read again, unless the sender of a body, or of many requests, has to wait."""
+        upstream = self._upstream
+        if not (upstream.is_congested if upstream is not None else self.is_congested):
+            self._inbox.resume()
+
+    def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.client = None
+            upstream.transport.abort()
+
+    def _close(self) -> None:
+        """End the connection so that the client still gets the response.
+
+        Closing while the client sends would reset the connection and take the response away;
+        so for a while what it sends is read and dropped.
+        """
+        if (self.left or self._inbox) and self.transport.can_write_eof():
+            self.state = LINGERING
+            self._received = 0
+            self._inbox.drop()
+            self.transport.write_eof()
+            self._arm()
+            self._inbox.resume()
+        else:
+            self._close_transport()
+
+    def _close_transport(self) -> None:
+        self.state = CLOSED
+        self._unsent = self.transport.get_write_buffer_size()
+        self._arm()
+        self.transport.close()
+
+    # Time
+
+    def _arm(self) -> None:
+        """Set the deadline that the state asks for."""
+        limits = self._server.limits
+        seconds = _NEVER
+        state = self.state
+        if self.is_congested or state == CLOSED:
+            seconds = limits.send_seconds
+        elif state == READING:
+            seconds = limits.head_seconds
+        elif state == SENDING:
+            if not self.request.expects_continue:
+                seconds = limits.body_seconds
+        elif state == LINGERING:
+            seconds = LINGER_SECONDS
+        elif self._has_ended:
+            seconds = limits.half_closed_seconds
+        elif state == ANSWERING and not self._status:
+            seconds = limits.response_seconds
+        self.deadline = self._server.now + seconds
+
+    def _arm_half_closed(self) -> None:
+        self.deadline = self._server.now + self._server.limits.half_closed_seconds
+
+    def expire(self) -> None:
+        """Act on the deadline: allow more time for progress, else end what is waited for."""
+        state = self.state
+        if self._has_progressed():
+            self._arm()
+        elif self.is_congested or self._status:
+            self.transport.abort()
+        elif state == READING:
+            self._refuse(BadMessage("head not sent in time", 408))
+        elif state == SENDING:
+            self._drop_upstream()
+            self._refuse(BadMessage("body not sent in time", 408))
+        elif state == ANSWERING and not self._has_ended:
+            self._drop_upstream()
+            self._fail(503)
+        else:
+            self.transport.abort()
+
+    def _has_progressed(self) -> bool:
+        """Tell whether what the deadline is for has moved since it was set."""
+        if self.is_congested or self.state == CLOSED:
+            before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+            return self._unsent < before
+        if self.state == SENDING:
+            before, self._mark = self._mark, self._received
+            return self._inbox.is_paused or self._received - before >= MIN_BODY_BYTES
+        if self.state == ANSWERING and self._has_ended:
+            before, self._mark = self._mark, self._relayed
+            return self._relayed > before
+        return False
+
+    def _log(self, status: int) -> None:
+        server = self._server
+        server.counters["requests"] += 1
+        if server.access is not None:
+            request = self.request
+            backend = self._backend
+            server.access.write(
+                self._peer.encode(),
+                request.method,
+                request.path,
+                status,
+                self._relayed,
+                monotonic() - self._started_at,
+                b"" if backend is None else backend.launch,
+            )
+
+
+def _too_large(head: bytes, max_target_bytes: int) -> BadMessage:
+    line_end = head.find(b"\r\n", 0, max_target_bytes + 64)
+    return BadMessage("target too long", 414) if line_end < 0 else BadMessage("head too large", 431)
