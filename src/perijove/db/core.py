@@ -18,6 +18,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -33,12 +34,13 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    func,
     make_url,
     select,
-    func,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from perijove.domain.errors import ConfigError, Conflict
 
@@ -201,23 +203,24 @@ class SqliteDatabase:
         return self._engine.connect().execution_options(begin=mode)
 
     async def read(self, work: Work[T]) -> T:
+        """Run a short unit that only reads, inline."""
         return _read(self._inline_connection, work)
 
     async def read_long(self, work: Work[T]) -> T:
+        """Run a unit that reads much, in a thread."""
         return await anyio.to_thread.run_sync(
             _read, self._long_connection, work, limiter=self._long_reads
         )
 
     async def write(self, work: Work[T]) -> T:
+        """Run a unit that writes; committed, perhaps together with others, when this returns."""
         unit = _Unit(work)
         done = anyio.Event()
         token = anyio.lowlevel.current_token()
 
         def wake(_future: Future[Any]) -> None:
-            try:
+            with suppress(RuntimeError):  # the loop has ended; nobody waits any more
                 anyio.from_thread.run_sync(done.set, token=token)
-            except RuntimeError:
-                pass  # the loop has ended; nobody waits any more
 
         unit.future.add_done_callback(wake)
         self._units.put(unit)
@@ -293,8 +296,6 @@ class PostgresDatabase:
     dialect = "postgresql"
 
     def __init__(self, url: str) -> None:
-        from sqlalchemy.ext.asyncio import create_async_engine
-
         parsed = make_url(url).set(drivername="postgresql+asyncpg")
         self.url = parsed.render_as_string(hide_password=True)
         self._engine = create_async_engine(
@@ -321,12 +322,14 @@ class PostgresDatabase:
             await self._engine.dispose()
 
     async def read(self, work: Work[T]) -> T:
+        """Run a unit that only reads."""
         async with self._engine.connect() as connection:
             return await connection.run_sync(work)
 
     read_long = read
 
     async def write(self, work: Work[T]) -> T:
+        """Run a unit that writes, again after a deadlock; committed when this returns."""
         # A cancelled caller must not leave it open whether the commit happened.
         with anyio.CancelScope(shield=True), anyio.fail_after(60):
             for attempt in range(_RETRIES + 1):

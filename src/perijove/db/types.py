@@ -29,11 +29,13 @@ class Instant(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the column's type."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(DateTime(timezone=True))
         return dialect.type_descriptor(String(27))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Write an aware instant; raises `ValueError` for a naive one."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -41,6 +43,7 @@ class Instant(TypeDecorator[datetime]):
         return value if dialect.name == "postgresql" else isoformat(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Read an instant."""
         if value is None:
             return None
         if isinstance(value, str):

@@ -188,7 +188,6 @@ class Launch:
     absences: int = 0
     """Complete answers of the platform, one after the other, that did not show it."""
     failures: int = 0
-    handle: Mapping[str, Any] | None = None
     requested_at: datetime
     submitted_at: datetime | None = None
     queued_at: datetime | None = None

@@ -31,7 +31,7 @@ class Keyring:
     @property
     def newest(self) -> str:
         """The id of the key that makes new things."""
-        return next(reversed(self.keys))
+        return list(self.keys)[-1]
 
     def derive(self, purpose: str, *parts: str, key_id: str | None = None, size: int = 32) -> bytes:
         """

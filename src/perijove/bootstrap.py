@@ -1,0 +1,338 @@
+"""
+The composition root: chooses the classes, opens the resources, starts the loops.
+
+`running` is entered by the command line and by tests alike; only a test passes another clock
+or other spawners. What is opened is closed in reverse order.
+"""
+
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+import structlog
+from anyio.abc import TaskGroup
+from sqlalchemy import Connection
+
+from perijove.auth.contract import Authenticator
+from perijove.auth.native import NativeAuthenticator
+from perijove.db import schema
+from perijove.db.core import Database, Work, open_database
+from perijove.db.installation import beat, ensure_installation
+from perijove.db.notify import listen
+from perijove.db.routes import put_route
+from perijove.domain.errors import ConfigError, SpawnerTransient
+from perijove.kit.clock import Clock, SystemClock
+from perijove.kit.ids import new_id
+from perijove.kit.keyring import KeyringError, load_keyring
+from perijove.kit.loops import every
+from perijove.kit.places import (
+    NETWORK_FILE_SYSTEMS,
+    PlaceError,
+    ensure_private,
+    file_system_of,
+    locked,
+    socket_directory,
+)
+from perijove.reconcile.cull import Culler
+from perijove.reconcile.housekeeping import Housekeeper
+from perijove.reconcile.loop import run_launches
+from perijove.reconcile.observe import Observer
+from perijove.reconcile.probe import Prober
+from perijove.services import activity, people, profiles, roles
+from perijove.services.hub import Hub, PlacedSpawner
+from perijove.services.signin import ensure_first_admin
+from perijove.settings import Settings, plugin
+from perijove.spawners.contract import Surroundings, Warns
+from perijove.web.app import create_app
+from perijove.web.asgi import App
+from perijove.web.control import create_control_app
+from perijove.web.listen import open_tcp, open_unix, serve, split_address
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where this installation's files and sockets are."""
+
+    data_dir: Path
+    sockets: Path
+    database_url: str
+
+    @property
+    def hub_socket(self) -> Path:
+        """Where the proxy sends people's requests for the hub."""
+        return self.sockets / "hub.sock"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the proxy asks for routes."""
+        return self.sockets / "control.sock"
+
+    @property
+    def snapshot(self) -> Path:
+        """Where the proxy keeps its last route table."""
+        return self.data_dir / "routes.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A hub that serves."""
+
+    hub: Hub
+    places: Places
+    app: App
+    signin_link: str | None
+    """Path of a one-time link, as long as nobody has ever signed in."""
+
+
+def prepare(settings: Settings) -> Places:
+    """Make the data directory and say where everything is; raises `ConfigError`."""
+    try:
+        data_dir = ensure_private(settings.hub.data_dir)
+        sockets = socket_directory(data_dir)
+    except PlaceError as error:
+        raise ConfigError(str(error)) from None
+    url = settings.hub.database.get_secret_value() or f"sqlite:///{data_dir / 'perijove.sqlite'}"
+    kind = file_system_of(data_dir)
+    if url.startswith("sqlite") and kind in NETWORK_FILE_SYSTEMS:
+        raise ConfigError(
+            f"hub.data_dir: {data_dir} is on {kind}, where SQLite loses data: "
+            "use a local disk, or PostgreSQL (hub.database)"
+        )
+    return Places(data_dir=data_dir, sockets=sockets, database_url=url)
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    clock: Clock | None = None,
+    spawners: Mapping[str, PlacedSpawner] | None = None,
+    loops: bool = True,
+) -> AsyncIterator[Running]:
+    """Open everything, serve, and run the loops, until the block ends; raises `ConfigError`."""
+    clock = clock or SystemClock()
+    places = prepare(settings)
+    async with AsyncExitStack() as stack:
+        try:
+            if places.database_url.startswith("sqlite"):
+                stack.enter_context(locked(places.data_dir, "hub"))
+            keyring = load_keyring(places.data_dir / "keyring", environ)
+        except (PlaceError, KeyringError) as error:
+            raise ConfigError(str(error)) from None
+        await anyio.to_thread.run_sync(schema.ensure, places.database_url)
+        database = await stack.enter_async_context(open_database(places.database_url))
+        installation = await database.write(_first_rows(settings, clock))
+        api_listener = stack.enter_context(_api_listener(settings, places))
+        if spawners is None:
+            spawners = await _enter_spawners(stack, settings, places, installation)
+        hub = Hub(
+            database=database,
+            clock=clock,
+            keyring=keyring,
+            installation=installation,
+            settings=settings.hub,
+            lifecycle=settings.lifecycle,
+            api_url=_api_url(settings, api_listener),
+            spawners=spawners,
+            authenticators=_authenticators(settings, database, clock),
+            replica=new_id("hub"),
+        )
+        _check_addresses(settings, hub)
+        await database.write(_default_route(places))
+        link = await ensure_first_admin(hub, environ)
+        app = create_app(hub)
+        control = create_control_app(hub, app)
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        listeners = [api_listener, stack.enter_context(open_unix(places.hub_socket))]
+        control_listener = stack.enter_context(open_unix(places.control_socket))
+        await _start(tasks, app, listeners)
+        await _start(tasks, control, [control_listener])
+        if loops:
+            prober = await stack.enter_async_context(Prober())
+            start_loops(tasks, hub, prober, database_url=places.database_url)
+        try:
+            yield Running(hub=hub, places=places, app=app, signin_link=link)
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+def start_loops(tasks: TaskGroup, hub: Hub, prober: Prober, *, database_url: str) -> None:
+    """Start every loop of a hub in `tasks`; cancelling them is all it takes to stop."""
+
+    def loop(period: float, step: object, name: str, deadline: float, **options: object) -> None:
+        async def run() -> None:
+            await every(period, step, name=name, deadline=deadline, **options)  # type: ignore[arg-type]
+
+        tasks.start_soon(run, name=name)
+
+    housekeeper = Housekeeper(hub)
+    culler = Culler(hub, prober)
+    loop(10, housekeeper.beat, "beat", 30)
+    loop(600, housekeeper.purge, "purge", 120)
+    period = hub.lifecycle.reporting_period.total_seconds()
+    loop(min(60, max(1, period / 5)), culler.cull, "cull", 300)
+    loop(5, lambda: activity.flush(hub), "activity", 30)
+    for name, placed in hub.spawners.items():
+        observer = Observer(hub, name, placed, prober)
+        loop(1, observer.look, f"observe:{name}", 300, wait=observer.pause)
+    if database_url.startswith("postgresql"):
+
+        def heard(what: str) -> None:
+            hub.due.ring()
+            hub.events.strike()
+            if what == "routes":
+                hub.routes.strike()
+
+        loop(1, lambda: listen(database_url, heard), "listen", float("inf"))
+    tasks.start_soon(run_launches, hub, prober, name="launches")
+
+
+# --- the parts --------------------------------------------------------------------------------
+
+
+def _first_rows(settings: Settings, clock: Clock) -> Work[str]:
+    """Return the unit that brings the rows in line with the configuration, at every start."""
+
+    def unit(connection: Connection) -> str:
+        now = clock.now()
+        name = ensure_installation(connection, now=now)
+        beat(connection, now=now)
+        roles.load(connection, settings.hub, now=now)
+        profiles.load(
+            connection,
+            settings.profiles,
+            settings.policies,
+            spawners=list(settings.spawners),
+            now=now,
+        )
+        return name
+
+    return unit
+
+
+def _default_route(places: Places) -> Work[int]:
+    def unit(connection: Connection) -> int:
+        return put_route(connection, prefix="/", target=f"unix:{places.hub_socket}")
+
+    return unit
+
+
+def _api_listener(settings: Settings, places: Places) -> socket.socket:
+    """
+    Return the socket on which servers reach the hub.
+
+    Without `api_bind` a port is chosen once and kept, so that servers that outlive a hub find
+    the next one.
+    """
+    if settings.hub.api_bind:
+        return open_tcp(settings.hub.api_bind)
+    kept = places.data_dir / "api_bind"
+    if kept.exists():
+        return open_tcp(kept.read_text().strip())
+    listener = open_tcp("127.0.0.1:0")
+    kept.write_text(f"127.0.0.1:{listener.getsockname()[1]}\n")
+    return listener
+
+
+def _api_url(settings: Settings, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = socket.getfqdn()
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{port}{settings.hub.base_path}hub/api"
+
+
+async def _enter_spawners(
+    stack: AsyncExitStack, settings: Settings, places: Places, installation: str
+) -> Mapping[str, PlacedSpawner]:
+    entered = {}
+    for name, section in settings.spawners.items():
+        data_dir = ensure_private(places.data_dir / "spawners" / name)
+        surroundings = Surroundings(name=name, installation=installation, data_dir=data_dir)
+        spawner = plugin("spawners", section.kind)(section, surroundings)
+        try:
+            await stack.enter_async_context(spawner)
+        except SpawnerTransient as error:
+            log.warning("platform_away", spawner=name, error=str(error))
+        entered[name] = PlacedSpawner(spawner=spawner, settings=section)
+    return entered
+
+
+def _authenticators(
+    settings: Settings, database: Database, clock: Clock
+) -> Mapping[str, Authenticator]:
+    passwords = people.StoredPasswords(database, clock)
+    return {
+        name: plugin("auth", name)(section, name=name, passwords=passwords)
+        for name, section in settings.auth.items()
+    }
+
+
+def is_public(address: str) -> bool:
+    """Tell whether a ``host:port`` can be reached from other machines."""
+    host = split_address(address)[0]
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def _names_a_host(url: str) -> bool:
+    """Tell whether a public URL leads to other machines than this one."""
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    return bool(host) and is_public(host if ":" in host else f"{host}:80")
+
+
+def _check_addresses(settings: Settings, hub: Hub) -> None:
+    """Let every part refuse an address that is too public for it, and say what it must."""
+    public = is_public(settings.hub.bind) or _names_a_host(settings.hub.url)
+    for authenticator in hub.authenticators.values():
+        authenticator.check_address(public=public)
+    for name, code in warnings(hub, public=public):
+        log.warning("spawner_warns", spawner=name, code=code)
+
+
+def warnings(hub: Hub, *, public: bool) -> Sequence[tuple[str, str]]:
+    """Return (spawner, message code) for all that an administrator must know."""
+    return [
+        (name, code)
+        for name, placed in hub.spawners.items()
+        if isinstance(placed.spawner, Warns)
+        for code in placed.spawner.warnings(public=public)
+    ]
+
+
+async def _start(tasks: TaskGroup, app: App, listeners: list[socket.socket]) -> None:
+    started = anyio.Event()
+
+    async def run() -> None:
+        await serve(app, listeners, started=started.set)
+
+    tasks.start_soon(run)
+    with anyio.fail_after(10):
+        await started.wait()
+
+
+async def store_password(settings: Settings, database: Database, name: str, password: str) -> None:
+    """Set the password of an existing user, by the rules of ``[auth.native]``."""
+    clock = SystemClock()
+    native = _authenticators(settings, database, clock).get("native")
+    if not isinstance(native, NativeAuthenticator):
+        raise ConfigError("there are no passwords without the section [auth.native]")
+    native.check_new_password(password)
+    hash_ = await native.hash(password)
+
+    def unit(connection: Connection) -> None:
+        person = people.get_person(connection, name)
+        people.store_password(connection, person.id, hash_, now=clock.now())
+
+    await database.write(unit)

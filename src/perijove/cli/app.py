@@ -1,0 +1,167 @@
+"""All commands."""
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import typer
+
+from perijove.cli.admin import db_app, token_app, user_app
+from perijove.cli.common import (
+    WRONG,
+    BindOption,
+    ConfigOption,
+    DataDirOption,
+    err,
+    out,
+    reporting_errors,
+    settings_of,
+)
+from perijove.cli.config import config_app
+from perijove.kit.logs import configure
+from perijove.kit.processes import Supervisor, die_with_parent
+from perijove.settings import Settings
+
+app = typer.Typer(
+    name="perijove",
+    help="A multi-user notebook hub.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(config_app, name="config")
+app.add_typer(user_app, name="user")
+app.add_typer(token_app, name="token")
+app.add_typer(db_app, name="db")
+
+ParentOption = Annotated[int | None, typer.Option(hidden=True, help="End with this process.")]
+
+
+@app.command()
+@reporting_errors
+def run(
+    config: ConfigOption = None, bind: BindOption = None, data_dir: DataDirOption = None
+) -> None:
+    """Run hub and proxy together, and start either again should it die."""
+    from perijove.bootstrap import prepare
+    from perijove.web.listen import open_tcp
+
+    settings = settings_of(config, bind, data_dir)
+    prepare(settings)
+    open_tcp(settings.hub.bind).close()  # an address in use is better said now
+    arguments = _arguments(config, bind, data_dir)
+    supervisor = Supervisor(
+        {"hub": _command("hub", arguments), "proxy": _command("proxy", arguments)},
+        final={0, WRONG},
+        report=_say_restarted,
+    )
+    raise SystemExit(supervisor.run())
+
+
+@app.command()
+@reporting_errors
+def hub(
+    config: ConfigOption = None,
+    bind: BindOption = None,
+    data_dir: DataDirOption = None,
+    parent: ParentOption = None,
+) -> None:
+    """Run the hub alone; people reach it through a proxy."""
+    if parent is not None:
+        die_with_parent(parent)
+    settings = settings_of(config, bind, data_dir)
+    configure(style=settings.hub.log_format, level=settings.hub.log_level, program="hub")
+    anyio.run(functools.partial(_serve_hub, settings), backend_options={"use_uvloop": True})
+
+
+@app.command()
+@reporting_errors
+def proxy(
+    config: ConfigOption = None,
+    bind: BindOption = None,
+    data_dir: DataDirOption = None,
+    parent: ParentOption = None,
+) -> None:
+    """Run the proxy alone; it goes on routing while hubs restart."""
+    from perijove.bootstrap import prepare
+    from perijove.proxy import ControlAddress, ProxyOptions
+    from perijove.proxy import run as run_proxy
+
+    if parent is not None:
+        die_with_parent(parent)
+    settings = settings_of(config, bind, data_dir)
+    configure(style=settings.hub.log_format, level=settings.hub.log_level, program="proxy")
+    places = prepare(settings)
+    options = ProxyOptions(
+        bind=(settings.hub.bind,),
+        control=ControlAddress(f"unix:{places.control_socket}"),
+        snapshot=places.snapshot,
+        settings=settings.proxy,
+        die_with_parent=parent is not None,
+    )
+    raise SystemExit(run_proxy(options))
+
+
+async def _serve_hub(settings: Settings) -> None:
+    from perijove.bootstrap import Running, running
+    from perijove.db.core import bound
+    from perijove.db.routes import live_workers
+    from perijove.kit.loops import until
+
+    async def greet(hub: Running) -> None:
+        async def is_reachable() -> bool:
+            now = hub.hub.clock.now()
+            return bool(await hub.hub.database.read(bound(live_workers, now=now)))
+
+        await until(is_reachable, seconds=5)
+        _greet(settings, hub)
+
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async with running(settings, os.environ) as hub, anyio.create_task_group() as tasks:
+            tasks.start_soon(greet, hub)
+            async for _number in signals:
+                tasks.cancel_scope.cancel()
+                break
+
+
+def _greet(settings: Settings, running: object) -> None:
+    """Say where the hub is, and the first time how to get in."""
+    from perijove.bootstrap import Running, warnings
+
+    assert isinstance(running, Running)
+    base = (settings.hub.url or f"http://{settings.hub.bind}{settings.hub.base_path}").rstrip("/")
+    origin = base.removesuffix(settings.hub.base_path.rstrip("/"))
+    out.print(f"\n  [bold]{settings.hub.title}[/] is at [link={base}/]{base}/[/link]")
+    if running.signin_link:
+        out.print(
+            f"  Sign in as [bold]{running.hub.settings.admins[0]}[/] with this link,"
+            " once and within 15 minutes:\n"
+        )
+        out.print(f"      {origin}{running.signin_link}\n", soft_wrap=True)
+    for _spawner, code in warnings(running.hub, public=False):
+        if code == "local-shared-account":
+            out.print(
+                "  Note: all servers run as this account; people who sign in must trust"
+                " each other.\n",
+                style="yellow",
+            )
+
+
+def _arguments(config: Path | None, bind: str | None, data_dir: Path | None) -> Sequence[str]:
+    given = {"--config": config, "--bind": bind, "--data-dir": data_dir}
+    return [
+        part for flag, value in given.items() if value is not None for part in (flag, str(value))
+    ]
+
+
+def _command(name: str, arguments: Sequence[str]) -> Sequence[str]:
+    return [sys.executable, "-m", "perijove", name, "--parent", str(os.getpid()), *arguments]
+
+
+def _say_restarted(name: str, code: int, pause: float) -> None:
+    err.print(f"[red]{name}[/] ended with code {code}; starting it again in {pause:g} s")

@@ -1,0 +1,91 @@
+"""What every command shares: reading the configuration, printing, and exit codes."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from perijove.domain.errors import ConfigError, HubError
+from perijove.settings import Settings, load
+
+FAILED = 1
+WRONG = 2
+"""Wrong usage or configuration: trying again without a change is useless."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="PERIJOVE_CONFIG", help="The TOML file.", metavar="FILE"),
+]
+BindOption = Annotated[
+    str | None, typer.Option(help="The public address, host:port.", metavar="ADDRESS")
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option(help="Where keys, database and homes live.", metavar="DIRECTORY")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def settings_of(
+    config: Path | None, bind: str | None = None, data_dir: Path | None = None
+) -> Settings:
+    """Return the configuration with the command line laid over it."""
+    hub: dict[str, Any] = {}
+    if bind is not None:
+        hub["bind"] = bind
+    if data_dir is not None:
+        hub["data_dir"] = str(data_dir)
+    return load(config, os.environ, {"hub": hub})
+
+
+def reporting_errors(command: Callable[P, T]) -> Callable[P, T]:
+    """Turn errors raised on purpose into a message and an exit code."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except HubError as error:
+            err.print(f"[red]error:[/] {_plain(error)}")
+            if error.hint:
+                err.print(error.hint)
+            raise SystemExit(WRONG if isinstance(error, ConfigError) else FAILED) from None
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+
+    return wrapped
+
+
+def _plain(error: object) -> str:
+    return str(error).replace("[", "\\[")
+
+
+def print_json(value: Any) -> None:
+    """Print a value for programs."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def print_rows(rows: list[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print a list, as a table for people or as JSON."""
+    from rich.table import Table
+
+    if as_json:
+        print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in rows[0] if rows else ():
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    out.print(table if rows else "none")

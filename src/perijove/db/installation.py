@@ -1,0 +1,44 @@
+"""The installation's own row: its name, and since when it has been able to hear."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, insert, select, update
+
+from perijove.db.tables import installation
+from perijove.kit.ids import new_installation_id
+
+DEAF_AFTER = timedelta(seconds=60)
+"""A gap in the heart-beat longer than this means that nobody could hear meanwhile."""
+
+
+def ensure_installation(connection: Connection, *, now: datetime) -> str:
+    """Return the installation's name, giving it one on the first run."""
+    name = connection.scalar(select(installation.c.name))
+    if name is None:
+        name = new_installation_id()
+        connection.execute(
+            insert(installation).values(
+                id=1, name=name, created_at=now, hearing_since=now, heard_until=now
+            )
+        )
+    return name
+
+
+def beat(connection: Connection, *, now: datetime) -> None:
+    """
+    Record that a hub runs, and can hear.
+
+    After a gap, `hearing_since` starts anew: idle limits and deadlines count only time in
+    which a hub could hear (design decision 7).
+    """
+    heard_until = connection.scalar(select(installation.c.heard_until))
+    values = {"heard_until": now}
+    if heard_until is None or now - heard_until > DEAF_AFTER:
+        values["hearing_since"] = now
+    connection.execute(update(installation).values(**values))
+
+
+def hearing_since(connection: Connection) -> datetime:
+    """Return since when, without a gap, some hub has been able to hear."""
+    at: datetime = connection.execute(select(installation.c.hearing_since)).scalar_one()
+    return at

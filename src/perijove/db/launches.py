@@ -1,0 +1,407 @@
+"""The launch table: every query of it. Repositories take a connection and never commit."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from perijove.db.core import database_now
+from perijove.db.tables import handles, launches
+from perijove.domain.errors import LeaseLost, NotFound
+from perijove.domain.launch import (
+    ON_PLATFORM,
+    WAITING,
+    Cause,
+    End,
+    Kind,
+    Launch,
+    Reason,
+    Status,
+    Wanted,
+    check_transition,
+)
+
+_STAMPS: Mapping[Status, str] = {
+    Status.SUBMITTED: "submitted_at",
+    Status.QUEUED: "queued_at",
+    Status.STARTING: "starting_at",
+    Status.CONNECTING: "connecting_at",
+    Status.READY: "ready_at",
+    Status.ENDING: "ending_at",
+    Status.ENDED: "ended_at",
+}
+_FIELDS = tuple(
+    column
+    for column in launches.c
+    if column.name not in ("seq", "due_at", "lease_token", "lease_until", "end_cause")
+)
+
+
+def _select() -> Select[Any]:
+    return select(*_FIELDS)
+
+
+def launch_of(row: RowMapping) -> Launch:
+    """Return the value of a row."""
+    values = dict(row)
+    values["kind"] = Kind(values["kind"])
+    values["wanted"] = Wanted(values["wanted"])
+    values["status"] = Status(values["status"])
+    if values["reason"] is not None:
+        values["reason"] = Reason(**values["reason"])
+    if values["end"] is not None:
+        values["end"] = end_of(values["end"])
+    return Launch(**values)
+
+
+def end_of(stored: Mapping[str, Any]) -> End:
+    """Return the value of a stored end."""
+    return End(**{**stored, "cause": Cause(stored["cause"])})
+
+
+def end_as_json(end: End) -> dict[str, Any]:
+    """Return what is stored of an end."""
+    return {
+        "cause": str(end.cause),
+        "code": end.code,
+        "reason": end.reason,
+        "detail": end.detail[-4000:],
+    }
+
+
+def reason_as_json(reason: Reason | None) -> dict[str, Any] | None:
+    """Return what is stored of a reason."""
+    if reason is None:
+        return None
+    return {"code": reason.code, "params": dict(reason.params), "words": reason.words[:1000]}
+
+
+def insert_launch(connection: Connection, launch: Launch) -> None:
+    """
+    Insert a launch that was admitted.
+
+    Raises `Conflict` (through the unique index) when its server has a wanted launch already.
+    """
+    connection.execute(
+        insert(launches).values(
+            id=launch.id,
+            kind=launch.kind,
+            wanted=launch.wanted,
+            status=launch.status,
+            name=launch.name,
+            spawner=launch.spawner,
+            user_id=launch.user_id,
+            user_name=launch.user_name,
+            server_id=launch.server_id,
+            server_name=launch.server_name,
+            generation=launch.generation,
+            spec=dict(launch.spec),
+            after=launch.after,
+            requested_at=launch.requested_at,
+        )
+    )
+
+
+def find_launch(connection: Connection, launch_id: str) -> Launch | None:
+    """Return a launch by id."""
+    row = connection.execute(_select().where(launches.c.id == launch_id)).mappings().first()
+    return launch_of(row) if row else None
+
+
+def get_launch(connection: Connection, launch_id: str) -> Launch:
+    """Return a launch by id; raises `NotFound`."""
+    launch = find_launch(connection, launch_id)
+    if launch is None:
+        raise NotFound(f"no launch {launch_id}")
+    return launch
+
+
+def find_by_name(connection: Connection, name: str) -> Launch | None:
+    """Return the launch with a platform name."""
+    row = connection.execute(_select().where(launches.c.name == name)).mappings().first()
+    return launch_of(row) if row else None
+
+
+def live_launch_of(connection: Connection, server_id: int) -> Launch | None:
+    """Return the server's launch that is not over: the wanted one, else the newest that ends."""
+    row = (
+        connection.execute(
+            _select()
+            .where(launches.c.server_id == server_id, launches.c.status != Status.ENDED)
+            .order_by(
+                case((launches.c.wanted == Wanted.RUN, 0), else_=1),
+                launches.c.requested_at.desc(),
+            )
+            .limit(1)
+        )
+        .mappings()
+        .first()
+    )
+    return launch_of(row) if row else None
+
+
+def last_launch_of(connection: Connection, server_id: int) -> Launch | None:
+    """Return the server's newest launch, live or over."""
+    row = (
+        connection.execute(
+            _select()
+            .where(launches.c.server_id == server_id)
+            .order_by(launches.c.requested_at.desc(), launches.c.generation.desc())
+            .limit(1)
+        )
+        .mappings()
+        .first()
+    )
+    return launch_of(row) if row else None
+
+
+def list_live(
+    connection: Connection, *, spawner: str | None = None, user_id: int | None = None
+) -> list[Launch]:
+    """Return all launches that are not over, oldest first."""
+    query = _select().where(launches.c.status != Status.ENDED).order_by(launches.c.requested_at)
+    if spawner is not None:
+        query = query.where(launches.c.spawner == spawner)
+    if user_id is not None:
+        query = query.where(launches.c.user_id == user_id)
+    return [launch_of(row) for row in connection.execute(query).mappings()]
+
+
+# --- changes ----------------------------------------------------------------------------------
+
+
+def change(
+    connection: Connection,
+    launch: Launch,
+    *,
+    now: datetime,
+    lease: str | None = None,
+    status: Status | None = None,
+    due_at: datetime | bool | None = False,
+    **values: Any,
+) -> Launch:
+    """
+    Write what was seen of a launch, and return it as it is now.
+
+    `launch` must have been read in the same unit: the row is changed only while its status is
+    still that one. With `lease` it must also still be held, and raises `LeaseLost` otherwise.
+    A new `status` must be allowed (`check_transition`) and sets its time stamp, the first time.
+    `due_at` False leaves it alone.
+    """
+    if status is not None and status != launch.status:
+        check_transition(launch.status, status)
+        values["status"] = status
+        stamp = _STAMPS.get(status)
+        if stamp and (getattr(launch, stamp) is None or status is not Status.QUEUED):
+            values[stamp] = now
+    if "reason" in values:
+        values["reason"] = reason_as_json(values["reason"])
+    if isinstance(values.get("end"), End):
+        values["end"] = end_as_json(values["end"])
+    if values.get("status") == Status.ENDED:
+        values["end_cause"] = (values.get("end") or end_as_json(launch.end or _UNKNOWN))["cause"]
+    if due_at is not False:
+        values["due_at"] = due_at
+    if not values:
+        return launch
+    where = [launches.c.id == launch.id, launches.c.status == launch.status]
+    if lease is not None:
+        where.append(launches.c.lease_token == lease)
+    row = (
+        connection.execute(update(launches).where(*where).values(**values).returning(*_FIELDS))
+        .mappings()
+        .first()
+    )
+    if row is None:
+        raise LeaseLost(f"launch {launch.id} was changed by another replica")
+    return launch_of(row)
+
+
+_UNKNOWN = End(cause=Cause.UNKNOWN)
+
+
+def set_due(connection: Connection, launch_id: str, at: datetime) -> None:
+    """Make a launch due at `at` if it is not due earlier."""
+    connection.execute(
+        update(launches)
+        .where(
+            launches.c.id == launch_id,
+            launches.c.status != Status.ENDED,
+            or_(launches.c.due_at.is_(None), launches.c.due_at > at),
+        )
+        .values(due_at=at)
+    )
+
+
+def next_due(connection: Connection) -> datetime | None:
+    """Return when the next launch that nobody works on is due; past lease ends count."""
+    at: datetime | None = connection.scalar(
+        select(
+            func.min(
+                case(
+                    (
+                        and_(
+                            launches.c.lease_until.is_not(None),
+                            launches.c.lease_until > launches.c.due_at,
+                        ),
+                        launches.c.lease_until,
+                    ),
+                    else_=launches.c.due_at,
+                )
+            )
+        ).where(launches.c.due_at.is_not(None))
+    )
+    return at
+
+
+def claim_due(
+    connection: Connection, *, token: str, now: datetime, ttl: timedelta, limit: int
+) -> list[Launch]:
+    """Lease up to `limit` due launches to `token` and return them."""
+    lease_now = database_now(connection)
+    free = or_(launches.c.lease_until.is_(None), launches.c.lease_until < lease_now)
+    due = (
+        select(launches.c.id)
+        .where(launches.c.due_at <= now, free)
+        .order_by(launches.c.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)  # ignored by SQLite
+        .cte("due")  # not a subquery: PostgreSQL might evaluate that more than once
+    )
+    rows = connection.execute(
+        update(launches)
+        .where(launches.c.id.in_(select(due.c.id)))
+        .values(lease_token=token, lease_until=lease_now + ttl)
+        .returning(*_FIELDS)
+    )
+    return [launch_of(row) for row in rows.mappings()]
+
+
+def release(connection: Connection, launch_id: str, *, token: str) -> None:
+    """Give the lease of a launch back, if it is still held."""
+    connection.execute(
+        update(launches)
+        .where(launches.c.id == launch_id, launches.c.lease_token == token)
+        .values(lease_token=None, lease_until=None)
+    )
+
+
+def renew(connection: Connection, launch_id: str, *, token: str, ttl: timedelta) -> bool:
+    """Hold the lease of a launch for longer; False when it was lost."""
+    done = connection.execute(
+        update(launches)
+        .where(launches.c.id == launch_id, launches.c.lease_token == token)
+        .values(lease_until=database_now(connection) + ttl)
+    )
+    return done.rowcount == 1
+
+
+# --- the line ---------------------------------------------------------------------------------
+
+_ON_THE_WAY = WAITING & ON_PLATFORM
+
+
+def count_on_the_way(connection: Connection, spawner: str) -> int:
+    """Count the launches a spawner is busy starting."""
+    return (
+        connection.scalar(
+            select(func.count())
+            .select_from(launches)
+            .where(launches.c.spawner == spawner, launches.c.status.in_(_ON_THE_WAY))
+        )
+        or 0
+    )
+
+
+def line_of(connection: Connection, spawner: str, *, limit: int | None = None) -> list[Launch]:
+    """
+    Return the launches that wait to be submitted, next one first.
+
+    Fair per user: who has fewer launches on the way and earlier in the line comes first, then
+    who asked first. A restart whose predecessor has not ended yet is not in the line.
+    """
+    busy = (
+        select(launches.c.user_id, func.count().label("busy"))
+        .where(launches.c.spawner == spawner, launches.c.status.in_(_ON_THE_WAY))
+        .group_by(launches.c.user_id)
+        .subquery()
+    )
+    earlier = launches.alias("earlier")
+    turn = func.row_number().over(
+        partition_by=launches.c.user_id, order_by=(launches.c.requested_at, launches.c.id)
+    )
+    waiting = (
+        select(*_FIELDS, (turn + func.coalesce(busy.c.busy, 0)).label("turn"))
+        .outerjoin(busy, busy.c.user_id == launches.c.user_id)
+        .outerjoin(
+            earlier,
+            and_(earlier.c.id == launches.c.after, earlier.c.status != Status.ENDED),
+        )
+        .where(
+            launches.c.spawner == spawner,
+            launches.c.status == Status.REQUESTED,
+            launches.c.wanted == Wanted.RUN,
+            earlier.c.id.is_(None),
+        )
+        .subquery()
+    )
+    query = select(*(waiting.c[column.name] for column in _FIELDS)).order_by(
+        waiting.c.turn, waiting.c.requested_at, waiting.c.id
+    )
+    if limit is not None:
+        query = query.limit(limit)
+    return [launch_of(row) for row in connection.execute(query).mappings()]
+
+
+def lock_line(connection: Connection, spawner: str) -> None:
+    """Let no other replica submit from this spawner's line until the transaction ends."""
+    if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
+        key = func.hashtext(f"perijove-line-{spawner}")
+        connection.execute(select(func.pg_advisory_xact_lock(key)))
+
+
+def spawners_with_line(connection: Connection) -> Collection[str]:
+    """Return the names of the spawners for which a launch waits to be submitted."""
+    return set(
+        connection.scalars(
+            select(launches.c.spawner)
+            .where(launches.c.status == Status.REQUESTED, launches.c.wanted == Wanted.RUN)
+            .distinct()
+        )
+    )
+
+
+# --- handles ----------------------------------------------------------------------------------
+
+
+def append_handle(
+    connection: Connection, launch_id: str, body: Mapping[str, Any], *, now: datetime
+) -> None:
+    """Record a handle, unless the very same one is recorded already. Needs no lease."""
+    for known in connection.scalars(select(handles.c.body).where(handles.c.launch_id == launch_id)):
+        if known == dict(body):
+            return
+    connection.execute(insert(handles).values(launch_id=launch_id, body=dict(body), created_at=now))
+
+
+def list_handles(connection: Connection, launch_id: str) -> list[Mapping[str, Any]]:
+    """Return the handles of a launch: the one that lives first (registered, else the older)."""
+    return list(
+        connection.scalars(
+            select(handles.c.body)
+            .where(handles.c.launch_id == launch_id)
+            .order_by(case((handles.c.registered_at.is_not(None), 0), else_=1), handles.c.id)
+        )
+    )

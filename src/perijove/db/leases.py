@@ -1,0 +1,41 @@
+"""
+Leases: the right of one replica to work on something until a time.
+
+Counted on the database's clock. A lease saves work, it is not a fence (design decision 4):
+what must not be lost is written without asking for it.
+"""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, delete, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from perijove.db.core import database_now
+from perijove.db.tables import leases
+
+
+def take_lease(connection: Connection, name: str, *, token: str, ttl: timedelta) -> bool:
+    """Take or renew the named lease for `token`; False while another holds it."""
+    now = database_now(connection)
+    mine = (leases.c.token == token) | (leases.c.until < now)
+    renewed = connection.execute(
+        update(leases).where(leases.c.name == name, mine).values(token=token, until=now + ttl)
+    )
+    if renewed.rowcount:
+        return True
+    return _insert_if_absent(connection, name, token, now + ttl)
+
+
+def drop_lease(connection: Connection, name: str, *, token: str) -> None:
+    """Give the named lease back, so that another replica need not wait for its end."""
+    connection.execute(delete(leases).where(leases.c.name == name, leases.c.token == token))
+
+
+def _insert_if_absent(connection: Connection, name: str, token: str, until: datetime) -> bool:
+    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    made = connection.execute(
+        make(leases)
+        .values(name=name, token=token, until=until)
+        .on_conflict_do_nothing(index_elements=["name"])
+    )
+    return made.rowcount == 1

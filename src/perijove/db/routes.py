@@ -1,0 +1,163 @@
+"""The route table, its revision, and the proxy workers that use it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from perijove.db.core import upsert
+from perijove.db.tables import counters, proxy_workers, routes
+from perijove.wire.control import Route, RouteTable
+
+_COUNTER = "routes"
+ALIVE = timedelta(seconds=5)
+"""A proxy worker whose poll was open within this time is alive (design §2.4)."""
+
+
+def revision(connection: Connection) -> int:
+    """Return the revision of the route table."""
+    return connection.scalar(select(counters.c.value).where(counters.c.name == _COUNTER)) or 0
+
+
+def _next_revision(connection: Connection) -> int:
+    value = connection.scalar(
+        update(counters)
+        .where(counters.c.name == _COUNTER)
+        .values(value=counters.c.value + 1)
+        .returning(counters.c.value)
+    )
+    if value is None:  # the first route ever
+        upsert(connection, counters, key={"name": _COUNTER}, values={"value": 1}, on_update={})
+        return 1
+    return int(value)
+
+
+def put_route(
+    connection: Connection,
+    *,
+    prefix: str,
+    target: str,
+    launch_id: str | None = None,
+    host: str = "",
+) -> int:
+    """Add or replace a route; returns the table's revision that has it."""
+    same = connection.scalar(
+        select(routes.c.revision).where(
+            routes.c.host == host,
+            routes.c.prefix == prefix,
+            routes.c.target == target,
+            routes.c.launch_id.is_not_distinct_from(launch_id),
+            routes.c.removed_at.is_(None),
+        )
+    )
+    if same is not None:
+        return int(same)
+    number = _next_revision(connection)
+    upsert(
+        connection,
+        routes,
+        key={"host": host, "prefix": prefix},
+        values={
+            "target": target,
+            "launch_id": launch_id,
+            "revision": number,
+            "removed_at": None,
+        },
+    )
+    return number
+
+
+def remove_routes(connection: Connection, launch_id: str, *, now: datetime) -> bool:
+    """Take a launch's routes out of the table; True when there were any."""
+    live = (routes.c.launch_id == launch_id) & routes.c.removed_at.is_(None)
+    if connection.scalar(select(routes.c.prefix).where(live).limit(1)) is None:
+        return False
+    number = _next_revision(connection)
+    connection.execute(update(routes).where(live).values(removed_at=now, revision=number))
+    return True
+
+
+def table_since(connection: Connection, known: int, *, installation: str) -> RouteTable:
+    """Return what changed since revision `known`; everything when it is 0 or from elsewhere."""
+    number = revision(connection)
+    full = known <= 0 or known > number or known < _oldest_tombstone_base(connection)
+    query = select(
+        routes.c.host,
+        routes.c.prefix,
+        routes.c.target,
+        routes.c.launch_id,
+        routes.c.removed_at,
+    )
+    query = query.where(routes.c.removed_at.is_(None) if full else routes.c.revision > known)
+    table: list[Route] = []
+    removed: list[tuple[str, str]] = []
+    for host, prefix, target, launch_id, removed_at in connection.execute(query):
+        if removed_at is None:
+            table.append(Route(prefix=prefix, target=target, host=host, launch=launch_id or ""))
+        else:
+            removed.append((host, prefix))
+    return RouteTable(
+        installation=installation, revision=number, routes=table, removed=removed, full=full
+    )
+
+
+_PURGED = "routes-purged"
+
+
+def _oldest_tombstone_base(connection: Connection) -> int:
+    """Return the revision up to which tombstones were purged: older tables need everything."""
+    return connection.scalar(select(counters.c.value).where(counters.c.name == _PURGED)) or 0
+
+
+def purge_tombstones(connection: Connection, *, before: datetime) -> int:
+    """Forget routes removed before an instant; returns how many."""
+    old = (routes.c.removed_at.is_not(None)) & (routes.c.removed_at < before)
+    newest = connection.scalar(select(func.max(routes.c.revision)).where(old))
+    if newest is None:
+        return 0
+    upsert(connection, counters, key={"name": _PURGED}, values={"value": newest})
+    return connection.execute(delete(routes).where(old)).rowcount
+
+
+# --- proxy workers ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyWorker:
+    """One process of a proxy, as its polls show it."""
+
+    id: str
+    revision: int
+    seen_at: datetime
+
+
+def note_worker(connection: Connection, worker: str, *, revision: int, now: datetime) -> None:
+    """Record that a worker polls, and with which revision of the table."""
+    upsert(
+        connection,
+        proxy_workers,
+        key={"id": worker},
+        values={"revision": revision, "seen_at": now, "started_at": now},
+        on_update={"revision": revision, "seen_at": now},
+    )
+
+
+def forget_worker(connection: Connection, worker: str) -> None:
+    """Drop a worker that said it ends."""
+    connection.execute(delete(proxy_workers).where(proxy_workers.c.id == worker))
+
+
+def live_workers(connection: Connection, *, now: datetime) -> Sequence[ProxyWorker]:
+    """Return the workers whose poll was open lately."""
+    rows = connection.execute(
+        select(proxy_workers.c.id, proxy_workers.c.revision, proxy_workers.c.seen_at).where(
+            proxy_workers.c.seen_at >= now - ALIVE
+        )
+    )
+    return [ProxyWorker(**row) for row in rows.mappings()]
+
+
+def purge_workers(connection: Connection, *, before: datetime) -> None:
+    """Forget workers not seen since an instant."""
+    connection.execute(delete(proxy_workers).where(proxy_workers.c.seen_at < before))

@@ -1,0 +1,86 @@
+"""The server table: names that point to at most one live launch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from perijove.db.tables import servers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One user's server, named or default (name ``""``)."""
+
+    id: int
+    user_id: int
+    name: str
+    display_name: str
+    created_at: datetime
+    last_activity: datetime | None
+    user_options: Mapping[str, Any] | None
+    launch_id: str | None
+    remove: bool
+
+
+def find_server(connection: Connection, user_id: int, name: str) -> Server | None:
+    """Return a user's server by name."""
+    row = (
+        connection.execute(
+            select(servers).where(servers.c.user_id == user_id, servers.c.name == name)
+        )
+        .mappings()
+        .first()
+    )
+    return Server(**row) if row else None
+
+
+def list_servers(connection: Connection, user_id: int) -> Sequence[Server]:
+    """Return all servers of a user: the default one first, then by name."""
+    rows = connection.execute(
+        select(servers).where(servers.c.user_id == user_id).order_by(servers.c.name)
+    )
+    return [Server(**row) for row in rows.mappings()]
+
+
+def ensure_server(
+    connection: Connection, user_id: int, name: str, *, now: datetime, display_name: str = ""
+) -> Server:
+    """Return a user's server, making its row if need be."""
+    found = find_server(connection, user_id, name)
+    if found is not None:
+        return found
+    row = (
+        connection.execute(
+            insert(servers)
+            .values(
+                user_id=user_id,
+                name=name,
+                display_name=display_name or name,
+                created_at=now,
+                remove=False,
+            )
+            .returning(*servers.c)
+        )
+        .mappings()
+        .one()
+    )
+    return Server(**row)
+
+
+def change_server(connection: Connection, server_id: int, **values: Any) -> None:
+    """Write columns of a server."""
+    connection.execute(update(servers).where(servers.c.id == server_id).values(**values))
+
+
+def remove_if_asked(connection: Connection, server_id: int) -> bool:
+    """Delete the row of a server whose removal was asked for; True when it was."""
+    done = connection.execute(delete(servers).where(servers.c.id == server_id, servers.c.remove))
+    return done.rowcount > 0
+
+
+def delete_server(connection: Connection, server_id: int) -> None:
+    """Delete the row of a server; its launches stay as a record of use."""
+    connection.execute(delete(servers).where(servers.c.id == server_id))

@@ -1,0 +1,178 @@
+"""
+Judgements on what was seen: pure functions, one place for each rule.
+
+A platform's answer is three-valued: alive, gone (with evidence), or unknown; *unknown never
+means gone* (design decision 5). Time-outs count only time in which a hub could hear
+(decision 7).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from perijove.domain.launch import CLOCK_OF, Cause, Clock, End, Launch, Reason, Status
+from perijove.spawners.contract import Phase, Sighting, SpawnerSettings
+
+ABSENCES_TO_BE_GONE: Final = 2
+"""Complete answers, one after the other, that must not show a launch."""
+BREAKER_SHARE: Final = 0.1
+BREAKER_LEAST: Final = 3
+"""More absences at once than both of these: a sick platform is likelier than a mass death."""
+BREAKER_HOLD: Final = timedelta(minutes=10)
+"""How long the platform must go on saying so before the breaker believes it."""
+
+_RUNS = (Status.STARTING, Status.CONNECTING, Status.READY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a sighting changes of a launch's row."""
+
+    values: Mapping[str, Any]
+    """Columns to write; ``status`` only when it changes."""
+    event: str = ""
+    """Code of the event to record, if this is news."""
+    params: Mapping[str, Any]
+    end: End | None = None
+    """The evidence, when the platform says it is over."""
+
+    def __bool__(self) -> bool:
+        return bool(self.values) or self.end is not None
+
+
+def read_sighting(launch: Launch, sighting: Sighting) -> Change:
+    """Return what a sighting of a live launch changes; nothing for one that is ending."""
+    if launch.status in (Status.ENDING, Status.ENDED):
+        return Change(values={}, params={})
+    values: dict[str, Any] = {}
+    if launch.unknown_since is not None:
+        values["unknown_since"] = None
+    if launch.absences:
+        values["absences"] = 0
+    if sighting.phase is Phase.GONE:
+        end = sighting.end or End(cause=Cause.UNKNOWN)
+        return Change(values=values, params={}, end=end)
+    if sighting.node and sighting.node != launch.node:
+        values["node"] = sighting.node
+    if sighting.url and sighting.url != launch.url:
+        values["url"] = sighting.url
+    status = _status_of(launch, sighting)
+    event = ""
+    if status is not launch.status:
+        values["status"] = status
+        event = str(status)
+    reason = sighting.reason if status in (Status.QUEUED, Status.HELD, Status.SUSPENDED) else None
+    if _is_other(reason, launch.reason):
+        values["reason"] = reason
+        event = event or ("reason" if reason else "")
+    if not event and "unknown_since" in values:
+        event = "seen-again"
+    return Change(values=values, event=event, params=_params(status, sighting, reason))
+
+
+def _status_of(launch: Launch, sighting: Sighting) -> Status:
+    match sighting.phase:
+        case Phase.PENDING:
+            # A scheduler may requeue what ran. What only just was submitted stays so until
+            # it is queued with a reason or runs.
+            return Status.QUEUED
+        case Phase.HELD:
+            return Status.HELD
+        case Phase.SUSPENDED:
+            return Status.SUSPENDED
+        case _:
+            if launch.status is Status.READY:
+                return Status.READY
+            if launch.status is Status.SUSPENDED and launch.ready_at is not None:
+                return Status.READY if launch.url else Status.STARTING
+            return Status.CONNECTING if sighting.url or launch.url else Status.STARTING
+
+
+def _is_other(new: Reason | None, old: Reason | None) -> bool:
+    """Tell whether the reason is news; the words alone may change with every answer."""
+    if new is None or old is None:
+        return new is not old
+    return (new.code, dict(new.params)) != (old.code, dict(old.params))
+
+
+def _params(status: Status, sighting: Sighting, reason: Reason | None) -> Mapping[str, Any]:
+    params: dict[str, Any] = {}
+    if sighting.node and status in _RUNS:
+        params["node"] = sighting.node
+    if reason is not None:
+        params["reason"] = reason.code
+        params["reason_params"] = dict(reason.params)
+        if reason.words:
+            params["words"] = reason.words[:300]
+    return params
+
+
+def trips_breaker(absent: int, watched: int) -> bool:
+    """
+    Tell whether so many launches missing from one answer must not be believed at once.
+
+    An answer that shows nothing of what was there is never believed at once: an empty list
+    with exit status 0 is what a scheduler in trouble says (anchors 5.3).
+    """
+    return absent > max(BREAKER_LEAST, BREAKER_SHARE * watched) or (0 < watched == absent)
+
+
+# --- clocks -----------------------------------------------------------------------------------
+
+
+def limit_of(clock: Clock, settings: SpawnerSettings, launch: Launch) -> timedelta | None:
+    """Return a clock's limit for a launch; None where it has none."""
+    limits: Mapping[str, Any] = launch.spec.get("limits", {})
+    seconds = {
+        Clock.SUBMIT: settings.submit_limit,
+        Clock.QUEUE: limits.get("queue_seconds") or settings.queue_limit,
+        Clock.START: settings.start_limit,
+        Clock.CONNECT: settings.connect_limit,
+    }[clock]
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def deadline_of(
+    launch: Launch, settings: SpawnerSettings, *, hearing_since: datetime
+) -> tuple[Clock, datetime] | None:
+    """
+    Return which clock runs for a launch and when it runs out; None when none does.
+
+    Time in which no hub could hear is not counted.
+    """
+    clock = CLOCK_OF.get(launch.status)
+    if clock is None:
+        return None
+    limit = limit_of(clock, settings, launch)
+    if limit is None:
+        return None
+    return clock, max(launch.entered_at(), hearing_since) + limit
+
+
+def out_of_time(clock: Clock, limit: timedelta) -> End:
+    """Return the end of a launch whose clock ran out."""
+    return End(
+        cause=Cause.NEVER_STARTED,
+        reason=f"{clock}-clock",
+        detail=f"Spawn failed: Timeout. The {clock} clock ran out after "
+        f"{int(limit.total_seconds())} s.",
+    )
+
+
+def walltime_ends_at(
+    launch: Launch, *, hearing_since: datetime, hearing: timedelta
+) -> datetime | None:
+    """
+    Return when a ready launch's own time is over; None when it has no limit.
+
+    Never before its server had time to be heard again after the hub's own absence.
+    """
+    seconds = launch.spec.get("resources", {}).get("time_seconds")
+    started = launch.starting_at or launch.connecting_at or launch.ready_at
+    if seconds is None or started is None:
+        return None
+    planned = started + timedelta(seconds=seconds)
+    if hearing_since <= started:
+        return planned
+    return max(planned, hearing_since + hearing)

@@ -1,0 +1,286 @@
+"""
+The observer: what each platform says, written down; what nobody owns, found.
+
+One lease holder per spawner, whichever replica it is. Here, and only here, is decided what
+*absent* means (design decision 5): missing from two complete answers, one after the other,
+no sign of life from the server itself, and not so many at once that the platform is likelier
+to be sick than they are to be dead.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import anyio
+import structlog
+from sqlalchemy import Connection
+
+from perijove.db import launches as rows
+from perijove.db.core import bound
+from perijove.db.events import record
+from perijove.db.leases import take_lease
+from perijove.db.spawner_states import (
+    find_state,
+    forget_orphan,
+    list_orphans,
+    note_orphan,
+    save_state,
+)
+from perijove.domain.asking import HUB
+from perijove.domain.launch import ON_PLATFORM, Cause, End, Launch, Status, Wanted
+from perijove.kit.ids import new_id
+from perijove.reconcile.judge import (
+    ABSENCES_TO_BE_GONE,
+    BREAKER_HOLD,
+    read_sighting,
+    trips_breaker,
+)
+from perijove.reconcile.probe import Prober
+from perijove.reconcile.steps import apply_change
+from perijove.services.hub import Hub, PlacedSpawner, server_prefix
+from perijove.services.launches import mark_end
+from perijove.spawners.contract import Phase, Sighting, Survey
+
+log = structlog.get_logger()
+
+SURVEY_DEADLINE = 60.0
+"""Seconds a platform has to answer one survey."""
+BUSY_PERIOD = 1.0
+"""Seconds between two surveys while something is on its way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Findings:
+    """What one complete or partial answer leaves to be done outside the unit that wrote it."""
+
+    absent: Sequence[Launch]
+    """Missing often enough to be gone, unless they give a sign of life."""
+    leftovers: Sequence[Sighting]
+    """Of ours on the platform, but of no live launch: to be removed now."""
+
+
+class Observer:
+    """Watches one spawner for one replica."""
+
+    def __init__(self, hub: Hub, name: str, placed: PlacedSpawner, prober: Prober) -> None:
+        self._hub = hub
+        self._name = name
+        self._placed = placed
+        self._prober = prober
+        self._token = new_id("observer")
+
+    async def pause(self, _seconds: float) -> None:
+        """Wait until the next survey is due: soon while something is on its way."""
+        waiting = await self._hub.database.read(self._is_busy)
+        if waiting:
+            await anyio.sleep(min(BUSY_PERIOD, self._placed.settings.survey_period))
+        else:
+            await self._hub.look.wait(self._placed.settings.survey_period)
+
+    def _is_busy(self, connection: Connection) -> bool:
+        return rows.count_on_the_way(connection, self._name) > 0
+
+    async def look(self) -> None:
+        """Survey the platform once, if the lease is ours, and write what changed."""
+        ttl = timedelta(seconds=SURVEY_DEADLINE + self._placed.settings.survey_period + 30)
+        lease = f"observe:{self._name}"
+        if not await self._hub.database.write(bound(take_lease, lease, token=self._token, ttl=ttl)):
+            return
+        asked_at = self._hub.clock.now()
+        try:
+            with anyio.fail_after(SURVEY_DEADLINE):
+                survey = await self._placed.spawner.survey()
+            sightings = _checked(survey)
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises is silence
+            log.warning("platform_silent", spawner=self._name, error=str(error)[:200])
+            await self._hub.database.write(bound(self._note_silence, error))
+            self._hub.events.strike()
+            return
+
+        def unit(connection: Connection) -> _Findings:
+            return self._write_down(connection, survey, sightings, asked_at)
+
+        findings = await self._hub.database.write(unit)
+        self._hub.events.strike()
+        self._hub.due.ring()
+        await self._judge_absent(findings.absent)
+        await self._sweep(findings.leftovers)
+
+    # --- writing down ---------------------------------------------------------------------
+
+    def _note_silence(self, connection: Connection, error: Exception) -> None:
+        """No answer: since when, and that nothing is known of what runs there."""
+        now = self._hub.clock.now()
+        state = find_state(connection, self._name)
+        words = str(error)[:500] or type(error).__name__
+        save_state(connection, self._name, failing_since=state.failing_since or now, error=words)
+        for launch in rows.list_live(connection, spawner=self._name):
+            self._note_unknown(connection, launch, now)
+
+    def _note_unknown(self, connection: Connection, launch: Launch, now: datetime) -> None:
+        if launch.status not in ON_PLATFORM or launch.unknown_since is not None:
+            return
+        if launch.status is Status.SUBMITTED or launch.status is Status.ENDING:
+            return  # its own step asks the platform, and says when that is silent
+        rows.change(connection, launch, now=now, unknown_since=now)
+        record(connection, launch.id, "unknown", {}, asking=HUB, now=now)
+
+    def _write_down(
+        self,
+        connection: Connection,
+        survey: Survey,
+        sightings: Sequence[Sighting],
+        asked_at: datetime,
+    ) -> _Findings:
+        now = self._hub.clock.now()
+        live = {launch.name: launch for launch in rows.list_live(connection, spawner=self._name)}
+        seen = set()
+        leftovers = []
+        strangers = list_orphans(connection, self._name)
+        for sighting in sightings:
+            seen.add(sighting.name)
+            launch = live.get(sighting.name)
+            if launch is not None:
+                self._see(connection, launch, sighting, now)
+            elif self._is_leftover(connection, sighting, strangers, now):
+                leftovers.append(sighting)
+        for name in strangers:
+            if name not in seen and survey.complete:
+                forget_orphan(connection, self._name, name)
+        missing = [
+            launch
+            for launch in live.values()
+            if launch.name not in seen and _must_be_there(launch, asked_at)
+        ]
+        watched = sum(_must_be_there(launch, asked_at) for launch in live.values())
+        absent = self._count_absences(connection, missing, survey, watched, now)
+        changes = {"answered_at": now, "failing_since": None, "error": ""}
+        if survey.complete:
+            changes["complete_at"] = asked_at
+        save_state(connection, self._name, **changes)
+        return _Findings(absent=absent, leftovers=leftovers)
+
+    def _see(
+        self, connection: Connection, launch: Launch, sighting: Sighting, now: datetime
+    ) -> None:
+        if launch.status is Status.REQUESTED:
+            return  # a backup was restored: its own start will find it by name
+        if sighting.handle is not None and launch.status is Status.SUBMITTED:
+            rows.append_handle(connection, launch.id, sighting.handle, now=now)
+        change = read_sighting(launch, sighting)
+        if change:
+            apply_change(connection, launch, change, now=now)
+
+    def _count_absences(
+        self,
+        connection: Connection,
+        missing: Sequence[Launch],
+        survey: Survey,
+        watched: int,
+        now: datetime,
+    ) -> Sequence[Launch]:
+        """Return who is missing often enough; all of them wait while the breaker holds."""
+        state = find_state(connection, self._name)
+        if not survey.complete:
+            for launch in missing:
+                self._note_unknown(connection, launch, now)
+            return []
+        absent = []
+        for launch in missing:
+            self._note_unknown(connection, launch, now)
+            current = rows.get_launch(connection, launch.id)
+            counted = rows.change(connection, current, now=now, absences=current.absences + 1)
+            if counted.absences >= ABSENCES_TO_BE_GONE:
+                absent.append(counted)
+        if not trips_breaker(len(missing), watched):
+            if state.breaker_since is not None:
+                save_state(connection, self._name, breaker_since=None, breaker_count=0)
+            return absent
+        since = state.breaker_since or now
+        save_state(connection, self._name, breaker_since=since, breaker_count=len(missing))
+        if state.breaker_since is None:
+            log.error("mass_loss_held_back", spawner=self._name, missing=len(missing), of=watched)
+        return absent if now - since >= BREAKER_HOLD else []
+
+    def _is_leftover(
+        self,
+        connection: Connection,
+        sighting: Sighting,
+        strangers: Mapping[str, datetime],
+        now: datetime,
+    ) -> bool:
+        """
+        Tell whether something of ours that no live launch claims is to be removed now.
+
+        What belongs to a launch that has ended is; what no record knows at all is left alone
+        for a while, for the record may be on its way (or the database be yesterday's).
+        """
+        if rows.find_by_name(connection, sighting.name) is not None:
+            return True
+        first_seen_at = strangers.get(sighting.name)
+        if first_seen_at is None:
+            note_orphan(connection, self._name, sighting.name, owner=sighting.owner[:255], now=now)
+            log.warning("orphan_seen", spawner=self._name, name=sighting.name)
+            return False
+        return bool(now - first_seen_at >= self._hub.lifecycle.orphan_grace)
+
+    # --- acting ---------------------------------------------------------------------------
+
+    async def _judge_absent(self, absent: Sequence[Launch]) -> None:
+        """End what is missing and gives no sign of life; a server that answers is alive."""
+        for launch in absent:
+            if launch.url and launch.status in (Status.CONNECTING, Status.READY):
+                prefix = server_prefix(self._hub.base_path, launch.user_name, launch.server_name)
+                if await self._prober.answer(launch.url, prefix) is not None:
+                    log.warning("absent_but_alive", launch=launch.id, spawner=self._name)
+                    continue
+            await self._hub.database.write(bound(self._declare_gone, launch.id))
+        if absent:
+            self._hub.due.ring()
+            self._hub.events.strike()
+
+    def _declare_gone(self, connection: Connection, launch_id: str) -> None:
+        launch = rows.get_launch(connection, launch_id)
+        if launch.wanted is Wanted.RUN and launch.absences >= ABSENCES_TO_BE_GONE:
+            cause = Cause.NEVER_STARTED if launch.ready_at is None else Cause.UNKNOWN
+            end = End(cause=cause, reason="absent")
+            mark_end(connection, launch, end, asking=HUB, now=self._hub.clock.now())
+
+    async def _sweep(self, leftovers: Sequence[Sighting]) -> None:
+        """Remove what is ours and nobody's."""
+        for sighting in leftovers:
+            try:
+                with anyio.fail_after(SURVEY_DEADLINE):
+                    await self._placed.spawner.stop(
+                        sighting.name, sighting.handle, grace=self._placed.settings.stop_grace
+                    )
+            except Exception as error:  # noqa: BLE001 - the next pass tries again
+                log.warning("orphan_stays", name=sighting.name, error=str(error)[:200])
+                continue
+            log.info("orphan_removed", spawner=self._name, name=sighting.name)
+            await self._hub.database.write(bound(forget_orphan, self._name, sighting.name))
+
+
+def _checked(survey: Survey) -> Sequence[Sighting]:
+    """Return the sightings of an answer that makes sense; raise `ValueError` for another."""
+    answer: object = survey  # a driver's promise is worth checking: plug-ins come from anywhere
+    if not isinstance(answer, Survey):
+        raise ValueError(f"not a survey: {type(answer).__name__}")
+    for sighting in survey.sightings:
+        thing: object = sighting
+        if not isinstance(thing, Sighting) or thing.phase not in Phase:
+            raise ValueError("a survey that holds something else than sightings")
+    return survey.sightings
+
+
+def _must_be_there(launch: Launch, asked_at: datetime) -> bool:
+    """
+    Tell whether a complete answer must show a launch.
+
+    Not one that was handed over after the question was asked, nor one that is being removed,
+    nor one whose submission has not come back yet: its own step knows more.
+    """
+    if launch.status not in ON_PLATFORM or launch.status in (Status.SUBMITTED, Status.ENDING):
+        return False
+    handed_over_at = launch.submitted_at
+    return handed_over_at is not None and handed_over_at < asked_at

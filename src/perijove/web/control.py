@@ -1,0 +1,144 @@
+"""
+The control application: what the proxies ask of the hub (`wire/control.py`).
+
+It listens on a socket of its own, which no request of a browser reaches.
+"""
+
+import hmac
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs
+
+import anyio
+import msgspec
+from sqlalchemy import Connection, update
+
+from perijove.db import routes as rows
+from perijove.db.core import bound
+from perijove.db.tables import launches, servers, users
+from perijove.domain.launch import Status
+from perijove.kit.clock import monotonic
+from perijove.services.hub import Hub
+from perijove.web.asgi import App, Receive, Scope, Send, read_body, respond
+from perijove.wire.control import MAX_WAIT_SECONDS, SECRET_HEADER, ActivityReport
+
+_POLL = 1.0
+"""Seconds after which a poll looks again although nothing struck: another hub may have written."""
+_REPORT_LIMIT = 4 << 20
+_FUTURE = timedelta(minutes=1)
+
+
+def create_control_app(hub: Hub, pages: App, *, secret: str = "") -> App:
+    """
+    Return the control application; error pages are asked of `pages`, the public application.
+
+    `secret` empty: the socket's mode is the protection.
+    """
+    control = _Control(hub, pages)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if secret and not _knows(scope, secret):
+            await respond(send, 403)
+            return
+        match (scope["method"], scope["path"]):
+            case ("GET", "/routes"):
+                await control.routes(scope, send)
+            case ("POST", "/activity"):
+                await control.activity(receive, send)
+            case ("GET", path) if path.startswith("/error/"):
+                await control.error_page(scope, receive, send)
+            case _:
+                await respond(send, 404)
+
+    return app
+
+
+class _Control:
+    def __init__(self, hub: Hub, pages: App) -> None:
+        self._hub = hub
+        self._pages = pages
+
+    async def routes(self, scope: Scope, send: Send) -> None:
+        """Answer with what changed since the revision the worker has, as soon as there is any."""
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        try:
+            worker = query["worker"][0][:64]
+            known = int(query.get("revision", ["0"])[0])
+            wait = min(float(query.get("wait", ["0"])[0]), MAX_WAIT_SECONDS)
+        except (KeyError, ValueError):
+            await respond(send, 400)
+            return
+        if query.get("installation", [""])[0] not in ("", self._hub.installation):
+            known = 0
+        await self._note(worker, known)
+        end = monotonic() + wait
+        while True:
+            strike = self._hub.routes.listen()
+            revision = await self._hub.database.read(rows.revision)
+            left = end - monotonic()
+            if revision != known or left <= 0:
+                break
+            with anyio.move_on_after(min(left, _POLL)):
+                await strike.wait()
+        table = await self._hub.database.read(
+            bound(rows.table_since, known, installation=self._hub.installation)
+        )
+        await respond(send, 200, msgspec.json.encode(table), b"application/json")
+
+    async def _note(self, worker: str, revision: int) -> None:
+        now = self._hub.clock.now()
+        await self._hub.database.write(bound(rows.note_worker, worker, revision=revision, now=now))
+        self._hub.workers.strike()
+
+    async def activity(self, receive: Receive, send: Send) -> None:
+        """Write when people last used their servers through the proxy."""
+        body = await read_body(receive, limit=_REPORT_LIMIT)
+        try:
+            report = msgspec.json.decode(body or b"", type=ActivityReport)
+            now = self._hub.clock.now()
+            seen = {
+                launch: min(datetime.fromtimestamp(at, UTC), now + _FUTURE)
+                for launch, at in report.launches.items()
+            }
+        except (msgspec.DecodeError, OverflowError, ValueError, OSError):
+            await respond(send, 400)
+            return
+        await self._hub.database.write(bound(_note_activity, seen))
+        await respond(send, 204)
+
+    async def error_page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Relay the public application's error page."""
+        path = f"{self._hub.hub_prefix}error/{scope['path'].removeprefix('/error/')}"
+        await self._pages({**scope, "path": path, "raw_path": path.encode()}, receive, send)
+
+
+def _note_activity(connection: Connection, seen: dict[str, datetime]) -> None:
+    """Raise the last activity of launches, their servers and users; it never goes back."""
+    for launch_id, at in seen.items():
+        row = connection.execute(
+            update(launches)
+            .where(
+                launches.c.id == launch_id,
+                launches.c.status == Status.READY,
+                launches.c.last_activity.is_(None) | (launches.c.last_activity < at),
+            )
+            .values(last_activity=at, activity_source="proxy")
+            .returning(launches.c.server_id, launches.c.user_id)
+        ).first()
+        if row is None:
+            continue
+        for table, key in ((servers, row.server_id), (users, row.user_id)):
+            connection.execute(
+                update(table)
+                .where(
+                    table.c.id == key,
+                    table.c.last_activity.is_(None) | (table.c.last_activity < at),
+                )
+                .values(last_activity=at)
+            )
+
+
+def _knows(scope: Scope, secret: str) -> bool:
+    given = dict(scope["headers"]).get(SECRET_HEADER.lower().encode(), b"")
+    return hmac.compare_digest(given, secret.encode())
