@@ -16,15 +16,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import typer
 from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from perijove.cli.app import app
 from perijove.domain.scopes import STANDARD
 from perijove.kit.config import parse_duration, parse_size
 from perijove.kit.quantities import write_duration, write_size
-from perijove.proxy.settings import ProxySettings
-from perijove.services.sections import HubSection, LifecycleSection
+from perijove.settings import Settings
 
 REFERENCE: Final = Path(__file__).resolve().parent.parent / "docs/reference"
 GENERATED: Final = (
@@ -57,9 +58,11 @@ def _cell(text: str) -> str:
 # --- configuration ----------------------------------------------------------------------------
 
 
-def add_section(page: Page, header: str, model: type[BaseModel]) -> None:
+def add_section(
+    page: Page, header: str, model: type[BaseModel], *, level: int = 2, note: str = ""
+) -> None:
     """Append the section `header`, such as ``[hub]``, and the sections inside it."""
-    page.add(f"## `{header}`", _promise(model))
+    page.add(f"{'#' * level} `{header}`{note}", _prose(model.__doc__ or ""))
     fields = model.model_fields
     inner = {name: found for name in fields if (found := _section_of(fields[name].annotation))}
     page.table(
@@ -70,11 +73,11 @@ def add_section(page: Page, header: str, model: type[BaseModel]) -> None:
         ],
     )
     for name, (shape, section) in inner.items():
-        add_section(page, _header(header, name, shape), section)
+        add_section(page, _header(header, name, shape), section, level=level)
 
 
-def _promise(model: type[BaseModel]) -> str:
-    return " ".join((model.__doc__ or "").replace("``", "`").split())
+def _prose(text: str) -> str:
+    return " ".join(text.replace("``", "`").split())
 
 
 def _header(outer: str, name: str, shape: str) -> str:
@@ -176,14 +179,54 @@ def configuration() -> Page:
         "Every section and key of the TOML file; [](../admin/configure.md) says how to use them.",
         'A *duration* is text with a unit, such as `"15 min"`, a *size* such as `"4 GiB"`.',
     )
-    add_section(page, "[hub]", HubSection)
-    add_section(page, "[proxy]", ProxySettings)
-    add_section(page, "[lifecycle]", LifecycleSection)
-    for entry in sorted(entry_points(group="perijove.auth")):
-        add_section(page, f"[auth.{entry.name}]", entry.load().Settings)
-    for entry in sorted(entry_points(group="perijove.spawners")):
-        add_section(page, f"[spawners.NAME] kind = {entry.name}", entry.load().Settings)
+    for name, info in Settings.model_fields.items():
+        if found := _section_of(info.annotation):
+            add_section(page, _header("", name, found[0]), found[1])
+        else:
+            page.add(f"## `[{name}.NAME]`", _prose(info.description or ""))
+            for entry in sorted(entry_points(group=f"perijove.{name}")):
+                kind = "" if name == "auth" else f' with `kind = "{entry.name}"`'
+                shown = f"[{name}.{entry.name if name == 'auth' else 'NAME'}]"
+                add_section(page, shown, entry.load().Settings, level=3, note=kind)
     return page
+
+
+# --- command line -----------------------------------------------------------------------------
+
+
+def command_line() -> Page:
+    """Describe every command with its arguments and options."""
+    page = Page()
+    page.add(
+        "# Command line",
+        "Exit codes: 0 when it worked, 1 when it failed, 2 for wrong usage or configuration.",
+    )
+    _add_command(page, "perijove", typer.main.get_command(app))
+    return page
+
+
+def _add_command(page: Page, name: str, command: Any) -> None:
+    page.add(f"## `{name}`", _prose(command.help or ""))
+    if not command.help:
+        page.undescribed.append(name)
+    shown = [each for each in command.params if not getattr(each, "hidden", False)]
+    if shown:
+        page.table(("Argument", "What it does"), [(_usage(each), _help(each)) for each in shown])
+    for inner in getattr(command, "commands", {}).values():
+        _add_command(page, f"{name} {inner.name}", inner)
+
+
+def _help(parameter: Any) -> str:
+    variable = f" Or the variable `{parameter.envvar}`." if parameter.envvar else ""
+    return (parameter.help or "") and parameter.help + variable
+
+
+def _usage(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.name.upper()}`"
+    flags = ", ".join([*parameter.opts, *parameter.secondary_opts])
+    value = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper()}"
+    return f"`{flags}{value}`"
 
 
 # --- scopes -----------------------------------------------------------------------------------
@@ -269,7 +312,11 @@ def scopes() -> Page:
 
 def pages() -> dict[str, Page]:
     """Return every generated page by its file name."""
-    return {"configuration.md": configuration(), "scopes.md": scopes()}
+    return {
+        "configuration.md": configuration(),
+        "cli.md": command_line(),
+        "scopes.md": scopes(),
+    }
 
 
 if __name__ == "__main__":
