@@ -1,4 +1,12 @@
-"""What an authenticator promises."""
+"""
+What an authenticator promises, and how one is made.
+
+An authenticator is a class named by an entry point of the group ``perijove.auth``. It is built
+once, as ``Class(settings, name=…, passwords=…)``: its own section of the configuration, the
+section's name, and the hub's `PasswordStore` (which only `native` uses). It says who somebody
+*is*; which user that makes them, and whether they may come in, the hub decides
+(`services/people.py`), so that no authenticator can hand out another one's accounts.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +20,11 @@ class Proof:
     """Who somebody has proved to be."""
 
     subject: str
-    """The authenticator's own immutable id of the person; often the name."""
+    """
+    The authenticator's own id of the person, at most 255 characters.
+
+    It must be immutable and never be given to somebody else: accounts are bound to it.
+    """
     name: str
     """The user name proposed for a new account, before normalisation."""
     groups: Sequence[str] | None = None
@@ -29,15 +41,28 @@ class Credentials:
     fields: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-class PasswordStore(Protocol):
-    """Where the native authenticator finds and changes hashes; the hub gives it one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPassword:
+    """The hash of a user's password, and whose it is."""
 
-    async def find_hash(self, name: str) -> str | None:
-        """Return the stored hash of a user's password."""
+    subject: str
+    """The user's immutable id, as text."""
+    hash: str = field(repr=False)
+
+
+class PasswordStore(Protocol):
+    """Where the native authenticator finds and renews hashes; the hub gives it one."""
+
+    async def find(self, name: str) -> StoredPassword | None:
+        """Return the password of the user of that name, which is not normalised yet."""
         ...
 
-    async def save_hash(self, name: str, hash_: str) -> None:
-        """Store a new hash for an existing user."""
+    async def renew(self, old: StoredPassword, hash_: str) -> None:
+        """
+        Store a new hash of the same password.
+
+        Does nothing when the password was changed since `old` was read.
+        """
         ...
 
 
@@ -54,7 +79,7 @@ class Authenticator(Protocol):
 
         Takes about as long for an unknown name as for a wrong password. Raises `Forbidden`
         with a code of its own when the person is known but may not come in, and
-        `SpawnerTransient`-like `HubError`s when it cannot tell.
+        another `HubError` when it cannot tell; neither counts as a failed attempt.
         """
         ...
 
