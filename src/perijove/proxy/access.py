@@ -30,7 +30,7 @@ class AccessLog:
         self._fd = fd
         self._call_later = call_later
         self._lines: list[bytes] = []
-        self._pending_bytes = 0
+        self.pending_bytes = 0
         self._at = b""
         self._is_scheduled = False
         self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
@@ -38,7 +38,7 @@ class AccessLog:
         if not self._is_file:
             self._ready.register(fd, select.POLLOUT)
 
-    def write(  # noqa: PLR0913, PLR0917 - one call for each request, so no object is made
+    def write(
         self,
         client: bytes,
         method: bytes,
@@ -58,16 +58,16 @@ class AccessLog:
         if b'"' in path:
             path = path.replace(b'"', b'\\"')
         line = _LINE % (self._at, client, method, path, status, size, seconds * 1000, launch)
-        if self._pending_bytes > MAX_PENDING_BYTES:
+        if self.pending_bytes > MAX_PENDING_BYTES:
             self.dropped += 1
             return
-        self._pending_bytes += len(line)
+        self.pending_bytes += len(line)
         self._lines.append(line)
 
     def flush(self) -> None:
         """Write what the descriptor takes without making us wait."""
         lines, self._lines = self._lines, []
-        self._pending_bytes = 0
+        self.pending_bytes = 0
         done = 0
         while done < len(lines):
             upto = len(lines) if self._is_file else _end_of_batch(lines, done)
@@ -80,7 +80,7 @@ class AccessLog:
                 return
             done = upto
         self._lines = lines[done:] + self._lines
-        self._pending_bytes = sum(map(len, self._lines))
+        self.pending_bytes = sum(map(len, self._lines))
 
     def _flush_later(self) -> None:
         self._is_scheduled = False

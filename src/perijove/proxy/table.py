@@ -18,7 +18,7 @@ log = structlog.get_logger()
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PREFIX = re.compile(rb"/(?:[!\"$-.0->@-\[\]-~]++/)*+")
 _TARGET = re.compile(
-    r"unix:/[^\x00]+|https?://(?:[A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+    r"unix:/[^\x00]+|https?://(?:[A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
 )
 
 
@@ -146,11 +146,13 @@ def _decode(match: re.Match[bytes]) -> bytes:
 
 def is_usable(route: Route) -> bool:
     """Tell whether a route has a form that can be matched and connected to."""
+    target = _TARGET.fullmatch(route.target)
     return (
-        route.prefix.isascii()
+        target is not None
+        and (target[1] is None or 0 < int(target[1]) < 65536)
+        and route.prefix.isascii()
         and _PREFIX.fullmatch(route.prefix.encode()) is not None
         and route.host.isascii()
-        and _TARGET.fullmatch(route.target) is not None
     )
 
 

@@ -55,9 +55,10 @@ class TunnelEnd(asyncio.BaseProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the other side, once it has taken what it has yet to get, or not taken it in time."""
         other = self.peer._transport
-        other.close()
-        if other.get_write_buffer_size():
-            asyncio.get_running_loop().call_later(FLUSH_SECONDS, other.abort)
+        if not other.is_closing():
+            other.close()
+            if other.get_write_buffer_size():
+                asyncio.get_running_loop().call_later(FLUSH_SECONDS, other.abort)
         self._lost()
 
 
