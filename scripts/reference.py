@@ -22,9 +22,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from perijove.cli.app import app
+from perijove.domain.launch import Status
 from perijove.domain.scopes import STANDARD
 from perijove.kit.config import parse_duration, parse_size
 from perijove.kit.quantities import write_duration, write_size
+from perijove.services.metrics import Metrics
 from perijove.settings import Settings
 
 REFERENCE: Final = Path(__file__).resolve().parent.parent / "docs/reference"
@@ -307,6 +309,38 @@ def scopes() -> Page:
     return page
 
 
+# --- metrics ----------------------------------------------------------------------------------
+
+
+def metrics() -> Page:
+    """Describe every metric that `/hub/metrics` shows."""
+    page = Page()
+    page.add(
+        "# Metrics",
+        "What `GET /hub/metrics` shows; [](../admin/operating.md) says who may read it. "
+        "Names that begin with `jupyterhub_` mean what they mean in JupyterHub. "
+        "Beside them stand the `process_` and `python_` metrics of the client library.",
+    )
+    shown = Metrics()
+    # A metric with labels has no sample, and tells no label, before it is used.
+    shown.request("GET", "handler", 200, 0.0)
+    shown.launches.labels(Status.READY)
+    page.table(
+        ("Metric", "Type", "Labels", "What it says"),
+        [
+            (
+                f"`{family.name}{'_total' if family.type == 'counter' else ''}`",
+                family.type,
+                " ".join(f"`{label}`" for label in family.samples[0].labels if label != "le"),
+                family.documentation,
+            )
+            for family in sorted(shown.registry.collect(), key=lambda family: family.name)
+            if not family.name.startswith(("process_", "python_"))
+        ],
+    )
+    return page
+
+
 # --- all --------------------------------------------------------------------------------------
 
 
@@ -316,6 +350,7 @@ def pages() -> dict[str, Page]:
         "configuration.md": configuration(),
         "cli.md": command_line(),
         "scopes.md": scopes(),
+        "metrics.md": metrics(),
     }
 
 
