@@ -59,8 +59,10 @@ class Throttled(HubError):
 
     code = "throttled"
 
-    def __init__(self, message: str, *, retry_after: float, **params: object) -> None:
-        super().__init__(message, **params)
+    def __init__(
+        self, message: str, *, retry_after: float, code: str | None = None, **params: object
+    ) -> None:
+        super().__init__(message, code=code, **params)
         self.retry_after = retry_after
 
 
@@ -82,9 +84,18 @@ class Refused(HubError):
     code = "refused"
 
     def __init__(
-        self, message: str, *, rule: str, limit: object, asked: object, field: str = ""
+        self,
+        message: str,
+        *,
+        rule: str,
+        limit: object,
+        asked: object,
+        field: str = "",
+        **params: object,
     ) -> None:
-        super().__init__(message, code=f"refused-{rule}", rule=rule, limit=limit, asked=asked)
+        super().__init__(
+            message, code=f"refused-{rule}", rule=rule, limit=limit, asked=asked, **params
+        )
         self.rule = rule
         self.limit = limit
         self.asked = asked

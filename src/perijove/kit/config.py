@@ -4,21 +4,12 @@ Each component owns its section and lives beside it, so that adding a spawner or
 authenticator never edits a central class.
 """
 
-import re
 from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-_DURATION_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-_SIZE_UNITS = {
-    "": 1, "B": 1,
-    "K": 2**10, "KB": 10**3, "KiB": 2**10,
-    "M": 2**20, "MB": 10**6, "MiB": 2**20,
-    "G": 2**30, "GB": 10**9, "GiB": 2**30,
-    "T": 2**40, "TB": 10**12, "TiB": 2**40,
-}  # fmt: skip
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+from perijove.kit.quantities import DURATION_UNITS, SIZE_UNITS, read_quantity
 
 
 class Section(BaseModel):
@@ -36,14 +27,7 @@ def parse_duration(value: Any) -> Any:
     if isinstance(value, (int, float)):
         seconds = float(value)
     else:
-        match = _QUANTITY.fullmatch(str(value))
-        unit = (match[2] or "s") if match else ""
-        if match is None or unit not in _DURATION_UNITS:
-            raise ValueError(
-                f"{str(value)[:40]!r} is not a duration: write a number and one of "
-                + ", ".join(_DURATION_UNITS)
-            )
-        seconds = float(match[1]) * _DURATION_UNITS[unit]
+        seconds = float(read_quantity(str(value), DURATION_UNITS, bare="s"))
     try:
         return timedelta(seconds=seconds)
     except (OverflowError, ValueError):
@@ -52,16 +36,9 @@ def parse_duration(value: Any) -> Any:
 
 def parse_size(value: Any) -> Any:
     """Read ``"4 GiB"``, ``"500 MB"``; a bare number is bytes; K, M, G and T are powers of 1024."""
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, (bool, int)):
         return value
-    if isinstance(value, int):
-        return value
-    match = _QUANTITY.fullmatch(str(value))
-    if match is None or match[2] not in _SIZE_UNITS:
-        raise ValueError(
-            f"{str(value)[:40]!r} is not a size: write a number and one of KiB, MiB, GiB, TiB"
-        )
-    return int(float(match[1]) * _SIZE_UNITS[match[2]])
+    return int(read_quantity(str(value), SIZE_UNITS, bare="B"))
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]

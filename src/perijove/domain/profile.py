@@ -1,0 +1,259 @@
+"""
+Profiles: what an administrator offers to start, and the quantities it is made of.
+
+Numbers are exact `Fraction` inside and JSON numbers outside: cores, bytes, seconds, GPUs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, Final
+
+from perijove.domain.policy import EVERYONE, Rule
+from perijove.kit.quantities import (
+    DURATION_UNITS,
+    SIZE_UNITS,
+    write_duration,
+    write_number,
+    write_size,
+)
+
+Value = Fraction | str
+"""Of a field: a number, or a word."""
+
+UI: Final = "ui"
+DEFAULT_URLS: Final[Mapping[str, str]] = MappingProxyType(
+    {"lab": "/lab", "notebook": "/tree", "terminal": "/terminals/1"}
+)
+"""Where each user interface begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A kind of number that can be asked for."""
+
+    name: str
+    title: str
+    unit: str
+    quantum: Fraction
+    """Values are whole multiples of it."""
+    least: Fraction
+    most: Fraction
+    """What no profile goes beyond: more is a slip of the pen."""
+    rule: Rule
+    units: Mapping[str, Fraction] | None = None
+    """Units people may write; None for a bare number."""
+    shown_in: tuple[str, ...] = ()
+    """Units a form may ask in, the best first."""
+
+    def write(self, value: Fraction) -> str:
+        """Write a value with its unit, for people."""
+        if self.units is SIZE_UNITS:
+            return write_size(value)
+        return write_number(value) if self.units is None else write_duration(value)
+
+
+CPU: Final = Quantity(
+    name="cpu",
+    title="CPU cores",
+    unit="cores",
+    quantum=Fraction(1, 1000),
+    least=Fraction(1, 1000),
+    most=Fraction(100_000),
+    rule=Rule.CPU,
+)
+MEMORY: Final = Quantity(
+    name="memory",
+    title="Memory",
+    unit="bytes",
+    quantum=Fraction(1),
+    least=Fraction(2**20),
+    most=Fraction(2**50),
+    rule=Rule.MEMORY,
+    units=SIZE_UNITS,
+    shown_in=("GiB", "GB", "MiB", "MB", "B"),
+)
+TIME: Final = Quantity(
+    name="time",
+    title="Time",
+    unit="seconds",
+    quantum=Fraction(1),
+    least=Fraction(60),
+    most=Fraction(366 * 86400),
+    rule=Rule.TIME,
+    units=DURATION_UNITS,
+    shown_in=("h", "min", "s"),
+)
+GPU: Final = Quantity(
+    name="gpu",
+    title="GPUs",
+    unit="GPUs",
+    quantum=Fraction(1),
+    least=Fraction(0),
+    most=Fraction(10_000),
+    rule=Rule.GPU,
+)
+QUANTITIES: Final[Mapping[str, Quantity]] = MappingProxyType(
+    {quantity.name: quantity for quantity in (CPU, MEMORY, TIME, GPU)}
+)
+TITLES: Final[Mapping[str, str]] = MappingProxyType(
+    {quantity.name: quantity.title for quantity in QUANTITIES.values()} | {UI: "User interface"}
+)
+"""What each field is called, in English."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """
+    One thing of a profile: fixed (`locked`), or the person's within bounds.
+
+    Raises `ValueError` when the parts contradict each other.
+    """
+
+    name: str
+    default: Value | None = None
+    """None leaves it to the platform."""
+    minimum: Fraction | None = None
+    maximum: Fraction | None = None
+    step: Fraction | None = None
+    choices: tuple[Value, ...] = ()
+    locked: bool = False
+
+    def __post_init__(self) -> None:
+        quantity = QUANTITIES.get(self.name)
+        if quantity is None:
+            self._check_words()
+        else:
+            self._check_numbers(quantity)
+        if self.default is not None and self.choices and self.default not in self.choices:
+            raise ValueError(f"{self.name}: the default is not one of the choices")
+
+    @classmethod
+    def from_body(cls, name: str, body: Mapping[str, Any]) -> "Field":
+        """Return the field of a stored profile."""
+        return cls(
+            name=name,
+            default=_stored(body.get("default")),
+            minimum=_stored_number(body.get("min")),
+            maximum=_stored_number(body.get("max")),
+            step=_stored_number(body.get("step")),
+            choices=tuple(
+                choice if isinstance(choice, str) else exact(choice)
+                for choice in body.get("choices", ())
+            ),
+            locked=body.get("locked", False),
+        )
+
+    def low(self, quantity: Quantity) -> Fraction:
+        """Return the least that may be asked."""
+        return quantity.least if self.minimum is None else self.minimum
+
+    def high(self, quantity: Quantity) -> Fraction:
+        """Return the most that may be asked."""
+        return quantity.most if self.maximum is None else self.maximum
+
+    def _check_words(self) -> None:
+        if self.minimum is not None or self.maximum is not None or self.step is not None:
+            raise ValueError(f"{self.name}: min, max and step are for numbers")
+        for word in (self.default, *self.choices):
+            if word is not None and word not in DEFAULT_URLS:
+                raise ValueError(f"{self.name}: {word!r} is none of {', '.join(DEFAULT_URLS)}")
+
+    def _check_numbers(self, quantity: Quantity) -> None:
+        if self.choices and not (self.minimum is self.maximum is self.step is None):
+            raise ValueError(f"{self.name}: give either choices or min, max and step")
+        numbers = (self.default, self.minimum, self.maximum, *self.choices)
+        for number in numbers:
+            self._check_number(quantity, number)
+        if self.step is not None and (self.step <= 0 or self.step % quantity.quantum):
+            raise ValueError(f"{self.name}: step is not a multiple of {quantity.quantum}")
+        low, high = self.low(quantity), self.high(quantity)
+        if low > high:
+            raise ValueError(f"{self.name}: min is more than max")
+        if isinstance(self.default, Fraction) and not low <= self.default <= high:
+            raise ValueError(f"{self.name}: the default is not between min and max")
+        if self.step is not None and -(-low // self.step) * self.step > high:
+            raise ValueError(f"{self.name}: no step is between min and max")
+
+    def _check_number(self, quantity: Quantity, number: Value | None) -> None:
+        if number is None:
+            return
+        if isinstance(number, str):
+            raise ValueError(f"{self.name}: {number!r} is not a number")
+        if not quantity.least <= number <= quantity.most:
+            raise ValueError(
+                f"{self.name}: {quantity.write(number)} is not between"
+                f" {quantity.write(quantity.least)} and {quantity.write(quantity.most)}"
+            )
+        if number % (self.step or quantity.quantum):
+            raise ValueError(
+                f"{self.name}: {quantity.write(number)} is not a multiple of"
+                f" {quantity.write(self.step or quantity.quantum)}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What an administrator offers to start, at one revision."""
+
+    name: str
+    revision: int = 1
+    spawner: str
+    title: Mapping[str, str] = field(default_factory=dict)
+    """By language."""
+    description: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[str, ...] = (EVERYONE,)
+    """Who may see it."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Field] = field(default_factory=dict)
+
+    def is_seen_by(self, groups: frozenset[str]) -> bool:
+        """Tell whether a member of `groups` may know that it exists."""
+        return EVERYONE in self.groups or not groups.isdisjoint(self.groups)
+
+    @classmethod
+    def from_body(cls, name: str, body: Mapping[str, Any], *, revision: int) -> "Profile":
+        """Return the profile of a stored revision."""
+        return cls(
+            name=name,
+            revision=revision,
+            spawner=body["spawner"],
+            title=body.get("title") or {"en": name},
+            description=body.get("description", {}),
+            groups=tuple(body.get("groups", (EVERYONE,))),
+            environment=body.get("environment", {}),
+            fields={
+                key: Field.from_body(key, each) for key, each in body.get("fields", {}).items()
+            },
+        )
+
+
+def localised(texts: Mapping[str, str], language: str) -> str:
+    """Return the text in a language; else in English; else in the first one there is."""
+    return texts.get(language) or texts.get("en") or next(iter(texts.values()), "")
+
+
+def as_json(value: Value) -> Any:
+    """Return a value as JSON has it: a whole number wherever it is one."""
+    if isinstance(value, str):
+        return str(value)
+    return value.numerator if value.denominator == 1 else float(value)
+
+
+def exact(value: Any) -> Fraction:
+    """Return a JSON number as what it says in decimals."""
+    return value if isinstance(value, Fraction) else Fraction(repr(value))
+
+
+def rounded(value: Fraction, grid: Fraction) -> Fraction:
+    """Return the multiple of `grid` that is nearest."""
+    return round(value / grid) * grid
+
+
+def _stored(value: Any) -> Value | None:
+    return value if value is None or isinstance(value, str) else exact(value)
+
+
+def _stored_number(value: Any) -> Fraction | None:
+    return None if value is None else exact(value)

@@ -1,0 +1,252 @@
+"""The configuration sections of what is offered: profiles and policies (design §5)."""
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from perijove.domain.names import SERVER_NAME_LENGTH, SHORTEST_SERVER_NAME_LENGTH
+from perijove.domain.policy import BUILT_IN, EVERYONE
+from perijove.domain.profile import Profile, as_json, exact
+from perijove.kit.config import Duration, Section, Size
+
+T = TypeVar("T")
+
+NAME_LENGTH = 64
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OURS = ("JUPYTERHUB_", "JPY_", "PERIJOVE_", "MEM_", "CPU_")
+_LANGUAGES = ("en", "fr", "es", "pt")
+_REPETITION = re.compile(r"[*+}?]\)*[*+{]")
+
+
+def _name(value: str) -> str:
+    if len(value) > NAME_LENGTH or not _NAME.fullmatch(value):
+        raise ValueError(f"must be at most {NAME_LENGTH} letters, digits, '.', '_' and '-'")
+    return value
+
+
+def _texts(value: Any) -> Any:
+    return {"en": value} if isinstance(value, str) else value
+
+
+def _known_languages(value: dict[str, str]) -> dict[str, str]:
+    if unknown := sorted(value.keys() - set(_LANGUAGES)):
+        raise ValueError(f"no such language: {', '.join(unknown)}; there are en, fr, es, pt")
+    return value
+
+
+def _environment(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not _VARIABLE.fullmatch(name) or "\0" in text:
+            raise ValueError(f"{name[:40]!r} cannot be an environment variable")
+        if name.startswith(_OURS):
+            raise ValueError(f"{name} is the hub's own: it tells the server who and where it is")
+    return value
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    if _REPETITION.search(value):
+        raise ValueError("must not repeat a repetition: such patterns can take for ever")
+    return value
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=0)]
+Bytes = Annotated[Size, BeforeValidator(_not_bool)]
+Texts = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(_known_languages)]
+Unlimited = Literal["unlimited"]
+UserInterface = Literal["lab", "notebook", "terminal"]
+
+
+class FieldSection(Section, Generic[T]):
+    """What a person may choose of one thing, and within which bounds."""
+
+    default: T | None = None
+    """What is asked for unless the person chooses; else the profile's own value, else `min`."""
+    min: T | None = None
+    """The least that may be chosen."""
+    max: T | None = None
+    """The most that may be chosen; a policy may allow less."""
+    step: T | None = None
+    """Only multiples of it may be chosen."""
+    choices: list[T] = Field(default=[], max_length=100)
+    """The only values to choose from, instead of `min`, `max` and `step`."""
+    locked: bool = False
+    """Show the value but do not let it be changed."""
+
+
+class WordFieldSection(Section):
+    """What a person may choose among."""
+
+    default: UserInterface | None = None
+    """What is asked for unless the person chooses; else the profile's own value."""
+    choices: list[UserInterface] = Field(default=[])
+    """What to choose from; all if not given."""
+    locked: bool = False
+    """Show the value but do not let it be changed."""
+
+
+class FieldsSection(Section):
+    """What the person may change."""
+
+    cpu: FieldSection[Number] | None = None
+    """CPU cores; parts of one in thousandths."""
+    memory: FieldSection[Bytes] | None = None
+    """Memory of the whole session, such as `"4 GiB"`."""
+    time: FieldSection[Duration] | None = None
+    """How long it may run, such as `"8 h"`."""
+    gpu: FieldSection[Count] | None = None
+    """GPUs."""
+    ui: WordFieldSection | None = None
+    """`lab`, `notebook` (the classic one) or `terminal`."""
+
+
+class ProfileSection(Section):
+    """Something a person can start: where, with what, and what of it they may change."""
+
+    name: Annotated[str, AfterValidator(_name)]
+    """Unique; what the API and links call it."""
+    spawner: str | None = None
+    """Name of a spawner instance; may be left out when there is only one."""
+    title: Texts = Field(default={})
+    """Text, or one per language: `{ en = "Small", fr = "Petit" }`; default: the name."""
+    description: Texts = Field(default={})
+    """Text, or one per language."""
+    groups: list[str] = Field(default=[EVERYONE])
+    """Whose members may see it; `*` is everybody."""
+    cpu: Number | None = None
+    """CPU cores; left to the platform unless given here or as a field."""
+    memory: Bytes | None = None
+    """Memory of the whole session."""
+    time: Duration | None = None
+    """How long it may run; then it ends."""
+    gpu: Count | None = None
+    """GPUs; none unless given here or as a field."""
+    ui: UserInterface | None = None
+    """What opens: `lab` unless given here or as a field."""
+    environment: Annotated[dict[str, str], AfterValidator(_environment)] = Field(default={})
+    """Environment variables of the server."""
+    fields: FieldsSection = FieldsSection()
+    """What the person may change."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> "ProfileSection":
+        Profile.from_body(self.name, self.body("any"), revision=1)
+        return self
+
+    def body(self, only_spawner: str) -> dict[str, Any]:
+        """Return what a revision stores; `only_spawner` is where it goes if it does not say."""
+        fields = {name: self._field(name) for name in FieldsSection.model_fields}
+        return {
+            "spawner": self.spawner or only_spawner,
+            "title": self.title or {"en": self.name},
+            "description": self.description,
+            "groups": self.groups,
+            "environment": self.environment,
+            "fields": {name: field for name, field in fields.items() if field is not None},
+        }
+
+    def _field(self, name: str) -> dict[str, Any] | None:
+        """Return a field as stored: what may be changed of it, or that it is fixed."""
+        value = _json(getattr(self, name))
+        section: Section | None = getattr(self.fields, name)
+        if section is None:
+            return None if value is None else {"default": value, "locked": True}
+        field = {key: _json(each) for key, each in section if each not in (None, [])}
+        return {"default": value, **field} if value is not None else field
+
+
+class PolicySection(Section):
+    """What some people may have. Of several policies, the first that says something decides."""
+
+    name: Annotated[str, AfterValidator(_name)] | None = None
+    """Unique; what a refusal names. Default: made from the groups."""
+    groups: list[str] = Field(default=[EVERYONE])
+    """To whose members it applies; `*` is everybody."""
+    users: list[str] = Field(default=[])
+    """To whom it applies besides, by user name; give `groups = []` for only these."""
+    profiles: list[str] | Unlimited | None = None
+    """The only profiles they may start."""
+    named_servers: Count | Unlimited | None = None
+    """How many named servers one may have; 5 if no policy says, 0 turns them off."""
+    default_server: bool | None = None
+    """Whether one may start the server without a name; yes if no policy says."""
+    server_name_length: (
+        Annotated[int, Field(ge=SHORTEST_SERVER_NAME_LENGTH, le=SERVER_NAME_LENGTH)] | None
+    ) = None
+    """The longest name of a new server; 30 if no policy says."""
+    server_name_pattern: Annotated[str, Field(max_length=200), AfterValidator(_pattern)] | None = (
+        None
+    )
+    """A regular expression that the whole name of a new server must match."""
+    cpu: Annotated[Number, Field(ge=0.001)] | Unlimited | None = None
+    """CPU cores of one server, at most."""
+    memory: Annotated[Bytes, Field(ge=2**20)] | Unlimited | None = None
+    """Memory of one server, at most."""
+    time: Annotated[Duration, Field(ge=timedelta(minutes=1))] | Unlimited | None = None
+    """How long one server may be asked for, at most."""
+    gpu: Count | Unlimited | None = None
+    """GPUs of one server, at most."""
+    active_servers: Count | Unlimited | None = None
+    """How many servers one person may have running or on their way."""
+    group_active_servers: Count | Unlimited | None = None
+    """How many servers all to whom this policy applies may have so, taken together."""
+    total_active_servers: Count | Unlimited | None = None
+    """How many servers everybody may have so, taken together, when one of these starts."""
+    idle_timeout: Annotated[Duration, Field(ge=timedelta(minutes=1))] | Unlimited | None = None
+    """A server without activity for so long ends."""
+    max_age: Annotated[Duration, Field(ge=timedelta(minutes=1))] | Unlimited | None = None
+    """A server that has run for so long ends, in use or not."""
+    queue_limit: Annotated[Duration, Field(ge=timedelta(seconds=1))] | Unlimited | None = None
+    """A server that the platform makes wait for so long is given up."""
+
+    def body(self) -> dict[str, Any]:
+        """Return what a revision stores."""
+        return {key: _json(value) for key, value in self if key != "name" and value is not None}
+
+
+def policy_names(sections: Sequence[PolicySection]) -> list[str]:
+    """Return a name for each: its own, or one made from whom it is about, unique among them."""
+    taken = {section.name for section in sections if section.name} | {BUILT_IN}
+    names = []
+    for section in sections:
+        name = section.name or _first_free(_about(section), taken)
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _about(section: PolicySection) -> str:
+    if EVERYONE in section.groups:
+        return "everyone"
+    joined = re.sub(r"[^A-Za-z0-9._+-]+", "-", "+".join([*section.groups, *section.users]))
+    return joined.strip("-.+_")[: NAME_LENGTH - 4] or "nobody"
+
+
+def _first_free(wanted: str, taken: set[str]) -> str:
+    name, count = wanted, 1
+    while name in taken:
+        count += 1
+        name = f"{wanted}-{count}"
+    return name
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return as_json(exact(value.total_seconds()))
+    if isinstance(value, float):
+        return as_json(exact(value))
+    return [_json(each) for each in value] if isinstance(value, list) else value
