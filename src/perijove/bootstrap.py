@@ -24,13 +24,11 @@ from perijove.auth.native import NativeAuthenticator
 from perijove.db import schema
 from perijove.db.core import Database, Work, open_database
 from perijove.db.installation import beat, ensure_installation
-from perijove.db.notify import listen
 from perijove.db.routes import put_route
 from perijove.domain.errors import ConfigError, SpawnerTransient
 from perijove.kit.clock import Clock, SystemClock
 from perijove.kit.ids import new_id
 from perijove.kit.keyring import KeyringError, load_keyring
-from perijove.kit.loops import every
 from perijove.kit.places import (
     NETWORK_FILE_SYSTEMS,
     PlaceError,
@@ -39,12 +37,9 @@ from perijove.kit.places import (
     locked,
     socket_directory,
 )
-from perijove.reconcile.cull import Culler
-from perijove.reconcile.housekeeping import Housekeeper
-from perijove.reconcile.loop import run_launches
-from perijove.reconcile.observe import Observer
+from perijove.reconcile.loops import start_loops
 from perijove.reconcile.probe import Prober
-from perijove.services import activity, people, profiles, roles
+from perijove.services import people, profiles, roles
 from perijove.services.hub import Hub, PlacedSpawner
 from perijove.services.signin import ensure_first_admin
 from perijove.settings import Settings, plugin
@@ -165,37 +160,6 @@ async def running(
             tasks.cancel_scope.cancel()
 
 
-def start_loops(tasks: TaskGroup, hub: Hub, prober: Prober, *, database_url: str) -> None:
-    """Start every loop of a hub in `tasks`; cancelling them is all it takes to stop."""
-
-    def loop(period: float, step: object, name: str, deadline: float, **options: object) -> None:
-        async def run() -> None:
-            await every(period, step, name=name, deadline=deadline, **options)  # type: ignore[arg-type]
-
-        tasks.start_soon(run, name=name)
-
-    housekeeper = Housekeeper(hub)
-    culler = Culler(hub, prober)
-    loop(10, housekeeper.beat, "beat", 30)
-    loop(600, housekeeper.purge, "purge", 120)
-    period = hub.lifecycle.reporting_period.total_seconds()
-    loop(min(60, max(1, period / 5)), culler.cull, "cull", 300)
-    loop(5, lambda: activity.flush(hub), "activity", 30)
-    for name, placed in hub.spawners.items():
-        observer = Observer(hub, name, placed, prober)
-        loop(1, observer.look, f"observe:{name}", 300, wait=observer.pause)
-    if database_url.startswith("postgresql"):
-
-        def heard(what: str) -> None:
-            hub.due.ring()
-            hub.events.strike()
-            if what == "routes":
-                hub.routes.strike()
-
-        loop(1, lambda: listen(database_url, heard), "listen", float("inf"))
-    tasks.start_soon(run_launches, hub, prober, name="launches")
-
-
 # --- the parts --------------------------------------------------------------------------------
 
 
@@ -207,10 +171,10 @@ def _first_rows(settings: Settings, clock: Clock) -> Work[str]:
         name = ensure_installation(connection, now=now)
         beat(connection, now=now)
         roles.load(connection, settings.hub, now=now)
-        profiles.load(
+        profiles.load_offers(
             connection,
-            settings.profiles,
-            settings.policies,
+            profiles=settings.profiles,
+            policies=settings.policies,
             spawners=list(settings.spawners),
             now=now,
         )

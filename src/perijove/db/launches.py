@@ -329,12 +329,12 @@ def line_of(connection: Connection, spawner: str, *, limit: int | None = None) -
     """
     Return the launches that wait to be submitted, next one first.
 
-    Fair per user: who has fewer launches on the way and earlier in the line comes first, then
-    who asked first. A restart whose predecessor has not ended yet is not in the line.
+    Fair per user: who has fewer launches on the platform and earlier in the line comes first,
+    then who asked first. A restart whose predecessor has not ended yet is not in the line.
     """
     busy = (
         select(launches.c.user_id, func.count().label("busy"))
-        .where(launches.c.spawner == spawner, launches.c.status.in_(_ON_THE_WAY))
+        .where(launches.c.spawner == spawner, launches.c.status.in_(ON_PLATFORM))
         .group_by(launches.c.user_id)
         .subquery()
     )

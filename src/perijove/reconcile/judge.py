@@ -6,13 +6,14 @@ means gone* (design decision 5). Time-outs count only time in which a hub could 
 (decision 7).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from perijove.domain.launch import CLOCK_OF, Cause, Clock, End, Launch, Reason, Status
-from perijove.spawners.contract import Phase, Sighting, SpawnerSettings
+from perijove.spawners.contract import Phase, Sighting, SpawnerSettings, Survey
 
 ABSENCES_TO_BE_GONE: Final = 2
 """Complete answers, one after the other, that must not show a launch."""
@@ -41,6 +42,42 @@ class Change:
         return bool(self.values) or self.end is not None
 
 
+_NAME: Final = re.compile(r"pj-[a-z0-9-]{1,60}")
+_URL: Final = re.compile(
+    r"https?://[A-Za-z0-9.-]+:\d{1,5}|https?://\[[0-9a-f:.]+\]:\d{1,5}|unix:/[^\x00]+"
+)
+
+
+def sensible(survey: Survey) -> Survey:
+    """
+    Return an answer without what makes no sense in it; it is complete only if all of it did.
+
+    What cannot be a name of ours, ends without evidence, listens nowhere, or is there twice
+    and not alike, says nothing about anything: unknown, never gone. Raises `ValueError` for an
+    answer that is none at all.
+    """
+    answer: object = survey  # a driver's promise is worth checking: plug-ins come from anywhere
+    if not isinstance(answer, Survey):
+        raise ValueError(f"not a survey: {type(answer).__name__}")
+    by_name: dict[str, list[Sighting]] = {}
+    for sighting in survey.sightings:
+        by_name.setdefault(str(getattr(sighting, "name", "")), []).append(sighting)
+    kept = [same[0] for same in by_name.values() if len(same) == 1 and is_sensible(same[0])]
+    complete = survey.complete and len(kept) == len(by_name)
+    return Survey(complete=complete, sightings=kept)
+
+
+def is_sensible(sighting: object) -> bool:
+    """Tell whether what a spawner says of one thing can be believed at all."""
+    return (
+        isinstance(sighting, Sighting)
+        and sighting.phase in Phase
+        and _NAME.fullmatch(sighting.name) is not None
+        and (not sighting.url or _URL.fullmatch(sighting.url) is not None)
+        and (sighting.phase is not Phase.GONE or isinstance(sighting.end, End))
+    )
+
+
 def read_sighting(launch: Launch, sighting: Sighting) -> Change:
     """Return what a sighting of a live launch changes; nothing for one that is ending."""
     if launch.status in (Status.ENDING, Status.ENDED):
@@ -51,8 +88,7 @@ def read_sighting(launch: Launch, sighting: Sighting) -> Change:
     if launch.absences:
         values["absences"] = 0
     if sighting.phase is Phase.GONE:
-        end = sighting.end or End(cause=Cause.UNKNOWN)
-        return Change(values=values, params={}, end=end)
+        return Change(values=values, params={}, end=sighting.end or End(cause=Cause.UNKNOWN))
     if sighting.node and sighting.node != launch.node:
         values["node"] = sighting.node
     if sighting.url and sighting.url != launch.url:

@@ -33,13 +33,14 @@ from perijove.reconcile.judge import (
     ABSENCES_TO_BE_GONE,
     BREAKER_HOLD,
     read_sighting,
+    sensible,
     trips_breaker,
 )
 from perijove.reconcile.probe import Prober
 from perijove.reconcile.steps import apply_change
 from perijove.services.hub import Hub, PlacedSpawner, server_prefix
 from perijove.services.launches import mark_end
-from perijove.spawners.contract import Phase, Sighting, Survey
+from perijove.spawners.contract import Sighting, Survey
 
 log = structlog.get_logger()
 
@@ -89,8 +90,7 @@ class Observer:
         asked_at = self._hub.clock.now()
         try:
             with anyio.fail_after(SURVEY_DEADLINE):
-                survey = await self._placed.spawner.survey()
-            sightings = _checked(survey)
+                survey = sensible(await self._placed.spawner.survey())
         except Exception as error:  # noqa: BLE001 - whatever a driver raises is silence
             log.warning("platform_silent", spawner=self._name, error=str(error)[:200])
             await self._hub.database.write(bound(self._note_silence, error))
@@ -98,7 +98,7 @@ class Observer:
             return
 
         def unit(connection: Connection) -> _Findings:
-            return self._write_down(connection, survey, sightings, asked_at)
+            return self._write_down(connection, survey, asked_at)
 
         findings = await self._hub.database.write(unit)
         self._hub.events.strike()
@@ -129,7 +129,6 @@ class Observer:
         self,
         connection: Connection,
         survey: Survey,
-        sightings: Sequence[Sighting],
         asked_at: datetime,
     ) -> _Findings:
         now = self._hub.clock.now()
@@ -137,7 +136,7 @@ class Observer:
         seen = set()
         leftovers = []
         strangers = list_orphans(connection, self._name)
-        for sighting in sightings:
+        for sighting in survey.sightings:
             seen.add(sighting.name)
             launch = live.get(sighting.name)
             if launch is not None:
@@ -259,18 +258,6 @@ class Observer:
                 continue
             log.info("orphan_removed", spawner=self._name, name=sighting.name)
             await self._hub.database.write(bound(forget_orphan, self._name, sighting.name))
-
-
-def _checked(survey: Survey) -> Sequence[Sighting]:
-    """Return the sightings of an answer that makes sense; raise `ValueError` for another."""
-    answer: object = survey  # a driver's promise is worth checking: plug-ins come from anywhere
-    if not isinstance(answer, Survey):
-        raise ValueError(f"not a survey: {type(answer).__name__}")
-    for sighting in survey.sightings:
-        thing: object = sighting
-        if not isinstance(thing, Sighting) or thing.phase not in Phase:
-            raise ValueError("a survey that holds something else than sightings")
-    return survey.sightings
 
 
 def _must_be_there(launch: Launch, asked_at: datetime) -> bool:

@@ -23,16 +23,18 @@ from perijove.db.routes import live_workers, put_route, remove_routes
 from perijove.db.servers import remove_if_asked
 from perijove.db.spawner_states import find_state
 from perijove.domain.asking import HUB
-from perijove.domain.errors import LeaseLost, SpawnerError, SpawnerRejected
+from perijove.domain.errors import LeaseLost, SpawnerError, SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, End, Launch, Reason, Status, Wanted
 from perijove.kit.backoff import backoff
 from perijove.kit.clock import monotonic
 from perijove.reconcile.judge import (
     Change,
     deadline_of,
+    is_sensible,
     limit_of,
     out_of_time,
     read_sighting,
+    sensible,
     walltime_ends_at,
 )
 from perijove.reconcile.probe import Answer, Prober
@@ -117,6 +119,8 @@ class Steps:
             end = End(cause=Cause.NEVER_STARTED, reason="rejected", detail=str(error))
             await self._over(launch, end)
             return
+        if not is_sensible(sighting):
+            raise SpawnerTransient("the platform's answer to the start makes no sense")
         if sighting.handle is not None:
             await checkpoint(sighting.handle)
         await self._apply(launch, read_sighting(launch, sighting), failures=0)
@@ -125,7 +129,7 @@ class Steps:
         """Look for the launch on the platform when an earlier try may have succeeded."""
         if not launch.failures:
             return None
-        survey = await placed.spawner.survey()
+        survey = sensible(await placed.spawner.survey())
         return next((seen for seen in survey.sightings if seen.name == launch.name), None)
 
     # --- queued, starting, ready ----------------------------------------------------------

@@ -22,6 +22,7 @@ from perijove.db.launches import (
     last_launch_of,
     live_launch_of,
 )
+from perijove.db.locks import hold_user
 from perijove.db.notify import notify
 from perijove.db.servers import Server, change_server, delete_server, ensure_server, find_server
 from perijove.db.tables import users
@@ -193,8 +194,9 @@ async def _written(hub: Hub, unit: Callable[[Connection], T]) -> T:
 
 
 def _lock_user(connection: Connection, user_id: int) -> str:
-    """Lock a user's row, so that counting rules see every launch; returns the name."""
-    name = connection.scalar(select(users.c.name).where(users.c.id == user_id).with_for_update())
+    """Let no other start or stop of this user's servers come in between; returns the name."""
+    hold_user(connection, user_id)
+    name = connection.scalar(select(users.c.name).where(users.c.id == user_id))
     if name is None:
         raise NotFound("no such user")
     return name

@@ -1,0 +1,374 @@
+"""The life of a launch, on both databases, with the real loops and a platform in memory."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from perijove.domain.errors import SpawnerRejected
+from perijove.domain.launch import Cause, End, Reason, Status, Wanted
+from perijove.kit.loops import until
+from perijove.services.launches import place_in_line, request_restart
+from perijove.spawners.contract import Phase
+from tests.fakes.spawners import FailsAtStage, MemoryPlatform, NeverAnswers, SlowToStart, Stage
+from tests.hubs import PATIENCE, TEST, answering_server, running_hub
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_start_leads_to_ready_and_stop_to_ended(database_url: str, tmp_path: Path) -> None:
+    """A start is submitted once, becomes ready with a route, and a stop leaves nothing behind."""
+    async with answering_server() as server:
+        platform = MemoryPlatform(url=server.url)
+        async with running_hub(database_url, tmp_path, platform=platform) as hub:
+            launch = await hub.start()
+            assert launch.status is Status.REQUESTED
+
+            ready = await hub.becomes(launch, Status.READY)
+
+            assert platform.started == [launch.name]
+            assert ready.server_version == "6.1.1"
+            assert await hub.prefixes() == {"/user/ann/"}
+            codes = [event.code for event in await hub.events(launch.id)]
+            if "queued" in codes:  # a survey came in between
+                codes.remove("queued")
+            assert codes == ["requested", "submitted", "connecting", "routed", "ready"]
+
+            await hub.stop()
+            ended = await hub.becomes(launch, Status.ENDED)
+
+            assert ended.end == End(cause=Cause.USER)
+            assert platform.present == {}
+            assert await hub.prefixes() == set()
+
+
+async def test_start_and_stop_are_idempotent(database_url: str, tmp_path: Path) -> None:
+    """A second start returns the live launch, a second stop changes nothing."""
+    async with (
+        answering_server() as server,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
+    ):
+        assert await hub.stop() is None
+        first = await hub.start()
+        again = await hub.start()
+        assert again.id == first.id
+        await hub.becomes(first, Status.READY)
+
+        await hub.stop()
+        await hub.stop(cause=Cause.ADMIN)
+        ended = await hub.becomes(first, Status.ENDED)
+
+        assert ended.end is not None
+        assert ended.end.cause is Cause.USER
+        assert hub.platform.started == [first.name]
+
+
+async def test_restart_waits_until_the_first_is_gone(database_url: str, tmp_path: Path) -> None:
+    """A restart's launch is handed over only after its predecessor has ended."""
+    async with (
+        answering_server() as server,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
+    ):
+        first = await hub.becomes(await hub.start(), Status.READY)
+        user_id = await hub.user()
+
+        second = await request_restart(hub.hub, user_id=user_id, server_name="", asking=TEST)
+        ready = await hub.becomes(second, Status.READY)
+
+        gone = await hub.launch(first.id)
+        assert second.id != first.id
+        assert second.after == first.id
+        assert gone.ended_at is not None
+        assert ready.submitted_at is not None
+        assert gone.ended_at <= ready.submitted_at
+        assert [one.id for one in await hub.live()] == [second.id]
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [Stage.BEFORE_START, Stage.BEFORE_CHECKPOINT, Stage.AFTER_CHECKPOINT, Stage.AFTER_START],
+)
+async def test_failed_act_is_repeated_without_a_second_server(
+    database_url: str, tmp_path: Path, stage: Stage
+) -> None:
+    """Wherever `start` breaks off, the launch becomes ready and was started exactly once."""
+    async with (
+        answering_server() as server,
+        running_hub(
+            database_url,
+            tmp_path,
+            platform=MemoryPlatform(url=server.url),
+            wrap=lambda inner: FailsAtStage(inner, stage, times=1),
+        ) as hub,
+    ):
+        launch = await hub.becomes(await hub.start(), Status.READY)
+
+        assert hub.platform.started == [launch.name]
+
+
+@pytest.mark.parametrize("stage", [Stage.BEFORE_STOP, Stage.AFTER_STOP])
+async def test_failed_stop_is_repeated(database_url: str, tmp_path: Path, stage: Stage) -> None:
+    """A stop that breaks off is repeated until the platform has nothing of it."""
+    async with (
+        answering_server() as server,
+        running_hub(
+            database_url,
+            tmp_path,
+            platform=MemoryPlatform(url=server.url),
+            wrap=lambda inner: FailsAtStage(inner, stage, times=2),
+        ) as hub,
+    ):
+        launch = await hub.becomes(await hub.start(), Status.READY)
+        await hub.stop()
+        await hub.becomes(launch, Status.ENDED)
+
+        assert hub.platform.present == {}
+
+
+async def test_rejected_request_ends_with_the_platforms_words(
+    database_url: str, tmp_path: Path
+) -> None:
+    """What the platform refuses for good is never tried again, and says why."""
+    async with running_hub(
+        database_url,
+        tmp_path,
+        wrap=lambda inner: FailsAtStage(
+            inner, Stage.BEFORE_START, error=lambda: SpawnerRejected("no such image: x")
+        ),
+    ) as hub:
+        ended = await hub.becomes(await hub.start(), Status.ENDED)
+
+        assert ended.end is not None
+        assert (ended.end.cause, ended.end.reason) == (Cause.NEVER_STARTED, "rejected")
+        assert "no such image: x" in ended.end.detail
+
+
+async def test_queue_time_is_shown_with_its_reason(database_url: str, tmp_path: Path) -> None:
+    """A launch that the platform makes wait is queued, with the platform's reason."""
+    reason = Reason(code="resources", params={"free": 0}, words="Resources")
+    async with (
+        answering_server() as server,
+        running_hub(
+            database_url,
+            tmp_path,
+            platform=MemoryPlatform(url=server.url),
+            wrap=lambda inner: SlowToStart(inner, surveys=4, reason=reason),
+        ) as hub,
+    ):
+        launch = await hub.start()
+        queued = await hub.becomes(launch, Status.QUEUED)
+        assert queued.reason == reason
+
+        ready = await hub.becomes(launch, Status.READY)
+        assert ready.reason is None
+
+
+async def test_cancel_during_a_start_that_hangs(database_url: str, tmp_path: Path) -> None:
+    """A stop during a start that hangs is done as soon as that start is given up."""
+    async with running_hub(
+        database_url,
+        tmp_path,
+        wrap=lambda inner: NeverAnswers(inner, acts=("start",)),
+        spawner={"submit_limit": 0.3},
+    ) as hub:
+        launch = await hub.start()
+        await hub.becomes(launch, Status.SUBMITTED)
+        await hub.stop()
+
+        ended = await hub.becomes(launch, Status.ENDED)
+
+        assert ended.end == End(cause=Cause.USER)
+        assert hub.platform.stopped == [launch.name]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        End(cause=Cause.SIGNAL, code=9),
+        End(cause=Cause.EXITED, code=1),
+        End(cause=Cause.OUT_OF_MEMORY),
+        End(cause=Cause.PREEMPTED),
+    ],
+    ids=str,
+)
+async def test_end_outside_has_the_evidence_as_cause_and_is_not_revived(
+    database_url: str, tmp_path: Path, end: End
+) -> None:
+    """A server that ends by itself is ended with what the platform saw, and stays ended."""
+    async with (
+        answering_server() as server,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
+    ):
+        launch = await hub.becomes(await hub.start(), Status.READY)
+        hub.platform.end(launch.name, end)
+
+        ended = await hub.becomes(launch, Status.ENDED)
+
+        assert ended.end is not None
+        assert (ended.end.cause, ended.end.code) == (end.cause, end.code)
+        assert await hub.live() == []
+        assert hub.platform.started == [launch.name]
+
+
+async def test_clock_that_runs_out_ends_the_launch_by_its_name(
+    database_url: str, tmp_path: Path
+) -> None:
+    """A server that never answers ends as never-started(connect-clock)."""
+    async with (
+        answering_server(status=b"503 Away") as server,
+        running_hub(
+            database_url,
+            tmp_path,
+            platform=MemoryPlatform(url=server.url),
+            spawner={"connect_limit": 0.5},
+        ) as hub,
+    ):
+        ended = await hub.becomes(await hub.start(), Status.ENDED)
+
+        assert ended.end is not None
+        assert str(ended.end) == "never-started(connect-clock)"
+        assert "Spawn failed: Timeout" in ended.end.detail
+
+
+async def test_no_proxy_is_a_reason_to_wait_not_to_fail(database_url: str, tmp_path: Path) -> None:
+    """Without a proxy that lives, a launch stays connecting and says so."""
+    async with (
+        answering_server() as server,
+        running_hub(
+            database_url, tmp_path, platform=MemoryPlatform(url=server.url), with_proxy=False
+        ) as hub,
+    ):
+        launch = await hub.until(
+            await hub.start(),
+            lambda now: now.reason is not None and now.reason.code == "proxy-away",
+            what="the reason",
+        )
+
+        assert launch.status is Status.CONNECTING
+
+
+async def test_full_spawner_makes_a_fair_line(database_url: str, tmp_path: Path) -> None:
+    """Starts beyond the spawner's limit wait in line; who has nothing on the way comes first."""
+    async with (
+        answering_server(status=b"503 Away") as server,
+        running_hub(
+            database_url,
+            tmp_path,
+            platform=MemoryPlatform(url=server.url),
+            spawner={"max_starting": 1},
+        ) as hub,
+    ):
+        first = await hub.start("ann")
+        await hub.becomes(first, Status.CONNECTING)
+        second = await hub.start("ann", "two")
+        third = await hub.start("bob")
+
+        def places(connection: object) -> list[tuple[int, int] | None]:
+            return [place_in_line(connection, one) for one in (second, third)]  # type: ignore[arg-type]
+
+        assert await hub.hub.database.read(places) == [(2, 2), (1, 2)]
+
+        server.status = b"200 OK"
+        for launch in (first, second, third):
+            await hub.becomes(launch, Status.READY)
+        bob, ann = await hub.launch(third.id), await hub.launch(second.id)
+        assert bob.submitted_at is not None
+        assert ann.submitted_at is not None
+        assert bob.submitted_at <= ann.submitted_at
+
+
+async def test_stop_in_the_line_ends_without_touching_the_platform(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Who leaves the line was never handed to the platform."""
+    async with running_hub(database_url, tmp_path, spawner={"max_starting": 0}) as hub:
+        launch = await hub.start()
+        await hub.stop()
+
+        ended = await hub.becomes(launch, Status.ENDED)
+
+        assert ended.end == End(cause=Cause.USER)
+        assert (hub.platform.started, hub.platform.stopped) == ([], [])
+
+
+async def test_fifty_starts_are_all_ready_and_started_once(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Many starts at once lead to exactly one server each."""
+    async with (
+        answering_server() as server,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
+    ):
+        launches = [await hub.start(f"user{number}") for number in range(50)]
+        for launch in launches:
+            await hub.becomes(launch, Status.READY, seconds=60)
+
+        assert sorted(hub.platform.started) == sorted(one.name for one in launches)
+        assert len(await hub.prefixes()) == 50
+
+
+async def test_suspended_server_keeps_its_route(database_url: str, tmp_path: Path) -> None:
+    """A platform that suspends and resumes a server does not end it."""
+    async with (
+        answering_server() as server,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
+    ):
+        launch = await hub.becomes(await hub.start(), Status.READY)
+
+        hub.platform.show(launch.name, Phase.SUSPENDED)
+        await hub.becomes(launch, Status.SUSPENDED)
+        assert await hub.prefixes() == {"/user/ann/"}
+        hub.platform.show(launch.name, Phase.RUNNING)
+        again = await hub.becomes(launch, Status.READY)
+
+        assert again.wanted is Wanted.RUN
+
+
+async def test_stop_with_remove_deletes_the_server(database_url: str, tmp_path: Path) -> None:
+    """A named server asked to be removed goes when its launch has ended; the launch stays."""
+    async with (
+        answering_server() as server,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
+    ):
+        launch = await hub.becomes(await hub.start("ann", "work"), Status.READY)
+        await hub.stop("ann", "work", remove=True)
+        await hub.becomes(launch, Status.ENDED)
+
+        kept = await hub.launch(launch.id)
+        assert (kept.server_id, kept.user_name, kept.server_name) == (None, "ann", "work")
+
+
+async def test_two_hubs_share_the_work(postgresql_url: str, tmp_path: Path) -> None:
+    """Two hubs on one PostgreSQL bring each launch to ready exactly once, also when one stops."""
+    platform = MemoryPlatform()
+    async with answering_server() as server:
+        platform.url = server.url
+        async with running_hub(postgresql_url, tmp_path, platform=platform) as one:
+            async with running_hub(postgresql_url, tmp_path, platform=platform) as two:
+                launches = [
+                    await (one, two)[number % 2].start(f"user{number}") for number in range(12)
+                ]
+                for launch in launches[:4]:
+                    await two.becomes(launch, Status.READY)
+            for launch in launches:
+                await one.becomes(launch, Status.READY, seconds=100)
+
+            assert sorted(platform.started) == sorted(launch.name for launch in launches)
+
+
+async def test_wait_is_shortened_by_the_doorbell(database_url: str, tmp_path: Path) -> None:
+    """A start is looked at when it is asked for, not at the next period."""
+    async with (
+        answering_server() as server,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
+    ):
+        launch = await hub.start()
+
+        async def is_submitted() -> bool:
+            return (await hub.launch(launch.id)).submitted_at is not None
+
+        assert await until(is_submitted, seconds=PATIENCE, pause=0.01)
+        submitted = await hub.launch(launch.id)
+        assert submitted.submitted_at is not None
+        with anyio.fail_after(PATIENCE):
+            await hub.becomes(launch, Status.READY)

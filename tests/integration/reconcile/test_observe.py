@@ -1,0 +1,235 @@
+"""What the observer makes of answers that are late, partial, false or absent."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+
+from perijove.db.core import bound
+from perijove.db.spawner_states import find_state, list_orphans
+from perijove.domain.launch import Cause, Status, Wanted
+from perijove.kit.loops import until
+from perijove.spawners.contract import LaunchSpec, Spawner
+from tests.fakes.spawners import (
+    FailsAtStage,
+    Garbage,
+    LiesAboutGone,
+    ListsHalf,
+    MemoryPlatform,
+    NeverAnswers,
+    Stage,
+)
+from tests.hubs import PATIENCE, TestHub, answering_server, running_hub
+
+pytestmark = pytest.mark.anyio
+
+LIES: dict[str, Callable[[Spawner], Spawner]] = {
+    "garbage": Garbage,
+    "silence": lambda inner: NeverAnswers(inner, acts=("survey",)),
+    "error": lambda inner: FailsAtStage(inner, Stage.SURVEY),
+    "honest-half": lambda inner: ListsHalf(inner, honest=True),
+    "dishonest-half": lambda inner: ListsHalf(inner, honest=False),
+    "empty": LiesAboutGone,
+}
+
+
+async def surveys(hub: TestHub, count: int) -> None:
+    """Wait until the observer has written down `count` more complete answers, or failures."""
+    seen = set()
+
+    async def enough() -> bool:
+        state = await hub.hub.database.read(bound(find_state, "memory"))
+        seen.add((state.complete_at, state.answered_at, state.error))
+        return len(seen) > count or state.failing_since is not None
+
+    assert await until(enough, seconds=PATIENCE)
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_nothing_is_declared_gone_on_a_bad_answer(
+    database_url: str, tmp_path: Path, lie: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Garbage, silence, half a list or an empty one: every launch that runs stays."""
+    monkeypatch.setattr("perijove.reconcile.observe.SURVEY_DEADLINE", 0.5)
+
+    def wrap(inner: Spawner) -> Spawner:
+        wrapped = LIES[lie](inner)
+        wrapped.active = False  # type: ignore[attr-defined]
+        return wrapped
+
+    async with (
+        answering_server() as server,
+        running_hub(
+            database_url, tmp_path, platform=MemoryPlatform(url=server.url), wrap=wrap
+        ) as hub,
+    ):
+        launches = [await hub.start(f"user{number}") for number in range(6)]
+        for launch in launches:
+            await hub.becomes(launch, Status.READY)
+
+        hub.spawner.active = True
+        await surveys(hub, 4)
+
+        assert {launch.id for launch in await hub.live()} == {launch.id for launch in launches}
+        assert all(launch.wanted is Wanted.RUN for launch in await hub.live())
+        assert len(await hub.prefixes()) == 6
+        assert hub.platform.stopped == []
+
+
+async def test_silence_is_unknown_since_and_ends_when_it_answers(
+    database_url: str, tmp_path: Path
+) -> None:
+    """While the platform is silent every launch is unknown since then; afterwards it is not."""
+
+    def wrap(inner: Spawner) -> Spawner:
+        wrapped = FailsAtStage(inner, Stage.SURVEY)
+        wrapped.active = False
+        return wrapped
+
+    async with (
+        answering_server() as server,
+        running_hub(
+            database_url, tmp_path, platform=MemoryPlatform(url=server.url), wrap=wrap
+        ) as hub,
+    ):
+        launch = await hub.becomes(await hub.start(), Status.READY)
+        hub.spawner.active = True
+        await hub.until(launch, lambda now: now.unknown_since is not None, what="unknown")
+        state = await hub.hub.database.read(bound(find_state, "memory"))
+        assert state.failing_since is not None
+        assert "on purpose" in state.error
+
+        hub.spawner.active = False
+        again = await hub.until(launch, lambda now: now.unknown_since is None, what="seen again")
+
+        assert again.status is Status.READY
+        codes = [event.code for event in await hub.events(launch.id)]
+        assert codes[-2:] == ["unknown", "seen-again"]
+
+
+async def test_missing_twice_without_a_sign_of_life_is_gone(
+    database_url: str, tmp_path: Path
+) -> None:
+    """One of several launches that vanishes, and does not answer, ends as unknown(absent)."""
+    async with (
+        answering_server() as server,
+        answering_server() as dying,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
+    ):
+        others = [await hub.start(f"user{number}") for number in range(3)]
+        for other in others:
+            await hub.becomes(other, Status.READY)
+        hub.platform.url = dying.url
+        launch = await hub.becomes(await hub.start(), Status.READY)
+
+        dying.silent = True
+        hub.platform.lose(launch.name)
+        ended = await hub.becomes(launch, Status.ENDED)
+
+        assert ended.end is not None
+        assert (ended.end.cause, ended.end.reason) == (Cause.UNKNOWN, "absent")
+        assert {one.id for one in await hub.live()} == {one.id for one in others}
+
+
+async def test_missing_but_answering_is_alive(database_url: str, tmp_path: Path) -> None:
+    """A launch that the platform forgot but whose server answers is not ended."""
+
+    def wrap(inner: Spawner) -> Spawner:
+        wrapped = LiesAboutGone(inner, names=set())
+        wrapped.active = False
+        return wrapped
+
+    async with (
+        answering_server() as server,
+        running_hub(
+            database_url, tmp_path, platform=MemoryPlatform(url=server.url), wrap=wrap
+        ) as hub,
+    ):
+        launches = [await hub.start(f"user{number}") for number in range(4)]
+        for launch in launches:
+            await hub.becomes(launch, Status.READY)
+        hub.spawner._names = {launches[0].name}
+        hub.spawner.active = True
+
+        await hub.until(launches[0], lambda now: now.absences >= 3, what="three absences")
+
+        assert (await hub.launch(launches[0].id)).wanted is Wanted.RUN
+
+
+async def test_many_missing_at_once_trip_the_breaker(database_url: str, tmp_path: Path) -> None:
+    """When most of what runs is missing at once nothing is ended, and the state says so."""
+    async with (
+        answering_server() as server,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
+    ):
+        launches = [await hub.start(f"user{number}") for number in range(8)]
+        for launch in launches:
+            await hub.becomes(launch, Status.READY)
+        server.silent = True
+        for launch in launches[:6]:
+            hub.platform.lose(launch.name)
+
+        await hub.until(launches[0], lambda now: now.absences >= 4, what="four absences")
+
+        state = await hub.hub.database.read(bound(find_state, "memory"))
+        assert (state.breaker_count, state.breaker_since is not None) == (6, True)
+        assert len(await hub.live()) == 8
+
+
+async def _spec(hub: TestHub, name: str) -> LaunchSpec:
+    return LaunchSpec(
+        launch_id="lch_elsewhere",
+        name=name,
+        installation=hub.hub.installation,
+        user_name="ann",
+        server_name="",
+        command=["true"],
+        environment={},
+        prefix="/user/ann/",
+    )
+
+
+async def _no_checkpoint(_handle: object) -> None:
+    await anyio.lowlevel.checkpoint()
+
+
+async def test_stranger_of_ours_is_removed_after_its_grace(
+    database_url: str, tmp_path: Path
+) -> None:
+    """What carries our installation id but is in no record is left alone, then removed."""
+    async with running_hub(
+        database_url, tmp_path, lifecycle={"orphan_grace": timedelta(seconds=1)}
+    ) as hub:
+        await hub.spawner.start(await _spec(hub, "pj-orphan"), _no_checkpoint)
+
+        async def is_noted() -> bool:
+            return "pj-orphan" in await hub.hub.database.read(bound(list_orphans, "memory"))
+
+        assert await until(is_noted, seconds=PATIENCE)
+
+        async def is_removed() -> bool:
+            return "pj-orphan" not in hub.platform.present and not await is_noted()
+
+        assert await until(is_removed, seconds=PATIENCE)
+
+
+async def test_leftover_of_an_ended_launch_is_removed_at_once(
+    database_url: str, tmp_path: Path
+) -> None:
+    """What appears on the platform for a launch that has ended is removed."""
+    async with (
+        answering_server() as server,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
+    ):
+        launch = await hub.becomes(await hub.start(), Status.READY)
+        await hub.stop()
+        await hub.becomes(launch, Status.ENDED)
+        hub.platform.over.clear()
+        await hub.spawner.start(await _spec(hub, launch.name), _no_checkpoint)
+
+        async def is_removed() -> bool:
+            return launch.name not in hub.platform.present
+
+        assert await until(is_removed, seconds=PATIENCE)
