@@ -51,7 +51,10 @@ async def local_site(tmp_path: Path) -> AsyncIterator[LocalSite]:
             for name in names:
                 await spawner.stop(name, None, grace=0)
     over = [path.stem for path in (site.data_dir / "ended").glob("*.json")]
-    assert not [one for name in over for one in processes_of(name)]
+    left = [one for name in over for one in processes_of(name)]
+    for one in left:
+        one.kill()  # A test that fails must not make the next ones fail.
+    assert not left
 
     async def no_supervisor() -> bool:
         return not [one for name in over for one in supervisors_of(name)]

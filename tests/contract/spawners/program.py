@@ -4,7 +4,8 @@ A server for tests: standard library only, quick to start, odd on request.
 Run as ``program.py MODE``. Every mode listens where ``JUPYTERHUB_SERVICE_URL`` says and answers
 each request with 200 and the environment, but for:
 
-- ``exit-N``: ends at once with status N;
+- ``exit-N``: writes a line into the file ``runs`` and what a pipe can hold to its output, and
+  ends at once with status N;
 - ``stubborn``: ignores SIGTERM;
 - ``chatty``: first writes 4 MB of numbered lines;
 - ``parent``: leaves children behind that ran away from it in every way they know;
@@ -43,9 +44,9 @@ def serve(server: socket.socket) -> None:
         client.close()
 
 
-def chat() -> None:
-    """Write much."""
-    for number in range(40_000):
+def chat(lines: int) -> None:
+    """Write lines of a hundred bytes."""
+    for number in range(lines):
         print(f"line {number} ".ljust(99, "."), flush=number % 1000 == 0)
     print("the last line", flush=True)
 
@@ -85,11 +86,14 @@ def clash() -> socket.socket:
 def main(mode: str) -> None:
     """Be the server that `mode` names."""
     if mode.startswith("exit-"):
+        with Path("runs").open("a") as runs:
+            print(os.getpid(), file=runs)
+        chat(500)
         sys.exit(int(mode[5:]))
     if mode == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if mode == "chatty":
-        chat()
+        chat(40_000)
     if mode == "parent":
         leave_children()
     serve(clash() if mode == "clash" else listen())

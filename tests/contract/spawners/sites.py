@@ -13,6 +13,7 @@ import anyio
 import psutil
 
 from perijove.domain.launch import Cause, End
+from perijove.kit.ids import platform_name
 from perijove.spawners.contract import (
     Handle,
     LaunchSpec,
@@ -30,6 +31,7 @@ from tests.fakes.spawners import MemoryPlatform, MemorySettings, MemorySpawner
 PROGRAM: Final = Path(__file__).with_name("program.py")
 SECRET: Final = "7f1d9a3c5b2e4608a1c3e5f708192a3b"
 DEADLINE: Final = 20.0
+NAME: Final = platform_name("inst")  # Another run of this suite may be under way beside this one.
 
 
 class Site(Protocol):
@@ -88,7 +90,7 @@ class MemorySite:
         return end
 
 
-def make_spec(name: str = "pj-inst-1", mode: str = "plain", **changes: Any) -> LaunchSpec:
+def make_spec(name: str = NAME, mode: str = "plain", **changes: Any) -> LaunchSpec:
     """Return a launch whose server runs `program.py` in `mode`."""
     fields: dict[str, Any] = {
         "launch_id": f"lch_{name}",
@@ -177,15 +179,16 @@ def processes_of(name: str) -> Sequence[psutil.Process]:
 
 def supervisors_of(name: str) -> Sequence[psutil.Process]:
     """Return every process that supervises a launch of this name."""
-    found = []
+    found = {}
     for one in psutil.process_iter():
         try:
             line = one.cmdline()
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
         if "-S" in line and line[-1].endswith(f"/launches/{name}"):
-            found.append(one)
-    return found
+            found[one.pid] = one
+    # A server looks like its supervisor between fork and exec.
+    return [one for one in found.values() if one.ppid() not in found]
 
 
 def server_of(name: str) -> psutil.Process:

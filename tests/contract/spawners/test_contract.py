@@ -6,6 +6,7 @@ import pytest
 from perijove.domain.launch import Cause
 from perijove.spawners.contract import Handle, LaunchSpec, Phase, Sighting, Spawner
 from tests.contract.spawners.sites import (
+    NAME,
     LocalSite,
     MemorySite,
     Site,
@@ -17,8 +18,6 @@ from tests.contract.spawners.sites import (
 )
 
 pytestmark = pytest.mark.anyio
-
-NAME = "pj-inst-1"
 
 
 class Crash(Exception):
@@ -163,7 +162,7 @@ async def test_stops_at_the_same_time_agree(spawner: Spawner) -> None:
 
 async def test_stop_of_an_unknown_name_is_quiet(spawner: Spawner) -> None:
     """Nothing carries a name that was never started."""
-    assert await spawner.stop("pj-inst-never", None, grace=5) is None
+    assert await spawner.stop(f"{NAME}-never", None, grace=5) is None
 
 
 async def test_start_after_stop_starts_nothing(spawner: Spawner) -> None:
@@ -205,15 +204,15 @@ async def test_stop_while_it_starts_wins(site: Site) -> None:
 
 async def test_survey_shows_all_of_ours(spawner: Spawner) -> None:
     """One survey shows everything that was started and not stopped, and says it is complete."""
-    names = {f"pj-inst-{number}" for number in range(5)}
+    names = {f"{NAME}-{number}" for number in range(5)}
     for name in sorted(names):
         await spawner.start(make_spec(name), recorded)
-    await spawner.stop("pj-inst-3", None, grace=5)
+    await spawner.stop(f"{NAME}-3", None, grace=5)
 
     survey = await spawner.survey()
 
     assert survey.complete
-    assert {one.name for one in survey.sightings} == names - {"pj-inst-3"}
+    assert {one.name for one in survey.sightings} == names - {f"{NAME}-3"}
 
 
 async def test_survey_of_nothing_is_complete(spawner: Spawner) -> None:

@@ -13,11 +13,10 @@ from perijove.domain.launch import Cause
 from perijove.spawners.contract import LaunchSpec, Phase
 from perijove.spawners.local import LocalSpawner
 from tests import beds
-from tests.contract.spawners.sites import SECRET, eventually, make_spec, phase, recorded
+from tests.contract.spawners.sites import NAME, SECRET, eventually, make_spec, phase, recorded
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
-NAME = "pj-inst-1"
 PREFIX = "/base/user/ann/"
 
 

@@ -9,19 +9,15 @@ import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from perijove.domain.launch import Cause, End
-from perijove.spawners.local.process import lock_holder
-
-_DRAFT_SECONDS: Final = 600  # A younger draft may be somebody's work.
+from perijove.spawners.local.process import is_running, lock_holder
 
 
 class Condition(StrEnum):
@@ -76,7 +72,7 @@ class LaunchDirectory:
     @classmethod
     def create(cls, path: Path, label: Label, files: Mapping[str, object]) -> Self:
         """Make it as a whole, or find the one that is there already."""
-        draft = path.with_name(f".new-{path.name}-{secrets.token_hex(4)}")
+        draft = path.with_name(f".new-{os.getpid()}-{secrets.token_hex(8)}")
         draft.mkdir(mode=0o700)
         try:
             content = {"label.json": _fields(label)} | dict(files)
@@ -97,11 +93,12 @@ class LaunchDirectory:
     @staticmethod
     def sweep(folder: Path) -> None:
         """Remove what a crash left half made or half removed in the folder of directories."""
-        long_ago = time.time() - _DRAFT_SECONDS
-        for path in folder.glob(".*"):
-            with suppress(FileNotFoundError):
-                if path.name.startswith(".gone-") or path.stat().st_mtime < long_ago:
-                    shutil.rmtree(path, ignore_errors=True)
+        for path in folder.glob(".gone-*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in folder.glob(".new-*"):
+            # A draft holds a token. One whose maker lives may still be somebody's work.
+            if not is_running(int(path.name.split("-")[1])):
+                shutil.rmtree(path, ignore_errors=True)
 
     @property
     def exists(self) -> bool:
@@ -170,7 +167,7 @@ class LaunchDirectory:
 
     def remove(self) -> None:
         """Take it away: at once for everyone who looks, then file by file."""
-        trash = self.path.with_name(f".gone-{self.path.name}-{secrets.token_hex(4)}")
+        trash = self.path.with_name(f".gone-{secrets.token_hex(8)}")
         try:
             self.path.rename(trash)
         except FileNotFoundError:

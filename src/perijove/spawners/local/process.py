@@ -62,6 +62,11 @@ def open_process(pid: int, still_meant: Callable[[int], bool]) -> int | None:
     return None
 
 
+def is_running(pid: int) -> bool:
+    """Tell whether there is a process with this id."""
+    return (_PROC / str(pid)).exists()
+
+
 def marked_processes(names: Collection[str]) -> Mapping[str, list[int]]:
     """Return the living processes that carry the marker of one of `names`."""
     found: dict[str, list[int]] = {name: [] for name in names}
