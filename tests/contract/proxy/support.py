@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -97,7 +98,9 @@ class Upstream:
 
 
 @contextlib.asynccontextmanager
-async def accepting(connected: Connected, path: Path | None = None) -> AsyncIterator[str]:
+async def accepting(
+    connected: Connected, path: Path | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     """Run `connected` for each connection; give the target's address, a unix socket's if `path`."""
     writers: list[asyncio.StreamWriter] = []
 
@@ -108,7 +111,7 @@ async def accepting(connected: Connected, path: Path | None = None) -> AsyncIter
             await connected(reader, writer)
 
     if path is None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
         host, port = server.sockets[0].getsockname()
         url = f"http://{host}:{port}"
     else:
