@@ -16,6 +16,9 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
+NO_SKIP: Final = "PERIJOVE_TEST_NO_SKIP"
+"""Set to 1 where nothing may stay untested, as `.ci/run` does: a skip is then a failure."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
@@ -74,6 +77,10 @@ NEEDS: Final[Mapping[str, Need]] = {
     "systemd-analyze": Need(
         met=lambda: shutil.which("systemd-analyze") is not None,
         provided_by="testbeds/up tools",
+    ),
+    "fresh-clone": Need(
+        met=lambda: "1" in (os.environ.get("PERIJOVE_TEST_FRESH"), os.environ.get(NO_SKIP)),
+        provided_by="PERIJOVE_TEST_FRESH=1 (installs everything anew, takes minutes)",
     ),
     "root": Need(met=lambda: os.geteuid() == 0, provided_by="running the tests as root"),
 }

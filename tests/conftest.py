@@ -16,7 +16,7 @@ beds.load_environment(os.environ)
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
-SKIP_IS_FAILURE = os.environ.get("PERIJOVE_TEST_NO_SKIP") == "1"
+SKIP_IS_FAILURE = os.environ.get(beds.NO_SKIP) == "1"
 
 
 @pytest.fixture
