@@ -1,0 +1,167 @@
+"""The plain admin list: people, their servers, and the health of every platform."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from starlette.responses import Response
+
+from perijove.db.core import Connection
+from perijove.domain.errors import Forbidden
+from perijove.services.overview import Health, Owner, Shown, list_health, list_people
+from perijove.spawners.contract import Warns
+from perijove.web.pages.door import me
+from perijove.web.pages.look import Frame
+from perijove.web.pages.views import Links, State, name_of, state_of, with_query
+from perijove.web.texts import Texts
+from perijove.web.texts.sentences import N_
+
+_PAGE: Final = 50
+_MOST_OFFSET: Final = 1_000_000
+WARNINGS: Final[Mapping[str, str]] = {
+    "local-shared-account": N_(
+        "All servers run under this hub's own account: people could reach each other's files."
+        " This is for one person, or for people who trust each other."
+    ),
+}
+"""By the code a spawner warns with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A server of a person, or that the person has none."""
+
+    user: str
+    admin: bool
+    first: bool
+    """The first row of this person."""
+    last: bool
+    server: str
+    named: bool
+    place: str
+    state: State
+    last_activity: datetime | None
+    is_live: bool
+    wait_url: str
+    stop_url: str
+    spawn_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpawnerRow:
+    """How a platform does."""
+
+    name: str
+    state: State
+    error: str
+    complete_at: datetime | None
+    count: str
+
+
+async def show_admin(frame: Frame) -> Response:
+    """Show people and servers, to those who may."""
+    if not me(frame).may("admin-ui"):
+        raise Forbidden("the admin page needs the scope admin-ui", code="forbidden")
+    query = frame.request.query_params
+    find, only_live = query.get("find", "").strip()[:255], "running" in query
+    offset = _offset(query.get("from", "0"))
+
+    def unit(
+        connection: Connection,
+    ) -> tuple[Sequence[Owner], Sequence[Shown], int, Sequence[Health]]:
+        people, all_shown, total = list_people(
+            connection, find=find, only_live=only_live, offset=offset, limit=_PAGE
+        )
+        return people, all_shown, total, list_health(connection, frame.hub.spawners)
+
+    people, all_shown, total, health = await frame.hub.database.read_long(unit)
+    texts = frame.texts
+
+    def page_at(start: int) -> str:
+        running = "1" if only_live else ""
+        return with_query(
+            f"{frame.hub.hub_prefix}admin", find=find, running=running, **{"from": str(start)}
+        )
+
+    return frame.page(
+        "admin.html",
+        nav="admin",
+        warnings=list(_warnings(frame)),
+        spawners=[_spawner_row(texts, each) for each in health],
+        rows=list(_rows(frame, people, all_shown)),
+        total=texts.number(total),
+        find=find,
+        only_running=only_live,
+        newer_url=page_at(max(0, offset - _PAGE)) if offset else "",
+        older_url=page_at(offset + _PAGE) if offset + _PAGE < total else "",
+    )
+
+
+def _offset(text: str) -> int:
+    return (
+        min(int(text), _MOST_OFFSET) if text.isascii() and text.isdigit() and len(text) < 8 else 0
+    )
+
+
+def _warnings(frame: Frame) -> Iterator[str]:
+    for placed in frame.hub.spawners.values():
+        if isinstance(placed.spawner, Warns):
+            for code in placed.spawner.warnings(public=False):
+                yield frame.texts.gettext(WARNINGS[code]) if code in WARNINGS else code
+
+
+def _rows(frame: Frame, people: Sequence[Owner], all_shown: Sequence[Shown]) -> Iterator[Row]:
+    of: dict[int, list[Shown]] = {}
+    for shown in all_shown:
+        of.setdefault(shown.owner.id, []).append(shown)
+    for owner in people:
+        mine = of.get(owner.id) or [
+            Shown(
+                owner=owner,
+                name="",
+                display_name="",
+                last_activity=owner.last_activity,
+                launch=None,
+            )
+        ]
+        for shown in mine:
+            yield _row(frame, shown, first=shown is mine[0], last=shown is mine[-1])
+
+
+def _row(frame: Frame, shown: Shown, *, first: bool, last: bool) -> Row:
+    launch = shown.launch if shown.is_live else None
+    links = Links(frame.hub.base_path, shown.owner.name, shown.name)
+    return Row(
+        user=shown.owner.name,
+        admin=shown.owner.admin,
+        first=first,
+        last=last,
+        server=name_of(frame.texts, shown),
+        named=bool(shown.name),
+        place=" · ".join(part for part in (launch.spawner, launch.node) if part) if launch else "",
+        state=state_of(frame.texts, launch),
+        last_activity=shown.last_activity or shown.owner.last_activity,
+        is_live=launch is not None,
+        wait_url=links.wait,
+        stop_url=links.act("stop"),
+        spawn_url=links.spawn,
+    )
+
+
+def _spawner_row(texts: Texts, health: Health) -> SpawnerRow:
+    if health.breaker_since is not None:
+        state = State(word=texts.gettext("Ends held back"), icon="alert", tone="bad")
+    elif health.failing_since is not None:
+        state = State(word=texts.gettext("Does not answer"), icon="alert", tone="bad")
+    elif health.complete_at is None:
+        state = State(word=texts.gettext("Not asked yet"), icon="queue", tone="calm")
+    else:
+        state = State(word=texts.gettext("Answers"), icon="check", tone="good")
+    return SpawnerRow(
+        name=health.name,
+        state=state,
+        error=health.error[:300] if health.failing_since else "",
+        complete_at=health.complete_at,
+        count=texts.number(health.live),
+    )

@@ -1,0 +1,278 @@
+"""Home, the front door behind it, and what is done with a server from a card."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.responses import RedirectResponse, Response
+
+from perijove.db.core import Connection, bound
+from perijove.domain.errors import HubError, Invalid, NotFound
+from perijove.domain.launch import Cause
+from perijove.domain.names import check_display_name, slug
+from perijove.services.launches import request_restart, request_start, request_stop
+from perijove.services.overview import Owner, Shown, find_shown, get_owner, list_shown
+from perijove.web import xsrf
+from perijove.web.forms import read_form
+from perijove.web.pages.cards import card, summary
+from perijove.web.pages.door import asking, back_to, me, owner_of
+from perijove.web.pages.look import Frame
+from perijove.web.pages.offer import allowance_of
+from perijove.web.pages.views import Chip, Links, State, chips_of, name_of, state_of, with_query
+from perijove.web.signin_flow import apply_logout, logout
+from perijove.web.texts import sentences
+
+
+async def show_home(frame: Frame) -> Response:
+    """Show one's servers."""
+    owner, all_shown = await _mine(frame)
+    allowed = await allowance_of(frame, owner)
+    cards = [card(frame.texts, shown, frame.hub, frame.now, allowed.titles) for shown in all_shown]
+    named = sum(1 for shown in all_shown if shown.name)
+    named_limit = allowed.named_servers
+    return frame.page(
+        "home.html",
+        nav="home",
+        cards=cards,
+        busy=any(each.is_live and not each.is_ready for each in cards),
+        sum=summary(frame.texts, all_shown, named_limit) if all_shown else [],
+        may_add=named_limit is None or named < named_limit,
+    )
+
+
+async def front_door(frame: Frame) -> Response:
+    """Go where this site wants people to land after signing in (wire §4.3)."""
+    owner, all_shown = await _mine(frame)
+    query = dict(frame.request.query_params)
+    default = next((shown for shown in all_shown if not shown.name), None)
+    live = [shown for shown in all_shown if shown.is_live]
+    spawn = with_query(f"{frame.hub.hub_prefix}spawn", **query)
+    match frame.hub.settings.after_login:
+        case "form":
+            target = f"{frame.hub.hub_prefix}home" if live else spawn
+        case "default-server":
+            if default is not None and default.is_live:
+                target = _address(frame, default, query)
+            else:
+                target = await _started(frame, owner, spawn)
+        case _:
+            running = default if default is not None and default.is_live else None
+            if running is None and len(live) == 1:
+                running = live[0]
+            target = _address(frame, running, query) if running else spawn
+    return RedirectResponse(target, 302)
+
+
+async def _started(frame: Frame, owner: Owner, form: str) -> str:
+    """Start the default server as last time; where that is refused, the form says why."""
+    if not xsrf.is_navigation(frame.request):
+        return form
+    try:
+        await request_start(
+            frame.hub, user_id=owner.id, server_name="", asking=asking(frame, owner)
+        )
+    except HubError:
+        return form
+    return Links(frame.hub.base_path, owner.name, "").wait
+
+
+def _address(frame: Frame, shown: Shown, query: dict[str, str]) -> str:
+    return with_query(Links(frame.hub.base_path, shown.owner.name, shown.name).open, **query)
+
+
+async def _mine(frame: Frame) -> tuple[Owner, Sequence[Shown]]:
+    name = me(frame).name
+
+    def unit(connection: Connection) -> tuple[Owner, Sequence[Shown]]:
+        owner = get_owner(connection, name)
+        return owner, list_shown(connection, owner)
+
+    return await frame.hub.database.read(unit)
+
+
+# --- a new one --------------------------------------------------------------------------------
+
+
+async def show_new(frame: Frame) -> Response:
+    """Ask what a new server is to be called."""
+    return _new_form(frame)
+
+
+async def take_new(frame: Frame) -> Response:
+    """Go on to the options of a server with the name that was given."""
+    form = await read_form(frame.request)
+    typed = " ".join(str(form.get("display_name", "")).split())
+    owner, all_shown = await _mine(frame)
+    allowed = await allowance_of(frame, owner)
+    try:
+        name = check_display_name(typed)
+    except Invalid as error:
+        return _new_form(
+            frame, display_name=typed[:255], error=sentences.error(frame.texts, error).text
+        )
+    key = slug(name, max_length=allowed.name_length)
+    if any(shown.name == key for shown in all_shown):
+        taken = frame.texts.gettext("You already have a server with this name.")
+        return _new_form(frame, display_name=name, error=taken)
+    links = Links(frame.hub.base_path, owner.name, key)
+    return RedirectResponse(with_query(links.spawn, display_name=name), 302)
+
+
+def _new_form(frame: Frame, *, display_name: str = "", error: str = "") -> Response:
+    return frame.page(
+        "new.html",
+        status=400 if error else 200,
+        nav="home",
+        display_name=display_name,
+        error=error,
+        limit_text="",
+    )
+
+
+# --- with one of them -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A button of a page that asks first."""
+
+    value: str
+    text: str
+    look: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A server that a question is about."""
+
+    name: str
+    state: State
+    chips: Sequence[Chip]
+
+
+async def confirm(frame: Frame) -> Response:
+    """Ask before a server is stopped, restarted or deleted; says what happens to the data."""
+    owner, server = await owner_of(frame)
+    shown = await _known(frame, owner, server)
+    texts, verb = frame.texts, frame.request.path_params["verb"]
+    unsaved = texts.gettext("What runs in it ends, and what is not saved is lost.")
+    kept = texts.gettext("Your files are kept: they belong to you, not to this server.")
+    match verb:
+        case "stop":
+            heading, button = texts.gettext("Stop this server?"), texts.gettext("Stop")
+            told = [unsaved, kept]
+        case "restart":
+            heading, button = texts.gettext("Restart this server?"), texts.gettext("Restart")
+            told = [texts.gettext("It starts again with the same options."), unsaved, kept]
+        case "delete":
+            heading, button = texts.gettext("Delete this server?"), texts.gettext("Delete")
+            gone = texts.gettext("The server, its name and its remembered options are deleted.")
+            told = [gone, kept] if not shown.is_live else [unsaved, gone, kept]
+        case _:
+            raise NotFound("no such page")
+    links = Links(frame.hub.base_path, owner.name, server)
+    return frame.page(
+        "confirm.html",
+        heading=heading,
+        what=name_of(texts, shown),
+        sentences=told,
+        items=[],
+        action=links.act(verb),
+        choices=[Choice(verb, button, "primary" if verb == "restart" else "danger")],
+        back=f"{frame.hub.hub_prefix}home",
+    )
+
+
+async def act(frame: Frame) -> Response:
+    """Start, stop, restart or delete a server; each may be asked twice and in every state."""
+    owner, server = await owner_of(frame)
+    links = Links(frame.hub.base_path, owner.name, server)
+    hub, who = frame.hub, asking(frame, owner)
+    match frame.request.path_params["verb"]:
+        case "start":
+            await request_start(hub, user_id=owner.id, server_name=server, asking=who)
+            return RedirectResponse(links.wait, 302)
+        case "restart":
+            await request_restart(hub, user_id=owner.id, server_name=server, asking=who)
+            return RedirectResponse(links.wait, 302)
+        case "stop" | "delete" as verb:
+            cause = Cause.USER if me(frame).name == owner.name else Cause.ADMIN
+            if verb == "delete" and not server:
+                raise Invalid("the default server cannot be deleted", code="default-server-stays")
+            await request_stop(
+                hub,
+                user_id=owner.id,
+                server_name=server,
+                asking=who,
+                cause=cause,
+                remove=verb == "delete",
+            )
+            return RedirectResponse(await back_to(frame, f"{hub.hub_prefix}home"), 302)
+    raise NotFound("no such page")
+
+
+async def _known(frame: Frame, owner: Owner, server: str) -> Shown:
+    shown = await frame.hub.database.read(bound(find_shown, owner, server))
+    if shown is None:
+        raise NotFound(f"{owner.name} has no server named {server!r}", code="server-unknown")
+    return shown
+
+
+# --- leaving ----------------------------------------------------------------------------------
+
+
+async def leave(frame: Frame) -> Response:
+    """Sign out; where the site wishes it and something runs, ask first what shall become of it."""
+    hub = frame.hub
+    if frame.me is not None and hub.settings.logout_stops_servers:
+        _, all_shown = await _mine(frame)
+        live = [shown for shown in all_shown if shown.is_live]
+        if live and frame.request.method == "GET" and xsrf.is_navigation(frame.request):
+            return _ask_what_stays(frame, live)
+    return await _out(frame)
+
+
+async def leave_and_stop(frame: Frame) -> Response:
+    """Stop the servers that the page has listed, if the person said so, and sign out."""
+    form = await read_form(frame.request)
+    if frame.me is not None and form.get("do") == "stop":
+        owner, all_shown = await _mine(frame)
+        for shown in all_shown:
+            if shown.is_live:
+                await request_stop(
+                    frame.hub,
+                    user_id=owner.id,
+                    server_name=shown.name,
+                    asking=asking(frame, owner),
+                )
+    return await _out(frame)
+
+
+async def _out(frame: Frame) -> Response:
+    response = RedirectResponse(await logout(frame.hub, frame.request), 302)
+    apply_logout(frame.hub, response)
+    return response
+
+
+def _ask_what_stays(frame: Frame, live: Sequence[Shown]) -> Response:
+    texts = frame.texts
+    items = [
+        Item(
+            name_of(texts, shown),
+            state_of(texts, shown.launch),
+            chips_of(texts, shown.launch.spec.get("resources", {})) if shown.launch else (),
+        )
+        for shown in live
+    ]
+    return frame.page(
+        "confirm.html",
+        heading=texts.gettext("Sign out"),
+        what="",
+        sentences=[texts.gettext("These servers of yours are running or on their way:")],
+        items=items,
+        action=f"{frame.hub.hub_prefix}logout",
+        choices=[
+            Choice("stop", texts.gettext("Stop them and sign out"), "primary"),
+            Choice("keep", texts.gettext("Let them run and sign out"), ""),
+        ],
+        back=f"{frame.hub.hub_prefix}home",
+    )

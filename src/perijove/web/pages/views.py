@@ -1,0 +1,150 @@
+"""Small things that several pages show: states, chips, facts. Plain values, already in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+from perijove.domain.launch import Clock, Launch, Status
+from perijove.services.hub import quote_name, server_prefix
+from perijove.services.overview import Shown
+from perijove.spawners.contract import SpawnerSettings
+from perijove.web.texts import Texts, sentences
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A state as people see it: a word, a drawing, and a tone that only repeats them."""
+
+    word: str
+    icon: str
+    tone: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """One thing asked for, such as ``4 cores``."""
+
+    icon: str
+    text: str
+    of: str = ""
+    """The option it is about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """A name and a value in a list of facts."""
+
+    label: str
+    text: str = ""
+    at: datetime | None = None
+    verbatim: bool = False
+    """True for text that is not ours to translate."""
+
+
+_LOOKS: Final[Mapping[Status, tuple[str, str]]] = {
+    Status.REQUESTED: ("queue", "busy"),
+    Status.SUBMITTED: ("queue", "busy"),
+    Status.QUEUED: ("queue", "busy"),
+    Status.HELD: ("hold", "bad"),
+    Status.STARTING: ("rocket", "busy"),
+    Status.CONNECTING: ("link", "busy"),
+    Status.READY: ("check", "good"),
+    Status.SUSPENDED: ("hold", "busy"),
+    Status.ENDING: ("stop", "calm"),
+    Status.ENDED: ("moon", "calm"),
+}
+
+
+def state_of(texts: Texts, launch: Launch | None) -> State:
+    """Return the state of a launch; of none: not running."""
+    if launch is None:
+        return State(word=texts.gettext("Not running"), icon="moon", tone="calm", code="none")
+    icon, tone = _LOOKS[launch.status]
+    return State(
+        word=sentences.state_word(texts, launch.status), icon=icon, tone=tone, code=launch.status
+    )
+
+
+def chips_of(texts: Texts, resources: Mapping[str, Any]) -> list[Chip]:
+    """Return what a launch asked for, from the resources of its spec."""
+    chips = []
+    if (cpu := resources.get("cpu")) is not None:
+        chips.append(Chip("cpu", texts.cores(cpu)))
+    if (memory := resources.get("memory_bytes")) is not None:
+        chips.append(Chip("memory", texts.size(memory)))
+    if gpu := resources.get("gpu"):
+        chips.append(Chip("gpu", texts.gpus(gpu)))
+    if (time := resources.get("time_seconds")) is not None:
+        chips.append(Chip("clock", texts.duration(time)))
+    return chips
+
+
+def name_of(texts: Texts, shown: Shown) -> str:
+    """Return what a server is called: its display name, or that it is the default one."""
+    return shown.display_name or shown.name or texts.gettext("Default server")
+
+
+Titles = Mapping[str, Mapping[str, str]]
+"""Of profiles by name: their titles by language."""
+
+
+def profile_title(texts: Texts, launch: Launch, titles: Titles) -> str:
+    """Return the title of the profile a launch was admitted with."""
+    name = launch.spec.get("profile", {}).get("name", "")
+    return texts.choose(titles.get(name, {}), fallback=name)
+
+
+def clock_limit(launch: Launch, settings: SpawnerSettings | None) -> float | None:
+    """Return the limit in seconds of the clock that ended a launch; None if no clock did."""
+    reason = launch.end.reason if launch.end else ""
+    if settings is None or not reason.endswith("-clock"):
+        return None
+    queue: float | None = launch.spec.get("limits", {}).get("queue_seconds")
+    return {
+        f"{Clock.SUBMIT}-clock": settings.submit_limit,
+        f"{Clock.QUEUE}-clock": queue or settings.queue_limit,
+        f"{Clock.START}-clock": settings.start_limit,
+        f"{Clock.CONNECT}-clock": settings.connect_limit,
+    }.get(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where the pages of one server are."""
+
+    base_path: str
+    user: str
+    server: str
+
+    @property
+    def _tail(self) -> str:
+        tail = quote_name(self.user)
+        return f"{tail}/{quote_name(self.server)}" if self.server else tail
+
+    @property
+    def open(self) -> str:
+        """The server itself."""
+        return server_prefix(self.base_path, self.user, self.server)
+
+    @property
+    def wait(self) -> str:
+        """How a start goes, or how it ended."""
+        return f"{self.base_path}hub/spawn-pending/{self._tail}"
+
+    @property
+    def spawn(self) -> str:
+        """The options."""
+        return f"{self.base_path}hub/spawn/{self._tail}"
+
+    def act(self, verb: str) -> str:
+        """Return where a form for `verb` goes: stop, restart, delete."""
+        return f"{self.base_path}hub/server/{verb}/{self._tail}"
+
+
+def with_query(url: str, **query: str) -> str:
+    """Return a URL with those parameters that are not empty."""
+    pairs = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items() if value)
+    return f"{url}?{pairs}" if pairs else url

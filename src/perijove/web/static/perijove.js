@@ -1,0 +1,250 @@
+/*
+ * What pages gain from a script: nothing here is needed to start a server.
+ * One file, no library; each part looks for its own marks (data-…) and does nothing without.
+ */
+(() => {
+  "use strict";
+
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+  /* --- what scripts of others expect -------------------------------------------------------- */
+
+  const page = JSON.parse($("#jhdata").textContent);
+  window.jhdata = page;
+
+  const announce = (text) => {
+    const announcer = $("#announcer");
+    if (announcer && text) announcer.textContent = text;
+  };
+
+  /* --- times in the person's own zone ------------------------------------------------------- */
+
+  const language = document.documentElement.lang || "en";
+  const locale = language === "xx" ? "en" : language;
+  const formats = {
+    time: new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }),
+    day: new Intl.DateTimeFormat(locale, { day: "numeric", month: "short" }),
+    year: new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", year: "numeric" }),
+    full: new Intl.DateTimeFormat(locale, { dateStyle: "long", timeStyle: "long", hourCycle: "h23" }),
+  };
+
+  const rememberZone = () => {
+    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    if (!zone || document.cookie.includes(`perijove-zone=${zone}`)) return false;
+    const secure = location.protocol === "https:" ? "; Secure" : "";
+    document.cookie = `perijove-zone=${zone}; Path=${page.base_url}; Max-Age=31536000; SameSite=Lax${secure}`;
+    return true;
+  };
+
+  const localise = (root) => {
+    const now = new Date();
+    for (const element of $$("time[datetime]", root)) {
+      const at = new Date(element.dateTime);
+      if (Number.isNaN(at.getTime())) continue;
+      const full = formats.full.format(at);
+      element.title = full;
+      if ("full" in element.dataset) element.textContent = full;
+      else if (at.toDateString() === now.toDateString()) element.textContent = formats.time.format(at);
+      else {
+        const day = at.getFullYear() === now.getFullYear() ? formats.day : formats.year;
+        element.textContent = `${day.format(at)}, ${formats.time.format(at)}`;
+      }
+    }
+  };
+
+  /* --- small conveniences ------------------------------------------------------------------- */
+
+  const reveal = (root) => {
+    for (const button of $$("[data-reveal]", root)) {
+      const input = document.getElementById(button.dataset.reveal);
+      button.hidden = false;
+      button.addEventListener("click", () => {
+        const shown = input.type === "text";
+        input.type = shown ? "password" : "text";
+        button.setAttribute("aria-pressed", String(!shown));
+        input.focus();
+      });
+      input.form.addEventListener("submit", () => { input.type = "password"; });
+    }
+  };
+
+  const copy = (root) => {
+    if (!navigator.clipboard) return;
+    for (const button of $$("[data-copy]", root)) {
+      button.hidden = false;
+      button.addEventListener("click", async () => {
+        const label = $("span", button);
+        const before = label.textContent;
+        await navigator.clipboard.writeText(button.dataset.copy);
+        label.textContent = button.dataset.copied;
+        announce(button.dataset.copied);
+        setTimeout(() => { label.textContent = before; }, 2000);
+      });
+    }
+  };
+
+  const closeMenus = () => {
+    document.addEventListener("click", (event) => {
+      for (const menu of $$("details.more[open]")) if (!menu.contains(event.target)) menu.open = false;
+    });
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      for (const menu of $$("details.more[open]")) {
+        menu.open = false;
+        $("summary", menu).focus();
+      }
+    });
+  };
+
+  /* A form sent twice by an impatient hand is one request; coming back makes it usable again. */
+  const once = () => {
+    document.addEventListener("submit", (event) => {
+      if (event.defaultPrevented) return;
+      const form = event.target;
+      if (form.method !== "post") return;
+      if (form.dataset.sent) { event.preventDefault(); return; }
+      form.dataset.sent = "1";
+    });
+    window.addEventListener("pageshow", () => {
+      for (const form of $$("form[data-sent]")) delete form.dataset.sent;
+    });
+  };
+
+  /* --- the options form --------------------------------------------------------------------- */
+
+  const options = (form) => {
+    if (!form) return;
+    form.noValidate = false;
+    const line = $("#consequence", form);
+
+    const say = (field) => {
+      if (field.tagName === "SELECT") return field.selectedOptions[0]?.textContent.trim();
+      const words = Number(field.value) === 1 ? field.dataset.one : field.dataset.many;
+      return words ? words.replace("#", field.value) : field.value;
+    };
+    const update = () => {
+      const chosen = $("input[name=profile]:checked", form)?.closest(".profile");
+      for (const fields of $$("fieldset.fields", form)) fields.disabled = fields.closest(".profile") !== chosen;
+      if (!line || !chosen) return;
+      const title = $("b", chosen).textContent.trim();
+      const open = $$("[data-says]", chosen);
+      const named = new Set(open.map((field) => field.dataset.says));
+      const fixed = $$("[data-of]", chosen).filter((chip) => !named.has(chip.dataset.of));
+      const parts = [...fixed.map((chip) => chip.textContent.trim()), ...open.filter((field) => field.value).map(say)];
+      line.textContent = [`${line.dataset.asks} ${title}`, ...parts].join(" · ");
+    };
+    form.addEventListener("input", update);
+    form.addEventListener("change", update);
+    update();
+  };
+
+  /* --- pages that change by themselves ------------------------------------------------------ */
+
+  const live = {
+    region: $("#live"),
+    html: $("#live")?.innerHTML,
+    source: null,
+    timer: 0,
+    busy: false,
+    notify: false,
+
+    start() {
+      if (!this.region?.dataset.poll) return;
+      document.addEventListener("visibilitychange", () => this.watch());
+      this.watch();
+    },
+
+    watch() {
+      clearTimeout(this.timer);
+      const wanted = !document.hidden || this.notify;
+      if (this.source && !wanted) { this.source.close(); this.source = null; }
+      if (!wanted) return;
+      if (this.region.dataset.stream && !this.source) this.listen();
+      const seconds = Number(this.region.dataset.poll) * (document.hidden ? 4 : 1);
+      this.timer = setTimeout(() => this.refresh(), seconds * 1000);
+    },
+
+    listen() {
+      const url = new URL(this.region.dataset.stream, location.href);
+      url.searchParams.set("_xsrf", page.xsrf_token);
+      this.source = new EventSource(url);
+      this.source.onmessage = () => this.refresh();
+      this.source.onerror = () => { if (this.source?.readyState === EventSource.CLOSED) this.source = null; };
+    },
+
+    async refresh() {
+      if (this.busy) return;
+      this.busy = true;
+      try {
+        const response = await fetch(location.href, { redirect: "manual", headers: { Accept: "text/html" } });
+        if (response.type === "opaqueredirect") { this.leave(); return; }
+        const next = new DOMParser().parseFromString(await response.text(), "text/html").getElementById("live");
+        if (next) this.replace(next);
+      } catch { /* the hub is away for a moment: the next round tries again */ }
+      finally { this.busy = false; }
+      if (this.region.dataset.poll) this.watch();
+      else this.source?.close();
+    },
+
+    /* Replace what changed, child by child, and keep open what the person opened. */
+    replace(next) {
+      const html = next.innerHTML;
+      const before = this.region.dataset.state;
+      const open = new Set($$("details[open][id]", this.region).map((details) => details.id));
+      const focused = document.activeElement?.id;
+      $$("details", next).forEach((details) => { if (open.has(details.id)) details.open = true; });
+      for (const field of $$("input[name=_xsrf]", next)) field.value = page.xsrf_token;
+      for (const name of ["poll", "stream", "state"]) {
+        if (name in next.dataset) this.region.dataset[name] = next.dataset[name];
+        else delete this.region.dataset[name];
+      }
+      if (html === this.html) return;
+      this.html = html;
+      this.region.replaceChildren(...next.childNodes);
+      prepare(this.region);
+      if (focused) document.getElementById(focused)?.focus();
+      if (before !== this.region.dataset.state) announce($("h1", this.region)?.textContent);
+    },
+
+    leave() {
+      clearTimeout(this.timer);
+      if (this.notify && document.hidden) new Notification(document.title, { body: this.ready });
+      location.reload();
+    },
+
+    offer(button) {
+      if (!("Notification" in window)) return;
+      const tell = (text) => {
+        const told = document.createElement("p");
+        told.setAttribute("role", "status");
+        told.textContent = text;
+        button.replaceWith(told);
+      };
+      if (this.notify) { tell(button.dataset.granted); return; }
+      button.hidden = false;
+      button.addEventListener("click", async () => {
+        this.notify = (await Notification.requestPermission()) === "granted";
+        this.ready = button.dataset.notify;
+        tell(this.notify ? button.dataset.granted : button.dataset.denied);
+      });
+    },
+  };
+
+  /* --- begin -------------------------------------------------------------------------------- */
+
+  function prepare(root) {
+    localise(root);
+    reveal(root);
+    copy(root);
+    for (const button of $$("[data-notify]", root)) live.offer(button);
+  }
+
+  rememberZone();
+  prepare(document);
+  closeMenus();
+  once();
+  options($("#spawn_form"));
+  live.start();
+  window._jupyterhub_page_loaded = true;
+})();

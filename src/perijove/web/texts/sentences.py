@@ -1,0 +1,493 @@
+"""
+Codes to sentences: states, ends, events, reasons, errors, each in one table.
+
+The tables hold English with ``%(name)s`` for what is filled in; a test holds them against the
+codes of the domain. What a platform said itself is never translated and never put into a
+sentence: pages show it beside it, as quoted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from perijove.domain.errors import HubError
+from perijove.domain.launch import Cause, Clock, End, Reason, Status
+from perijove.domain.policy import Rule
+from perijove.web.texts.catalogue import Texts
+
+
+def N_(message: str) -> str:
+    """Mark a message for the catalogue; it is translated when it is shown."""
+    return message
+
+
+_UNKNOWN: Final = "?"
+"""Stands for a value that the row does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """What a code means, and what one can do about it."""
+
+    text: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A `Sentence` in a person's language, filled in."""
+
+    text: str
+    advice: str = ""
+    code: str = ""
+
+
+# --- states -----------------------------------------------------------------------------------
+
+STATES: Final[Mapping[Status, str]] = {
+    Status.REQUESTED: N_("Waiting for its turn"),
+    Status.SUBMITTED: N_("Handed over"),
+    Status.QUEUED: N_("In the queue"),
+    Status.HELD: N_("Held"),
+    Status.STARTING: N_("Starting"),
+    Status.CONNECTING: N_("Connecting"),
+    Status.READY: N_("Running"),
+    Status.SUSPENDED: N_("Suspended"),
+    Status.ENDING: N_("Stopping"),
+    Status.ENDED: N_("Stopped"),
+}
+"""The big word. One or two words."""
+
+WHY: Final[Mapping[Status, Sentence]] = {
+    Status.REQUESTED: Sentence(N_("Your request is accepted and will be handed over in a moment.")),
+    Status.SUBMITTED: Sentence(N_("Your request is being handed to the computing system.")),
+    Status.QUEUED: Sentence(
+        N_("Your request is in the queue and starts when there is room for it."),
+        N_("You can close this page: your place in the queue stays yours."),
+    ),
+    Status.HELD: Sentence(
+        N_("The computing system holds your request and will not start it by itself."),
+        N_("Ask your administrator to release it, or cancel it."),
+    ),
+    Status.STARTING: Sentence(N_("Your server has a place to run and is starting up.")),
+    Status.CONNECTING: Sentence(N_("Your server has started; we are waiting for it to answer.")),
+    Status.READY: Sentence(N_("Your server is ready.")),
+    Status.SUSPENDED: Sentence(
+        N_("The computing system has paused your server. It goes on by itself later."),
+        N_("Nothing in memory is lost while it is paused."),
+    ),
+    Status.ENDING: Sentence(N_("Your server is being stopped.")),
+    Status.ENDED: Sentence(N_("Your server has stopped.")),
+}
+"""Why one waits, where nothing more precise is known."""
+
+# --- reasons for waiting ----------------------------------------------------------------------
+
+REASONS: Final[Mapping[str, Sentence]] = {
+    "in-line": Sentence(
+        N_("Many servers are starting right now. Yours is number %(place)s of %(of)s in line."),
+        N_("It starts by itself when it is your turn; you can close this page."),
+    ),
+    "after": Sentence(N_("It starts as soon as the one before it has stopped completely.")),
+    "spawner-silent": Sentence(
+        N_("The computing system does not answer at the moment."),
+        N_("Your request is safe and goes on by itself once it answers again."),
+    ),
+    "spawner-failed": Sentence(
+        N_("The computing system reported an error; we try again (%(tries)s tries so far)."),
+        N_("Your request is safe. If it lasts, tell your administrator what is quoted below."),
+    ),
+    "spawner-missing": Sentence(
+        N_("The computing system it was meant for is not part of this site at the moment."),
+        N_("Cancel it and choose another profile, or ask your administrator."),
+    ),
+    "proxy-away": Sentence(
+        N_("Your server runs, but the way to it is not open: the proxy does not answer."),
+        N_(
+            "It opens by itself once the proxy answers again. If it lasts, tell your administrator."
+        ),
+    ),
+    "breaker": Sentence(
+        N_("Many servers seem to have vanished at once, which we do not believe without a check."),
+        N_("Nothing is stopped until an administrator has looked."),
+    ),
+}
+
+# --- ends -------------------------------------------------------------------------------------
+
+CAUSES: Final[Mapping[Cause, Sentence]] = {
+    Cause.USER: Sentence(N_("You stopped it.")),
+    Cause.ADMIN: Sentence(
+        N_("An administrator stopped it."), N_("Ask your administrator if you do not know why.")
+    ),
+    Cause.IDLE: Sentence(
+        N_("It was stopped because nobody used it for a while."),
+        N_("Your saved files are still there. Start it again whenever you like."),
+    ),
+    Cause.MAX_AGE: Sentence(
+        N_("It was stopped because it reached the longest time a server may run here."),
+        N_("Your saved files are still there. Start it again whenever you like."),
+    ),
+    Cause.WALLTIME: Sentence(
+        N_("The time you asked for was over."),
+        N_("Ask for more time if your work needs it."),
+    ),
+    Cause.OUT_OF_MEMORY: Sentence(
+        N_("It needed more memory than it was given."),
+        N_("Ask for more memory, or work on less data at a time."),
+    ),
+    Cause.NODE_FAIL: Sentence(
+        N_("The machine it ran on failed."), N_("This was not your doing. Start it again.")
+    ),
+    Cause.PREEMPTED: Sentence(
+        N_("It had to make room for work with a higher priority."), N_("Start it again later.")
+    ),
+    Cause.CANCELLED_OUTSIDE: Sentence(
+        N_("It was cancelled outside this site, with the tools of the computing system."),
+        N_("If it was not you, ask your administrator."),
+    ),
+    Cause.EXITED: Sentence(
+        N_("Its program ended by itself with exit code %(code)s."),
+        N_("The last lines of the log usually say why."),
+    ),
+    Cause.SIGNAL: Sentence(
+        N_("Its program was ended from outside by signal %(code)s."),
+        N_("Signal 9 is often a lack of memory: ask for more, or work on less data at a time."),
+    ),
+    Cause.NEVER_STARTED: Sentence(
+        N_("It could not be started."),
+        N_("Try again. If it happens twice, send the diagnostic id to your administrator."),
+    ),
+    Cause.POLICY: Sentence(N_("A rule of this site ended it."), N_("Ask your administrator.")),
+    Cause.MAINTENANCE: Sentence(
+        N_("It was stopped for maintenance."), N_("Start it again when the maintenance is over.")
+    ),
+    Cause.UNKNOWN: Sentence(
+        N_("It disappeared, and nothing was left that could tell us why."),
+        N_("Start it again. If it happens twice, send the diagnostic id to your administrator."),
+    ),
+}
+
+CLEAN_EXIT: Final = Sentence(N_("It was shut down from within."))
+"""`Cause.EXITED` with code 0: File, Shut Down."""
+
+CLOCKS: Final[Mapping[Clock, Sentence]] = {
+    Clock.SUBMIT: Sentence(
+        N_("The computing system did not take the request within %(limit)s."),
+        N_("It may be overloaded. Try again in a few minutes."),
+    ),
+    Clock.QUEUE: Sentence(
+        N_("It waited in the queue for %(limit)s, the longest time your site allows."),
+        N_("Ask for less (shorter, fewer cores, less memory): that usually starts sooner."),
+    ),
+    Clock.START: Sentence(
+        N_("It began to start but did not report back within %(limit)s."),
+        N_("The last lines of the log usually say why. Try again."),
+    ),
+    Clock.CONNECT: Sentence(
+        N_("It started but did not answer within %(limit)s."),
+        N_("The last lines of the log usually say why. Try again."),
+    ),
+}
+"""The four clocks of a start, when one has run out."""
+
+NEVER_STARTED: Final[Mapping[str, Sentence]] = {
+    **{f"{clock}-clock": sentence for clock, sentence in CLOCKS.items()},
+    "cancelled": Sentence(N_("It was cancelled before it had started.")),
+    "rejected": Sentence(
+        N_("The computing system refused the request."),
+        N_("Its own words are below. Choose other options, or ask your administrator."),
+    ),
+    "port-taken": Sentence(
+        N_("Another program took the network port it needed."), N_("Try again.")
+    ),
+    "command-missing": Sentence(
+        N_("The program to start was not found."),
+        N_("This is for your administrator to repair."),
+    ),
+}
+"""What stopped a start, by the end's reason."""
+
+TIMEOUT_ID: Final = "spawn-timeout"
+"""What people search for: the id of an end by a clock, once shown as “Spawn failed: Timeout”."""
+
+# --- events -----------------------------------------------------------------------------------
+
+EVENTS: Final[Mapping[str, Sentence]] = {
+    "requested": Sentence(N_("Asked for")),
+    "in-line": Sentence(N_("In line: number %(place)s of %(of)s")),
+    "submitted": Sentence(N_("Handed to the computing system")),
+    "queued": Sentence(N_("In the queue")),
+    "held": Sentence(N_("Held by the computing system")),
+    "starting": Sentence(N_("Starting")),
+    "starting-on": Sentence(N_("Starting on %(node)s")),
+    "connecting": Sentence(N_("Started; waiting for its first answer")),
+    "routed": Sentence(N_("It answers; the way to it is being opened")),
+    "ready": Sentence(N_("Ready")),
+    "suspended": Sentence(N_("Paused by the computing system")),
+    "unknown": Sentence(N_("Out of sight: the computing system does not tell us about it")),
+    "seen-again": Sentence(N_("In sight again")),
+    "ending": Sentence(N_("Stopping")),
+    "ended": Sentence(N_("Stopped")),
+    "start-failed": Sentence(N_("A first try to start it failed; we try again")),
+    "proxy-away": Sentence(N_("The proxy does not answer")),
+    "breaker": Sentence(N_("Held back: too many servers seemed to vanish at once")),
+}
+
+# --- errors -----------------------------------------------------------------------------------
+
+ERRORS: Final[Mapping[str, Sentence]] = {
+    "internal": Sentence(
+        N_("We made a mistake."),
+        N_("Nothing of yours is lost. Try again; if it happens twice, send us the id below."),
+    ),
+    "not-found": Sentence(
+        N_("There is nothing at this address, or it is not for you to see."),
+        N_("Check the address, or go to your servers."),
+    ),
+    "conflict": Sentence(
+        N_("This cannot be done right now."), N_("Go back, look at the present state, try again.")
+    ),
+    "forbidden": Sentence(
+        N_("You are signed in, but you may not do this."),
+        N_("If you think you should, ask your administrator."),
+    ),
+    "signin-needed": Sentence(N_("Sign in first.")),
+    "signin-away": Sentence(
+        N_("The service that checks passwords does not answer."), N_("Try again in a moment.")
+    ),
+    "signin-blocked": Sentence(
+        N_("This account is blocked."), N_("Ask your administrator about it.")
+    ),
+    "signin-name-taken": Sentence(
+        N_("This user name belongs to another way of signing in."),
+        N_("An administrator can link the two."),
+    ),
+    "signin-subject": Sentence(
+        N_("We could not read who you are from the service that checked your password."),
+        N_("This is for your administrator to repair."),
+    ),
+    "busy": Sentence(N_("Many people are signing in right now."), N_("Try again in a moment.")),
+    "password-too-short": Sentence(N_("A password needs at least %(least)s characters.")),
+    "password-too-long": Sentence(N_("This password is too long.")),
+    "password-wrong": Sentence(N_("This is not your present password.")),
+    "passwords-elsewhere": Sentence(
+        N_("Your password is not kept here."), N_("Change it where you got your account.")
+    ),
+    "session-unknown": Sentence(N_("This sign-in has ended already.")),
+    "token-unknown": Sentence(N_("This token does not exist any more.")),
+    "scope-not-held": Sentence(N_("A token cannot do more than you may do yourself.")),
+    "scope-unknown": Sentence(N_("There is no such right.")),
+    "user-unknown": Sentence(
+        N_("There is no such person, or it is not for you to see."), N_("Check the address.")
+    ),
+    "user-name": Sentence(N_("This cannot be a user name: %(name)s")),
+    "server-unknown": Sentence(
+        N_("There is no server with this name."), N_("Your servers show what there is.")
+    ),
+    "server-name": Sentence(
+        N_(
+            "%(name)s cannot be the name of a server: up to %(limit)s lower-case letters and"
+            " digits, with single hyphens between them, beginning with a letter."
+        )
+    ),
+    "display-name": Sentence(
+        N_(
+            "This cannot be a name: 1 to %(limit)s characters that can be seen, with single"
+            " spaces between words."
+        )
+    ),
+    "default-server-stays": Sentence(
+        N_("The default server cannot be deleted."), N_("You can stop it.")
+    ),
+    "profile-none": Sentence(N_("No profile is offered to you."), N_("Ask your administrator.")),
+    "profile-unknown": Sentence(
+        N_("There is no profile called %(asked)s."), N_("Choose one from the list.")
+    ),
+    "invalid-options": Sentence(
+        N_("Something in the form is not right."), N_("See the marked fields.")
+    ),
+    "form-too-long": Sentence(N_("What was sent is too long.")),
+    "body-too-large": Sentence(N_("What was sent is too long.")),
+    "form-unreadable": Sentence(N_("The form arrived incomplete."), N_("Send it again.")),
+    "method-not-allowed": Sentence(
+        N_("This address cannot be used like that."), N_("Go back and try again.")
+    ),
+    "throttled": Sentence(N_("Too many requests at once."), N_("Wait a moment, then try again.")),
+    "invalid": Sentence(N_("Something in the form is not right."), N_("Correct it and try again.")),
+    "refused": Sentence(N_("A rule of this site does not allow this.")),
+    "configuration": Sentence(
+        N_("This site is not set up correctly."), N_("This is for your administrator to repair.")
+    ),
+    "lease-lost": Sentence(N_("Another part of the hub took over."), N_("Try again.")),
+    "spawner": Sentence(
+        N_("The computing system reported an error."), N_("Try again in a few minutes.")
+    ),
+    "spawner-away": Sentence(
+        N_("The computing system does not answer at the moment."),
+        N_("Try again in a few minutes."),
+    ),
+    "spawner-rejected": Sentence(
+        N_("The computing system refused the request."),
+        N_("Choose other options, or ask your administrator."),
+    ),
+    "upstream-away": Sentence(
+        N_("The server does not answer."),
+        N_("It may have stopped a moment ago. Your servers show how it is."),
+    ),
+    "upstream-slow": Sentence(
+        N_("The server took too long to answer."),
+        N_("It may be very busy. Try again in a moment."),
+    ),
+    "redirect-loop": Sentence(
+        N_("Your browser and the server keep sending each other back and forth."),
+        N_("Wait a moment and try again. If it lasts, restart the server."),
+    ),
+    "xsrf": Sentence(
+        N_("This page was open for too long, or cookies are switched off."),
+        N_("Go back, reload the page, and try again."),
+    ),
+    "signin": Sentence(N_("Invalid username or password")),
+    "signin-expired": Sentence(N_("Login form invalid or expired. Try again.")),
+    "signin-throttled": Sentence(
+        N_("Too many failed attempts. Wait %(retry_after_seconds)s, then try again.")
+    ),
+    "link-used": Sentence(
+        N_("This sign-in link has been used already or is too old."),
+        N_("Sign in with your password, or ask for a new link."),
+    ),
+}
+
+_WHOSE: Final = N_("The rule is this site's policy “%(policy)s”.")
+
+REFUSALS: Final[Mapping[Rule, Sentence]] = {
+    Rule.NAMED_SERVERS: Sentence(
+        N_("You may have %(limit)s named servers, and this would be number %(asked)s."),
+        N_("Delete one that you no longer need."),
+    ),
+    Rule.DEFAULT_SERVER: Sentence(
+        N_("You may not start a server without a name."), N_("Make a new server with a name.")
+    ),
+    Rule.SERVER_NAME_LENGTH: Sentence(
+        N_("The name has %(asked)s characters; %(limit)s are allowed."), N_("Choose a shorter one.")
+    ),
+    Rule.SERVER_NAME: Sentence(
+        N_("The name %(asked)s does not follow this site's pattern, %(limit)s."),
+        N_("Choose another name."),
+    ),
+    Rule.PROFILE: Sentence(
+        N_("You may not start the profile %(asked)s."), N_("Choose another profile.")
+    ),
+    Rule.CPU: Sentence(N_("You asked for %(asked)s cores; you may have %(limit)s here.")),
+    Rule.MEMORY: Sentence(N_("You asked for %(asked)s of memory; you may have %(limit)s here.")),
+    Rule.TIME: Sentence(N_("You asked for %(asked)s; you may have %(limit)s here.")),
+    Rule.GPU: Sentence(N_("You asked for %(asked)s GPUs; you may have %(limit)s here.")),
+    Rule.ACTIVE_SERVERS: Sentence(
+        N_("You may have %(limit)s servers running at once; this would be number %(asked)s."),
+        N_("Stop one of your servers first."),
+    ),
+    Rule.GROUP_ACTIVE_SERVERS: Sentence(
+        N_("Your group may have %(limit)s servers running at once, and it has."),
+        N_("Wait until one of them stops, or ask your colleagues."),
+    ),
+    Rule.TOTAL_ACTIVE_SERVERS: Sentence(
+        N_("This site is full: %(limit)s servers are running."),
+        N_("Try again in a few minutes."),
+    ),
+}
+"""By rule: what the policy allows and what was asked."""
+
+_UNIT_OF: Final[Mapping[str, str]] = {Rule.MEMORY: "_bytes", Rule.TIME: "_seconds"}
+"""How limit and asked of a rule are written, as a name's ending."""
+
+
+# --- saying them ------------------------------------------------------------------------------
+
+
+def say(texts: Texts, sentence: Sentence, params: Mapping[str, Any], code: str = "") -> Said:
+    """Translate `sentence` and fill in `params`, each written as its name says."""
+    written = _Written({name: write(texts, name, value) for name, value in params.items()})
+    return Said(
+        texts.translations.gettext(sentence.text) % written,
+        texts.translations.gettext(sentence.advice) % written if sentence.advice else "",
+        code,
+    )
+
+
+class _Written(dict[str, str]):
+    """Values as text; one that an older row does not have is a question mark, never an error."""
+
+    def __missing__(self, key: str) -> str:
+        return _UNKNOWN
+
+
+def write(texts: Texts, name: str, value: Any) -> str:
+    """Write a value as its name's ending says: ``…_seconds``, ``…_bytes``, or as it is."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if name.endswith("_seconds"):
+            return texts.duration(value)
+        if name.endswith("_bytes"):
+            return texts.size(int(value))
+        return texts.number(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+def state_word(texts: Texts, status: Status) -> str:
+    """Return the word for a status."""
+    return texts.gettext(STATES[status])
+
+
+def why(texts: Texts, status: Status, reason: Reason | None) -> Said:
+    """Say why a launch waits, as precisely as is known."""
+    if reason is not None and reason.code in REASONS:
+        return say(texts, REASONS[reason.code], reason.params, reason.code)
+    return say(texts, WHY[status], {}, reason.code if reason else "")
+
+
+def end(texts: Texts, ended: End, limit_seconds: float | None = None) -> Said:
+    """Say why a launch ended; `limit_seconds` is that of the clock that ran out, if one did."""
+    sentence = CAUSES[ended.cause]
+    params: dict[str, Any] = {"code": ended.code}
+    if ended.cause == Cause.EXITED and ended.code == 0:
+        sentence = CLEAN_EXIT
+    elif ended.cause == Cause.NEVER_STARTED and ended.reason in NEVER_STARTED:
+        sentence = NEVER_STARTED[ended.reason]
+        if ended.reason.endswith("-clock"):
+            params["limit"] = _UNKNOWN if limit_seconds is None else texts.duration(limit_seconds)
+    return say(texts, sentence, params, end_code(ended))
+
+
+def end_code(ended: End) -> str:
+    """Return the id of an end that people search for and report."""
+    return TIMEOUT_ID if ended.reason.endswith("-clock") else str(ended)
+
+
+def event(texts: Texts, code: str, params: Mapping[str, Any]) -> str:
+    """Say what an event of a launch was; a code of a newer hub is shown as it is."""
+    if code == "starting" and params.get("node"):
+        code = "starting-on"
+    sentence = EVENTS.get(code)
+    return say(texts, sentence, params).text if sentence else code
+
+
+def _refusal(texts: Texts, rule: Rule, failure: HubError) -> Said:
+    ending = _UNIT_OF.get(rule, "")
+    params = dict(failure.params)
+    for name in ("limit", "asked"):
+        params[name] = write(texts, f"{name}{ending}", params.get(name, _UNKNOWN))
+    said = say(texts, REFUSALS[rule], params, failure.code)
+    whose = say(texts, Sentence(_WHOSE), params).text if params.get("policy") else ""
+    return Said(said.text, " ".join(part for part in (said.advice, whose) if part), said.code)
+
+
+def error(texts: Texts, failure: HubError) -> Said:
+    """Say what an error means; the most precise sentence there is, else its own English."""
+    rule = failure.params.get("rule")
+    if failure.code.startswith("refused-") and rule in REFUSALS:
+        return _refusal(texts, Rule(str(rule)), failure)
+    sentence = ERRORS.get(failure.code)
+    if sentence is None:
+        return Said(str(failure), failure.hint, failure.code)
+    return say(texts, sentence, failure.params, failure.code)

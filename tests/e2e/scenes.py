@@ -1,0 +1,380 @@
+"""A hub full of things to look at: every state a server can be in, long names, many servers."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+from sqlalchemy import Connection, insert, update
+
+from perijove.auth.contract import Authenticator
+from perijove.db import schema
+from perijove.db.core import open_database
+from perijove.db.events import record
+from perijove.db.installation import beat, ensure_installation
+from perijove.db.launches import append_handle
+from perijove.db.servers import ensure_server
+from perijove.db.tables import launches, servers, spawner_states
+from perijove.domain.asking import HUB, Asking
+from perijove.domain.launch import Status
+from perijove.kit.clock import SystemClock
+from perijove.kit.keyring import Keyring
+from perijove.services import profiles, roles
+from perijove.services.access import caller_of_user
+from perijove.services.hub import Hub, PlacedSpawner
+from perijove.services.offers import PolicySection, ProfileSection
+from perijove.services.people import StoredPasswords, ensure_user, store_password
+from perijove.services.sections import HubSection, LifecycleSection
+from perijove.services.sessions import SigningIn, Visitor, open_session
+from perijove.services.tokens import NewToken, create_token
+from perijove.spawners.contract import Handle, Surroundings
+from tests.doors import CHEAP, demo, native
+from tests.fakes.spawners import MemorySettings, MemorySpawner
+
+GIB = 2**30
+PASSWORD = "correct horse battery"
+LOG = """\
+[I 2026-11-20 12:00:01.204 ServerApp] jupyterlab | extension was successfully linked.
+[I 2026-11-20 12:00:01.390 ServerApp] Serving notebooks from local directory: /home/ann
+[W 2026-11-20 12:00:01.402 ServerApp] <script>alert("a log is not a page")</script>
+[C 2026-11-20 12:00:01.533 ServerApp] ModuleNotFoundError: No module named 'tensorflow'
+"""
+LONG = "Spectroscopie-infrarouge-à-transformée-de-Fourier-Donaudampfschifffahrtsgesellschaft"
+
+PROFILES = [
+    ProfileSection.model_validate(each)
+    for each in (
+        {
+            "name": "small",
+            "title": {"en": "Small", "fr": "Petit", "es": "Pequeño", "pt": "Pequeno"},
+            "description": {
+                "en": "For reading, teaching and light analysis.",
+                "fr": "Pour lire, enseigner et faire des analyses légères.",
+            },
+            "cpu": 1,
+            "memory": "4 GiB",
+        },
+        {
+            "name": "interactive",
+            "title": {"en": "Interactive", "fr": "Interactif"},
+            "description": "You choose cores, memory and time.",
+            "cpu": 2,
+            "memory": "8 GiB",
+            "fields": {
+                "cpu": {"default": 2, "min": 1, "max": 16, "step": 1},
+                "memory": {"default": "8 GiB", "min": "1 GiB", "max": "64 GiB", "step": "1 GiB"},
+                "time": {"default": "2 h", "max": "8 h", "min": "15 min", "step": "15 min"},
+                "ui": {"default": "lab"},
+            },
+        },
+        {
+            "name": "gpu",
+            "title": {"en": "With a GPU", "fr": "Avec un GPU"},
+            "description": "One or two accelerators for training and simulation.",
+            "cpu": 8,
+            "memory": "64 GiB",
+            "time": "4 h",
+            "fields": {"gpu": {"default": 1, "choices": [1, 2]}},
+        },
+        {
+            "name": "huge",
+            "title": "Huge",
+            "description": "For the whole collaboration.",
+            "cpu": 128,
+            "memory": "1 TiB",
+        },
+    )
+]
+POLICIES = [
+    PolicySection.model_validate(
+        {"name": "everyone", "named_servers": 25, "cpu": 64, "idle_timeout": "2 h"}
+    )
+]
+
+
+class TalkingSpawner(MemorySpawner):
+    """The spawner in memory, with a log to show and a warning to give."""
+
+    async def log_tail(self, name: str, handle: Handle | None, *, lines: int) -> str:
+        """Return the same last lines for everything."""
+        return LOG
+
+    def warnings(self, *, public: bool) -> list[str]:
+        """Warn of what the local spawner warns of."""
+        return ["local-shared-account"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """A launch to insert, told by its age: so many minutes ago it was asked for."""
+
+    server: str
+    display_name: str = ""
+    status: Status = Status.READY
+    ago: float = 60
+    profile: str = "interactive"
+    resources: Mapping[str, Any] = field(
+        default_factory=lambda: {"cpu": 4, "memory_bytes": 16 * GIB, "time_seconds": 3 * 3600}
+    )
+    idle_minutes: float = 0
+    reason: Mapping[str, Any] | None = None
+    end: Mapping[str, Any] | None = None
+    node: str = "nl1042"
+    unknown: bool = False
+
+
+ANNS = [
+    Scene(server="", ago=95, idle_minutes=25),
+    Scene(
+        server="climate",
+        display_name="Climate model",
+        status=Status.QUEUED,
+        ago=12,
+        node="",
+        reason={"code": "priority", "params": {}, "words": "(Priority) QOSMaxCpuPerUserLimit"},
+    ),
+    Scene(server="starting", display_name="Course PHY 201", status=Status.STARTING, ago=0.4),
+    Scene(server="line", display_name="Waiting in line", status=Status.REQUESTED, ago=0.5, node=""),
+    Scene(
+        server="memory",
+        display_name="Genome assembly",
+        status=Status.ENDED,
+        ago=400,
+        end={"cause": "out-of-memory", "code": None, "reason": "", "detail": ""},
+    ),
+    Scene(
+        server="late",
+        display_name="Never came up",
+        status=Status.ENDED,
+        ago=30,
+        end={
+            "cause": "never-started",
+            "code": None,
+            "reason": "start-clock",
+            "detail": "Spawn failed: Timeout. The start clock ran out after 300 s.",
+        },
+    ),
+    Scene(
+        server="low",
+        display_name="Nearly over",
+        ago=175,
+        unknown=True,
+        resources={"cpu": 8, "memory_bytes": 64 * GIB, "gpu": 2, "time_seconds": 3 * 3600},
+    ),
+    Scene(server="long", display_name=LONG, ago=20, node="a-node-with-a-very-long-name.cluster"),
+]
+
+
+@asynccontextmanager
+async def gallery_hub(
+    database_url: str,
+    directory: Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    doors: tuple[str, ...] = ("native",),
+) -> AsyncIterator[Hub]:
+    """Open a hub with all scenes; no loops, so that nothing moves."""
+    clock = SystemClock()
+    section = HubSection.model_validate(
+        {
+            "title": "Rivière Computing",
+            "footer": "A service of the Rivière laboratory",
+            "links": {
+                "account": "https://example.org/account",
+                "status": "https://status.example.org",
+                "help": "https://docs.example.org",
+            },
+            "data_dir": directory,
+            **(settings or {}),
+        }
+    )
+    await anyio.to_thread.run_sync(schema.ensure, database_url)
+    async with open_database(database_url) as database:
+        passwords = StoredPasswords(database, clock)
+        authenticators: dict[str, Authenticator] = {
+            name: native(passwords) if name == "native" else demo(passwords, password="any")
+            for name in doors
+        }
+
+        def first_rows(connection: Connection) -> str:
+            now = clock.now()
+            name = ensure_installation(connection, now=now)
+            beat(connection, now=now)
+            roles.load(connection, section, now=now)
+            profiles.load_offers(
+                connection, profiles=PROFILES, policies=POLICIES, spawners=["narval"], now=now
+            )
+            return name
+
+        installation = await database.write(first_rows)
+        surroundings = Surroundings(name="narval", installation=installation, data_dir=directory)
+        spawner = TalkingSpawner(MemorySettings(), surroundings)
+        hub = Hub(
+            database=database,
+            clock=clock,
+            keyring=Keyring({"test": b"k" * 32}),
+            installation=installation,
+            settings=section,
+            lifecycle=LifecycleSection(),
+            api_url="http://127.0.0.1:8081/hub/api",
+            spawners={"narval": PlacedSpawner(spawner=spawner, settings=MemorySettings())},
+            authenticators=authenticators,
+        )
+        hash_ = CHEAP.hash(PASSWORD)
+        await database.write(lambda connection: _insert_all(connection, hub, hash_))
+        yield hub
+
+
+async def cookie_of(hub: Hub, name: str) -> str:
+    """Sign a person in; returns the login cookie."""
+
+    def unit(connection: Connection) -> str:
+        now = hub.clock.now()
+        signing_in = SigningIn(
+            user_id=ensure_user(connection, name, now=now).id,
+            user_name=name,
+            authenticator="native",
+            visitor=Visitor(address="192.0.2.7", device="Mozilla/5.0 (X11; Linux) Firefox/140.0"),
+        )
+        lifetime = timedelta(days=1)
+        return open_session(connection, signing_in, now=now, lifetime=lifetime).cookie
+
+    return await hub.database.write(unit)
+
+
+def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
+    now = hub.clock.now()
+    people = {
+        name: ensure_user(connection, name, now=now, admin=name == "admin").id
+        for name in ("admin", "ann", "zoe", "max", "o.brien@example.org")
+    }
+    for user_id in people.values():
+        store_password(connection, user_id, hash_, now=now)
+    for scene in ANNS:
+        _insert(connection, people["ann"], "ann", scene, now)
+    for number in range(20):
+        ended = number % 3 == 2
+        scene = Scene(
+            server=f"project{number}" if number else "",
+            display_name=f"Project {number}" if number else "",
+            ago=30 * (number + 1),
+            status=Status.ENDED if ended else Status.READY,
+            end={"cause": "idle", "code": None, "reason": "", "detail": ""} if ended else None,
+            resources={"cpu": 2, "memory_bytes": 8 * GIB},
+        )
+        _insert(connection, people["max"], "max", scene, now)
+    _insert_token(connection, people["ann"], now)
+    connection.execute(
+        insert(spawner_states).values(
+            name="narval", answered_at=now, complete_at=now - timedelta(seconds=8)
+        )
+    )
+
+
+def _insert_token(connection: Connection, user_id: int, now: datetime) -> None:
+    ann = caller_of_user(connection, user_id)
+    assert ann is not None
+    for note, scopes, seconds in (
+        ("Laptop", ["servers!user", "read:users!user"], 86400 * 30),
+        ("A script that fetches results every night", ["inherit"], None),
+    ):
+        create_token(
+            connection, ann, NewToken(note=note, scopes=scopes, expires_in=seconds), now=now
+        )
+
+
+def _insert(connection: Connection, user_id: int, user: str, scene: Scene, now: datetime) -> None:
+    server = ensure_server(
+        connection, user_id, scene.server, now=now, display_name=scene.display_name
+    )
+    asked = now - timedelta(minutes=scene.ago)
+    launch_id = f"lch_{user}{scene.server or 'default'}"
+    stamps = _stamps(scene, asked)
+    connection.execute(
+        insert(launches).values(
+            id=launch_id,
+            kind="server",
+            wanted="run" if scene.end is None else "end",
+            status=scene.status,
+            name=f"pj-{launch_id}",
+            spawner="narval",
+            user_id=user_id,
+            user_name=user,
+            server_id=server.id,
+            server_name=scene.server,
+            generation=1,
+            spec={
+                "version": 1,
+                "profile": {"name": scene.profile, "revision": 1},
+                "options": {},
+                "resources": dict(scene.resources),
+                "limits": {"idle_seconds": 7200},
+            },
+            node=scene.node,
+            reason=dict(scene.reason) if scene.reason else None,
+            end_cause=scene.end["cause"] if scene.end else None,
+            end=dict(scene.end) if scene.end else None,
+            unknown_since=now - timedelta(minutes=3) if scene.unknown else None,
+            last_activity=now - timedelta(minutes=scene.idle_minutes),
+            requested_at=asked,
+            **stamps,
+        )
+    )
+    connection.execute(update(servers).where(servers.c.id == server.id).values(launch_id=launch_id))
+    append_handle(connection, launch_id, {"job": 4711}, now=now)
+    _tell(connection, launch_id, user, scene, asked, stamps)
+
+
+_ORDER = (
+    (Status.SUBMITTED, "submitted_at"),
+    (Status.QUEUED, "queued_at"),
+    (Status.STARTING, "starting_at"),
+    (Status.CONNECTING, "connecting_at"),
+    (Status.READY, "ready_at"),
+)
+
+
+def _stamps(scene: Scene, asked: datetime) -> dict[str, datetime]:
+    """Return when each status was entered: a second after the one before it."""
+    reached = [status for status, _ in _ORDER]
+    if scene.status in reached:
+        reached = reached[: reached.index(scene.status) + 1]
+    elif scene.status is Status.REQUESTED:
+        reached = []
+    elif scene.end and scene.end["cause"] == "never-started":
+        reached = reached[:3]
+    stamps = {
+        column: asked + timedelta(seconds=2 * number)
+        for number, (status, column) in enumerate(_ORDER, 1)
+        if status in reached
+    }
+    if scene.status is Status.ENDED:
+        stamps |= {"ending_at": asked + timedelta(minutes=20)}
+        stamps |= {"ended_at": asked + timedelta(minutes=20, seconds=4)}
+    return stamps
+
+
+def _tell(
+    connection: Connection,
+    launch_id: str,
+    user: str,
+    scene: Scene,
+    asked: datetime,
+    stamps: Mapping[str, datetime],
+) -> None:
+    person = Asking(actor=user)
+    record(connection, launch_id, "requested", {}, asking=person, now=asked)
+    for status, column in _ORDER:
+        if column in stamps:
+            params = {"node": scene.node} if status is Status.STARTING else {}
+            record(connection, launch_id, status, params, asking=HUB, now=stamps[column])
+    if scene.end:
+        cause = {"cause": scene.end["cause"]}
+        at = stamps["ending_at"]
+        if scene.end["cause"] in ("idle", "never-started"):
+            record(connection, launch_id, "end-wanted", cause, asking=HUB, now=at)
+        record(connection, launch_id, "ending", cause, asking=HUB, now=at)
+        record(connection, launch_id, "ended", dict(scene.end), asking=HUB, now=stamps["ended_at"])
