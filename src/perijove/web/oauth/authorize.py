@@ -14,16 +14,16 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from perijove.db.core import bound
-from perijove.domain.errors import Forbidden, HubError, Invalid
+from perijove.domain.errors import Forbidden, Invalid
 from perijove.services.hub import Hub
 from perijove.services.oauth import Approved, Ask, Consent, Denied, consider, issue_code
 from perijove.web.asgi import Receive, Scope, Send
+from perijove.web.edge import exchange_of
 from perijove.web.forms import read_form
 from perijove.web.identity import SignedIn, find_signed_in, identify
 from perijove.web.next_url import login_url
-from perijove.web.pages.errors import render_error
 from perijove.web.pages.look import look_of
-from perijove.web.problems import MethodNotAllowed, status_of
+from perijove.web.problems import MethodNotAllowed
 
 _ONCE: Final = (
     "client_id",
@@ -46,11 +46,8 @@ class Authorize:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive, send)
-        try:
-            response = await self._answer(request)
-        except HubError as error:
-            response = await render_error(self._hub, request, status_of(error), error)
+        exchange_of(scope).is_api = False  # headers and errors are those of a page
+        response = await self._answer(Request(scope, receive, send))
         response.headers["Cache-Control"] = "no-store"
         response.headers["Referrer-Policy"] = "no-referrer"
         await response(scope, receive, send)
