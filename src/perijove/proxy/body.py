@@ -8,7 +8,8 @@ meaning of the message. Nothing here does input or output.
 import re
 from typing import Final
 
-from perijove.proxy.head import BARE, END, BadMessage
+from perijove.proxy.fields import BadMessage
+from perijove.proxy.head import BARE, END
 from perijove.wire.control import SECRET_HEADER
 
 MAX_LINE_BYTES: Final = 256

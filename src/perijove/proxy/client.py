@@ -13,16 +13,9 @@ from typing import Any, Final, Protocol, cast
 from perijove.proxy.access import AccessLog
 from perijove.proxy.body import ChunkedBody
 from perijove.proxy.errors import ErrorPages, Page, refusal
+from perijove.proxy.fields import CHUNKED, UNTIL_CLOSE, BadMessage, RequestFields
 from perijove.proxy.forwarded import Forwarded
-from perijove.proxy.head import (
-    CHUNKED,
-    END,
-    UNTIL_CLOSE,
-    BadMessage,
-    PartialHead,
-    RequestHead,
-    parse_request,
-)
+from perijove.proxy.head import END, PartialHead, RequestHead, parse_request
 from perijove.proxy.inbox import Inbox
 from perijove.proxy.settings import Limits
 from perijove.proxy.table import Routes
@@ -43,7 +36,11 @@ _HEALTHY = Page(200, b"application/json", b'{"status": "OK"}')
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 _NO_ACTIVITY = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _METHOD_START = re.compile(rb"[A-Z]{1,32}(?: |\Z)")
-_NO_REQUEST = RequestHead(b"", b"-", b"-", b"", b"")
+_NO_FIELDS = RequestFields(
+    host=b"", length=0, close=True, wants_websocket=False, expects_continue=False,
+    navigates=False, must_rewrite=True, nominated=frozenset(),
+)  # fmt: skip
+_NO_REQUEST = RequestHead(b"", b"-", b"-", b"", b"", _NO_FIELDS, is_http10=True)
 
 
 class Server(Protocol):
@@ -71,10 +68,11 @@ class ClientConnection(asyncio.Protocol):
     """One client; the counterpart of at most one `UpstreamConnection` at a time."""
 
     __slots__ = (
-        "_backend", "_chunks", "_close_after", "_forwarded", "_forwarded_host", "_has_ended",
-        "_has_retried", "_head", "_inbox", "_loop", "_mark", "_partial", "_peer", "_received",
-        "_relayed", "_server", "_started_at", "_status", "_trusted", "_unsent", "_upstream",
-        "deadline", "is_congested", "left", "request", "state", "transport",
+        "_awaits_continue", "_backend", "_chunks", "_close_after", "_forwarded",
+        "_forwarded_host", "_has_ended", "_has_retried", "_head", "_inbox", "_loop", "_mark",
+        "_partial", "_peer", "_received", "_relayed", "_server", "_started_at", "_status",
+        "_trusted", "_unsent", "_upstream", "deadline", "is_congested", "left", "request",
+        "state", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -93,10 +91,12 @@ class ClientConnection(asyncio.Protocol):
         self._upstream: UpstreamConnection | None = None
         self._partial: PartialHead | None = None
         self._chunks: ChunkedBody | None = None
-        self._has_ended = self._close_after = self._has_retried = self._trusted = False
+        self._has_ended = self._awaits_continue = self._close_after = self._has_retried = (
+            self._trusted
+        ) = False
         self._status = self._relayed = self._received = self._mark = self._unsent = 0
         self._started_at = 0.0
-        self._peer = ""
+        self._peer = b""
         self._head = self._forwarded = b""
         self._forwarded_host: bytes | None = None
 
@@ -210,15 +210,17 @@ class ClientConnection(asyncio.Protocol):
             return
         self._partial = None
         self.request = request
-        self.left = request.length
-        self._close_after = request.close
+        fields = request.fields
+        self.left = fields.length
+        self._close_after = fields.close
+        self._awaits_continue = fields.expects_continue
         self._has_retried = False
         self._status = self._relayed = self._received = self._mark = 0
         if self.left == CHUNKED:
             self._chunks = ChunkedBody()
         self.state = SENDING if self.left else ANSWERING
         self._arm()
-        backend = self._backend = server.routes.find(request.host, request.path)
+        backend = self._backend = server.routes.find(fields.host, request.path)
         if request.path == HEALTH_PATH:
             self._inbox.hold(data, start)
             self.answer(_HEALTHY)
@@ -232,15 +234,15 @@ class ClientConnection(asyncio.Protocol):
         request = self.request
         server = self._server
         launch = backend.route.launch
-        if launch and (request.method not in _NO_ACTIVITY or request.navigates):
+        if launch and (request.method not in _NO_ACTIVITY or request.fields.navigates):
             server.activity[launch] = time()
         if self._trusted:
             forwarded = server.forwarded.extend(self._peer, request)
-        elif request.host == self._forwarded_host:
+        elif request.fields.host == self._forwarded_host:
             forwarded = self._forwarded
         else:
-            forwarded = self._forwarded = server.forwarded.fields(self._peer, request.host)
-            self._forwarded_host = request.host
+            host = self._forwarded_host = request.fields.host
+            forwarded = self._forwarded = server.forwarded.fields(self._peer, host)
         self._head = request.to_forward(forwarded, trusted=self._trusted)
         upstream = backend.checkout()
         if upstream is None:
@@ -327,7 +329,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pass_interim(self, head: bytes) -> None:
         """Pass a 1xx response on to a client that can know it."""
-        self.request.expects_continue = False
+        self._awaits_continue = False
         if not self.request.is_http10:
             self.transport.write(head)
         self._arm()
@@ -345,7 +347,8 @@ class ClientConnection(asyncio.Protocol):
     def may_retry(self) -> bool:
         """Tell whether the request may be sent a second time: idempotent, without a body."""
         request = self.request
-        return not self._has_retried and request.length == 0 and request.method in _IDEMPOTENT
+        has_body = request.fields.length != 0
+        return not self._has_retried and not has_body and request.method in _IDEMPOTENT
 
     def retry(self, backend: Backend) -> None:
         """Send the request again, on a new connection: the one that was kept had ended."""
@@ -530,7 +533,7 @@ class ClientConnection(asyncio.Protocol):
         elif state == READING:
             seconds = limits.head_seconds
         elif state == SENDING:
-            if not self.request.expects_continue:
+            if not self._awaits_continue:
                 seconds = limits.body_seconds
         elif state == LINGERING:
             seconds = LINGER_SECONDS
@@ -581,7 +584,7 @@ class ClientConnection(asyncio.Protocol):
             request = self.request
             backend = self._backend
             server.access.write(
-                self._peer.encode(),
+                self._peer,
                 request.method,
                 request.path,
                 status,

@@ -6,15 +6,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from perijove.proxy.body import ChunkedBody
-from perijove.proxy.head import (
-    CHUNKED,
-    END,
-    UNTIL_CLOSE,
-    BadMessage,
-    HeadLimits,
-    ResponseHead,
-    parse_response,
-)
+from perijove.proxy.fields import CHUNKED, UNTIL_CLOSE, BadMessage
+from perijove.proxy.head import END, HeadLimits, ResponseHead, parse_response
 from perijove.proxy.settings import ControlAddress
 from perijove.wire.control import SECRET_HEADER
 
@@ -106,14 +99,14 @@ async def _read_answer(reader: asyncio.StreamReader) -> Answer:
     if len(raw) > _LIMITS.max_bytes:
         raise BadMessage("answer with too large a head")
     head = parse_response(raw, _LIMITS)
-    if head.length == CHUNKED:
+    if head.fields.length == CHUNKED:
         return Answer(head, await _read_chunks(reader))
-    if head.length == UNTIL_CLOSE and head.status != 204:
+    if head.fields.length == UNTIL_CLOSE and head.status != 204:
         body = await reader.read(MAX_ANSWER_BYTES + 1)
         if not reader.at_eof():
             body += await _read_rest(reader, len(body))
         return Answer(head, body)
-    length = max(head.length, 0)
+    length = max(head.fields.length, 0)
     if length > MAX_ANSWER_BYTES:
         raise BadMessage("answer too long")
     return Answer(head, await reader.readexactly(length))

@@ -19,30 +19,30 @@ class Forwarded:
         self._proto = b"https" if is_tls else b"http"
         self._port = b"443" if is_tls else b"80"
 
-    def peer(self, transport: asyncio.Transport) -> tuple[str, bool]:
+    def peer(self, transport: asyncio.Transport) -> tuple[bytes, bool]:
         """Return the address of a client, and whether it is a trusted proxy."""
         name = transport.get_extra_info("peername")
         if not isinstance(name, tuple):
-            return "", False
+            return b"", False
         text = str(name[0]).partition("%")[0]
         if not self._trusted and ":" not in text:
-            return text, False
+            return text.encode(), False
         address = ip_address(text)
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
-        return str(address), any(address in network for network in self._trusted)
+        return str(address).encode(), any(address in network for network in self._trusted)
 
-    def fields(self, peer: str, host: bytes) -> bytes:
+    def fields(self, peer: bytes, host: bytes) -> bytes:
         """Return the fields, and the blank line, for a client that is not trusted."""
-        return self._fields(peer.encode(), self._proto, host, self._port_of(host))
+        return self._fields(peer, self._proto, host, self._port_of(host))
 
-    def extend(self, peer: str, request: RequestHead) -> bytes:
+    def extend(self, peer: bytes, request: RequestHead) -> bytes:
         """Return the fields, and the blank line, keeping what a trusted proxy has said."""
-        hops = [*request.values(b"x-forwarded-for"), peer.encode()]
+        hops = [*request.values(b"x-forwarded-for"), peer]
         said_proto = request.values(b"x-forwarded-proto")
         proto = said_proto[0] if said_proto and _PROTO.fullmatch(said_proto[0]) else self._proto
         said_host = request.values(b"x-forwarded-host")
-        host = said_host[0] if said_host else request.host
+        host = said_host[0] if said_host else request.fields.host
         said_port = request.values(b"x-forwarded-port")
         port = self._port_of(host, b"443" if proto in (b"https", b"wss") else b"80")
         return self._fields(b", ".join(hops), proto, host, said_port[0] if said_port else port)

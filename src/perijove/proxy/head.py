@@ -10,13 +10,17 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from perijove.wire.control import SECRET_HEADER
-
-CHUNKED: Final = -1
-"""Length of a body that comes in chunks."""
-
-UNTIL_CLOSE: Final = -2
-"""Length of a response body that ends with its connection."""
+from perijove.proxy.fields import (
+    UNTIL_CLOSE,
+    BadMessage,
+    RequestFields,
+    ResponseFields,
+    forwardable,
+    of_request,
+    of_response,
+    relayable,
+    values,
+)
 
 END: Final = b"\r\n\r\n"
 """What ends a head."""
@@ -37,39 +41,6 @@ BARE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|[^\r]\n")
 """A byte that no head or chunk line may hold: found early, it ends a connection early."""
 
 _DOT_SEGMENT = re.compile(rb"(?:/|%2f|%5c)(?:\.|%2e){1,2}+(?![^/;%]|%(?!2f|5c|3b))", re.I)
-_HOST = re.compile(rb"(?:[A-Za-z0-9_.~\-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{1,5}+)?+")
-_LENGTH = re.compile(rb"[0-9]{1,18}+")
-
-_secret = re.escape(SECRET_HEADER.lower().encode()).replace(rb"\-", rb"[-_]")
-_SPECIAL_OF_REQUEST = re.compile(
-    rb"\n(?=[cefhkpstuxCEFHKPSTUX])"
-    rb"(host|connection|sec-fetch-mode|content[-_]length|transfer[-_]encoding|upgrade|expect"
-    rb"|te|keep-alive|proxy-connection|forwarded|x[-_]forwarded[-_][a-z_\-]++"
-    rb"|x[-_]real[-_]ip|x[-_]scheme|" + _secret + rb"):[ \t]*+([^\r]*+)",
-    re.I,
-)
-_SPECIAL_OF_RESPONSE = re.compile(
-    rb"\n(?=[cktupxCKTUPX])"
-    rb"(content-length|transfer-encoding|connection|upgrade|keep-alive|proxy-connection|te|"
-    + _secret
-    + rb"):[ \t]*+([^\r]*+)",
-    re.I,
-)
-# What is never passed on; the rest of the hop-by-hop fields is named by `Connection` in each
-# message. What a peer says about where the request came from is believed of trusted proxies only.
-_HOP = rb"connection|upgrade|te|keep-alive|proxy-connection|" + _secret
-_DROPPED = re.compile(_HOP + rb"|forwarded|x[-_]forwarded[-_].*|x[-_]real[-_]ip|x[-_]scheme", re.I)
-_DROPPED_OF_TRUSTED = re.compile(
-    _HOP + rb"|forwarded|x[-_]forwarded[-_](?:for|proto|host|port)", re.I
-)
-_DROPPED_OF_RESPONSE = re.compile(_HOP, re.I)
-_NEVER_NOMINATED = frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"cookie", b"authorization")
-)
-_ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
-# Special fields that a message may keep as they are.
-_UNTOUCHED = _ONCE - {b"upgrade"} | {b"connection", b"sec-fetch-mode"}
-_FRAMING_IN_DISGUISE = frozenset((b"content_length", b"transfer_encoding"))
 
 METHODS: Final = frozenset(
     b"GET HEAD POST PUT DELETE OPTIONS PATCH PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK "
@@ -78,16 +49,8 @@ METHODS: Final = frozenset(
 )
 """What is forwarded. CONNECT would make us an open proxy, TRACE would show our fields."""
 
+_SWITCH: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _WITHOUT_BODY: Final = frozenset((204, 304))
-
-
-class BadMessage(Exception):
-    """A message that is refused; `status` is the answer a client gets for it."""
-
-    def __init__(self, reason: str, status: int = 400) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +104,15 @@ class RequestHead:
     method: bytes
     path: bytes
     query: bytes
-    fields: bytes
-    host: bytes = b""
-    length: int = 0
-    is_http10: bool = False
-    close: bool = False
-    upgrade: bool = False
-    expects_continue: bool = False
-    navigates: bool = False
-    must_rewrite: bool = False
-    nominated: frozenset[bytes] = frozenset()
+    lines: bytes
+    """The field lines as they came."""
+    fields: RequestFields
+    is_http10: bool
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Tell whether the request asks to become a WebSocket."""
+        return self.fields.wants_websocket and self.method == b"GET"
 
     def to_forward(self, forwarded: bytes, *, trusted: bool) -> bytes:
         """Return the head for the upstream.
@@ -158,21 +120,20 @@ class RequestHead:
         `forwarded` is our own X-Forwarded fields and the blank line; other fields of that kind
         stay only when they come from a trusted proxy.
         """
-        if not self.must_rewrite:
+        if not self.fields.must_rewrite:
             return self.head[:-2] + forwarded
         line_end = self.head.index(b"\n") + 1
-        dropped = _DROPPED_OF_TRUSTED if trusted else _DROPPED
-        kept = _without(self.fields, dropped, self.nominated)
         hop = b""
-        if self.upgrade:
-            hop = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        if self.wants_websocket:
+            hop = _SWITCH
         elif self.is_http10:
             hop = b"Connection: close\r\n"
+        kept = forwardable(self.lines, self.fields, trusted=trusted)
         return b"%b%b%b%b" % (self.head[:line_end], kept, hop, forwarded)
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of a field, in order; `name` in lower case."""
-        return _values(self.fields, name)
+        return values(self.lines, name)
 
 
 @dataclass(slots=True)
@@ -181,28 +142,24 @@ class ResponseHead:
 
     head: bytes
     status: int
-    fields: bytes
-    length: int = UNTIL_CLOSE
-    close: bool = False
-    upgrade: bool = False
-    is_http10: bool = False
-    must_rewrite: bool = False
-    nominated: frozenset[bytes] = frozenset()
+    lines: bytes
+    fields: ResponseFields
+    is_http10: bool
 
     def to_relay(self, *, close: bool) -> bytes:
         """Return the head for the client, telling it with `close` that the connection ends."""
-        if not self.must_rewrite and not close:
+        if not self.fields.must_rewrite and not close:
             return self.head
         line_end = self.head.index(b"\n") + 1
-        kept = _without(self.fields, _DROPPED_OF_RESPONSE, self.nominated)
         hop = b"Connection: close\r\n" if close else b""
         if self.status == 101:
-            hop = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+            hop = _SWITCH
+        kept = relayable(self.lines, self.fields)
         return b"HTTP/1.1%b%b%b\r\n" % (self.head[8:line_end], kept, hop)
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of a field, in order; `name` in lower case."""
-        return _values(self.fields, name)
+        return values(self.lines, name)
 
 
 def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
@@ -210,64 +167,18 @@ def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
     match = _REQUEST.fullmatch(head)
     if match is None:
         raise _why_refused(head)
-    method, path, query, minor, fields = match.groups()
+    method, path, query, minor, lines = match.groups()
     if method not in METHODS:
         raise BadMessage("method", 405 if method in (b"CONNECT", b"TRACE") else 501)
     if len(path) + len(query) > limits.max_target_bytes:
         raise BadMessage("target too long", 414)
-    if fields.count(b"\n") > limits.max_fields:
+    if lines.count(b"\n") > limits.max_fields:
         raise BadMessage("too many fields", 431)
     if (b"%" in path or b"/." in path) and _DOT_SEGMENT.search(path):
         raise BadMessage("dot segment in path")
-    request = RequestHead(head, method, path, query, fields)
-    if minor == b"0":
-        request.is_http10 = request.close = request.must_rewrite = True
-    _read_request_fields(request, _collect(_SPECIAL_OF_REQUEST.findall(head, match.start(5) - 1)))
-    return request
-
-
-def _read_request_fields(request: RequestHead, seen: dict[bytes, bytes]) -> None:
-    if not seen.keys() <= _UNTOUCHED:
-        request.must_rewrite = True
-        if not _FRAMING_IN_DISGUISE.isdisjoint(seen):
-            raise BadMessage("framing field with an underscore")
-    _set_host(request, seen.get(b"host"))
-    request.length = _length(seen, is_http10=request.is_http10, absent=0)
-    request.navigates = seen.get(b"sec-fetch-mode") == b"navigate"
-    expect = seen.get(b"expect")
-    if expect is not None:
-        _set_expect(request, expect.lower())
-    tokens = _connection_tokens(seen)
-    if tokens:
-        if not _NEVER_NOMINATED.isdisjoint(tokens):
-            raise BadMessage("Connection names an end-to-end field")
-        request.must_rewrite = True
-        request.nominated = tokens
-        request.close = request.close or b"close" in tokens
-        request.upgrade = (
-            b"upgrade" in tokens
-            and seen.get(b"upgrade", b"").lower() == b"websocket"
-            and request.method == b"GET"
-            and request.length == 0
-            and not request.is_http10
-        )
-
-
-def _set_host(request: RequestHead, host: bytes | None) -> None:
-    if host is None:
-        if not request.is_http10:
-            raise BadMessage("no Host")
-    elif _HOST.fullmatch(host) is None:
-        raise BadMessage("bad Host")
-    else:
-        request.host = host
-
-
-def _set_expect(request: RequestHead, expect: bytes) -> None:
-    if expect != b"100-continue":
-        raise BadMessage("unknown expectation", 417)
-    if not request.is_http10:
-        request.expects_continue = True
+    is_http10 = minor == b"0"
+    fields = of_request(head, match.start(5) - 1, is_http10=is_http10)
+    return RequestHead(head, method, path, query, lines, fields, is_http10)
 
 
 def parse_response(head: bytes, limits: HeadLimits) -> ResponseHead:
@@ -275,35 +186,22 @@ def parse_response(head: bytes, limits: HeadLimits) -> ResponseHead:
     match = _RESPONSE.fullmatch(head)
     if match is None:
         raise BadMessage("malformed response head")
-    minor, status, fields = match.groups()
-    if fields.count(b"\n") > limits.max_fields:
+    minor, status, lines = match.groups()
+    if lines.count(b"\n") > limits.max_fields:
         raise BadMessage("too many fields in the response")
-    response = ResponseHead(head, int(status), fields)
-    if minor == b"0":
-        response.is_http10 = response.close = response.must_rewrite = True
-    seen = _collect(_SPECIAL_OF_RESPONSE.findall(head, match.start(3) - 1))
-    response.length = _length(seen, is_http10=response.is_http10, absent=UNTIL_CLOSE)
-    tokens = _connection_tokens(seen)
-    if tokens:
-        response.must_rewrite = True
-        response.nominated = tokens - _NEVER_NOMINATED
-        response.close = response.close or b"close" in tokens
-        response.upgrade = (
-            b"upgrade" in tokens and seen.get(b"upgrade", b"").lower() == b"websocket"
-        )
-    elif not seen.keys() <= _UNTOUCHED:
-        response.must_rewrite = True
-    return response
+    is_http10 = minor == b"0"
+    fields = of_response(head, match.start(3) - 1, is_http10=is_http10)
+    return ResponseHead(head, int(status), lines, fields, is_http10)
 
 
 def body_length(response: ResponseHead, method: bytes) -> int:
     """Return how long the body is that follows `response` to a request with `method`."""
-    status = response.status
-    if status == 204 and response.length not in (UNTIL_CLOSE, 0):
+    status, length = response.status, response.fields.length
+    if status == 204 and length not in (UNTIL_CLOSE, 0):
         raise BadMessage("204 with a body")
     if method == b"HEAD" or status in _WITHOUT_BODY:
         return 0
-    return response.length
+    return length
 
 
 def host_name(host: bytes) -> bytes:
@@ -311,62 +209,6 @@ def host_name(host: bytes) -> bytes:
     if host.startswith(b"["):
         return host[: host.index(b"]") + 1].lower()
     return host.partition(b":")[0].rstrip(b".").lower()
-
-
-def _collect(found: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return the fields by lower-case name; refuse a second one where only one has a meaning."""
-    seen: dict[bytes, bytes] = {}
-    for raw_name, raw_value in found:
-        name = raw_name.lower()
-        value = raw_value.rstrip(b" \t")
-        if name in seen:
-            if name in _ONCE:
-                raise BadMessage(f"more than one {name.decode()}")
-            value = b"%b,%b" % (seen[name], value)
-        seen[name] = value
-    return seen
-
-
-def _length(seen: dict[bytes, bytes], *, is_http10: bool, absent: int) -> int:
-    coding = seen.get(b"transfer-encoding")
-    length = seen.get(b"content-length")
-    if coding is not None:
-        if length is not None:
-            raise BadMessage("both Content-Length and Transfer-Encoding")
-        if is_http10 or coding.lower() != b"chunked":
-            raise BadMessage("transfer coding other than chunked")
-        return CHUNKED
-    if length is None:
-        return absent
-    if _LENGTH.fullmatch(length) is None:
-        raise BadMessage("bad Content-Length")
-    return int(length)
-
-
-def _connection_tokens(seen: dict[bytes, bytes]) -> frozenset[bytes]:
-    """Return what Connection names, in lower case; nothing where it only says keep-alive."""
-    value = seen.get(b"connection")
-    if value is None or (value := value.lower()) == b"keep-alive":
-        return frozenset()
-    return frozenset(token.strip(b" \t") for token in value.split(b","))
-
-
-def _without(fields: bytes, dropped: re.Pattern[bytes], nominated: frozenset[bytes]) -> bytes:
-    kept = []
-    for line in fields.split(b"\r\n")[:-1]:
-        name = line[: line.index(b":")]
-        if dropped.fullmatch(name) is None and name.lower() not in nominated:
-            kept.append(line + b"\r\n")
-    return b"".join(kept)
-
-
-def _values(fields: bytes, name: bytes) -> list[bytes]:
-    found = []
-    for line in fields.split(b"\r\n")[:-1]:
-        key, _, value = line.partition(b":")
-        if key.lower() == name:
-            found.append(value.strip(b" \t"))
-    return found
 
 
 def _why_refused(head: bytes) -> BadMessage:

@@ -17,16 +17,8 @@ from urllib.parse import urlsplit
 import structlog
 
 from perijove.proxy.body import ChunkedBody
-from perijove.proxy.head import (
-    CHUNKED,
-    END,
-    UNTIL_CLOSE,
-    BadMessage,
-    PartialHead,
-    ResponseHead,
-    body_length,
-    parse_response,
-)
+from perijove.proxy.fields import CHUNKED, UNTIL_CLOSE, BadMessage
+from perijove.proxy.head import END, PartialHead, ResponseHead, body_length, parse_response
 from perijove.proxy.settings import Limits
 from perijove.wire.control import Route
 
@@ -289,9 +281,9 @@ class UpstreamConnection(asyncio.Protocol):
             length -= here
             if length < 0:
                 raise BadMessage("more bytes than declared")
-        self._keep = not head.close and length != UNTIL_CLOSE
+        self._keep = not head.fields.close and length != UNTIL_CLOSE
         close = (
-            request.close
+            request.fields.close
             or length == UNTIL_CLOSE
             or client.left != 0
             or self.backend.keeper.is_stopping
@@ -310,10 +302,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._interims += 1
         if self._interims > MAX_INTERIM:
             raise BadMessage("too many interim responses")
-        if head.is_http10 or head.length != UNTIL_CLOSE:
+        if head.is_http10 or head.fields.length != UNTIL_CLOSE:
             raise BadMessage("interim response with a body or of HTTP/1.0")
         if head.status == 101:
-            if not (client.request.upgrade and head.upgrade):
+            if not (client.request.wants_websocket and head.fields.is_websocket):
                 raise BadMessage("switch of protocols nobody asked for")
             self.client = None
             client.switch(self, head.to_relay(close=False) + rest)

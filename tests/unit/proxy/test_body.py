@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perijove.proxy.body import ChunkedBody
-from perijove.proxy.head import BadMessage
+from perijove.proxy.fields import BadMessage
 from tests.unit.proxy.corpus import BAD_CHUNKS
 
 GOOD = {

@@ -10,11 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from perijove.proxy.fields import CHUNKED, UNTIL_CLOSE, BadMessage
 from perijove.proxy.head import (
-    CHUNKED,
     METHODS,
-    UNTIL_CLOSE,
-    BadMessage,
     HeadLimits,
     PartialHead,
     body_length,
@@ -70,8 +68,8 @@ def test_to_forward_drops_what_is_between_two_programs() -> None:
     assert request.to_forward(FORWARDED, trusted=False) == (
         b"GET /user/ann/ HTTP/1.1\r\n" + HOST + b"Accept: */*\r\n" + FORWARDED
     )
-    assert request.close
-    assert not request.upgrade
+    assert request.fields.close
+    assert not request.wants_websocket
 
 
 def test_to_forward_believes_no_stranger() -> None:
@@ -97,18 +95,18 @@ def test_upgrade_is_for_websockets_only() -> None:
     """A WebSocket's request is passed on as one; any other upgrade is left out."""
     raw = get(HOST + b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n")
     request = parse_request(raw, LIMITS)
-    assert request.upgrade
+    assert request.wants_websocket
     assert b"Connection: Upgrade\r\nUpgrade: websocket\r\n" in request.to_forward(
         FORWARDED, trusted=False
     )
     with_body = raw[:-2] + b"Content-Length: 3\r\n\r\n"
-    assert not parse_request(with_body, LIMITS).upgrade
+    assert not parse_request(with_body, LIMITS).wants_websocket
 
 
 def test_http10_ends_with_its_response() -> None:
     """A request of HTTP/1.0 is forwarded as one, and closes; it may lack a Host."""
     request = parse_request(get(b"", version=b"HTTP/1.0"), LIMITS)
-    assert request.close
+    assert request.fields.close
     assert request.to_forward(FORWARDED, trusted=False) == (
         b"GET /user/ann/ HTTP/1.0\r\nConnection: close\r\n" + FORWARDED
     )
@@ -249,7 +247,7 @@ def test_what_is_taken_httptools_and_h11_take_alike(raw: bytes) -> None:
         return
     fields = [
         (name.lower(), value.strip(b" \t"))
-        for name, _, value in (line.partition(b":") for line in request.fields.split(b"\r\n")[:-1])
+        for name, _, value in (line.partition(b":") for line in request.lines.split(b"\r\n")[:-1])
     ]
     seen = _Seen()
     parser = httptools.HttpRequestParser(seen)
@@ -267,7 +265,7 @@ def test_what_is_taken_httptools_and_h11_take_alike(raw: bytes) -> None:
     assert list(event.headers) == fields
     lengths = [int(v) for n, v in event.headers if n == b"content-length"]
     chunked = any(n == b"transfer-encoding" for n, _ in event.headers)
-    assert request.length == (CHUNKED if chunked else lengths[0] if lengths else 0)
+    assert request.fields.length == (CHUNKED if chunked else lengths[0] if lengths else 0)
 
 
 @given(_heads())
@@ -280,7 +278,7 @@ def test_what_is_forwarded_would_be_taken_again(raw: bytes) -> None:
         return
     again = parse_request(request.to_forward(FORWARDED, trusted=False), LIMITS)
     assert (again.method, again.path, again.query) == (request.method, request.path, request.query)
-    assert (again.length, again.host) == (request.length, request.host)
+    assert (again.fields.length, again.fields.host) == (request.fields.length, request.fields.host)
     assert [*again.values(b"cookie")] == [*request.values(b"cookie")]
 
 
