@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
@@ -242,6 +243,18 @@ async def test_root_may_run_jupyter(local_site: LocalSite) -> None:
     assert (first, files) == ("/etc/ours", allowed)
 
 
+async def test_data_directory_may_be_relative(
+    local_site: LocalSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data directory that was named from where the hub started is found by its servers."""
+    monkeypatch.chdir(local_site.data_dir.parent)
+    relative = LocalSite(Path(local_site.data_dir.name))
+    async with relative.spawner() as spawner:
+        seen = json.loads(await answers(await spawner.start(make_spec(), recorded)))
+
+    assert seen["cwd"] == str(local_site.data_dir / "homes" / "ann")
+
+
 async def test_missing_command_is_rejected(local: LocalSpawner) -> None:
     """A command that is nowhere is refused by name, with the places, and nothing is left."""
     with pytest.raises(SpawnerRejected, match=r"'no-such-server'.*looked at .*/bin"):
@@ -382,31 +395,45 @@ async def test_output_of_the_unknown_is_empty(local: LocalSpawner) -> None:
 
 
 @contextmanager
-def stranger(folder: Path) -> Iterator[str]:
-    """Run somebody who takes the first port it hears of, and leaves later ones alone."""
+def stranger(folder: Path, *, takes: int) -> Iterator[str]:
+    """Run somebody who takes the first ports it hears of, and leaves later ones alone."""
     path = str(folder / "stranger")
-    with socket.socket(socket.AF_UNIX) as door, socket.socket() as squatter:
+    with ExitStack() as stack:
+        door = stack.enter_context(socket.socket(socket.AF_UNIX))
         door.bind(path)
-        door.listen(4)
+        door.listen(8)
 
         def work() -> None:
-            for visit in range(2):
-                visitor, _ = door.accept()
-                with visitor:
-                    url = urlsplit(visitor.recv(4096).decode())
-                    if visit == 0:
-                        squatter.bind((url.hostname, url.port))
-                        squatter.listen(4)
-                    visitor.sendall(b"!")
+            with suppress(OSError):  # The door was shut.
+                for visit in count():
+                    visitor, _ = door.accept()
+                    with visitor:
+                        url = urlsplit(visitor.recv(4096).decode())
+                        if visit < takes:
+                            squatter = stack.enter_context(socket.socket())
+                            squatter.bind((url.hostname, url.port))
+                            squatter.listen(4)
+                        visitor.sendall(b"!")
 
         thread = Thread(target=work, daemon=True)
         thread.start()
         yield path
+        door.shutdown(socket.SHUT_RDWR)
+        thread.join(20)
+
+
+async def test_port_lost_again_and_again_is_an_end(local: LocalSpawner, tmp_path: Path) -> None:
+    """A launch that loses every port it tries says so instead of trying for ever."""
+    with stranger(tmp_path, takes=4) as path:
+        await local.start(make_spec(mode="clash", environment={"TEST_STRANGER": path}), recorded)
+        gone = await phase(local, NAME, Phase.GONE)
+
+    assert gone.end == End(cause=Cause.NEVER_STARTED, reason="port-taken")
 
 
 async def test_port_lost_in_a_race_is_replaced(local: LocalSpawner, tmp_path: Path) -> None:
     """A server that failed because somebody took its port is started again on another one."""
-    with stranger(tmp_path) as path:
+    with stranger(tmp_path, takes=1) as path:
         order = make_spec(mode="clash", environment={"TEST_STRANGER": path})
         await local.start(order, recorded)
 
@@ -431,7 +458,7 @@ async def test_ports_are_from_the_range(local_site: LocalSite) -> None:
         second = await phase(spawner, f"{NAME}-2", Phase.GONE)
 
     assert first.url == f"http://127.0.0.1:{port}"
-    assert second.end == End(cause=Cause.NEVER_STARTED, reason="no-free-port")
+    assert second.end == End(cause=Cause.NEVER_STARTED, reason="port-taken")
 
 
 async def test_listener_is_the_launchs_own(local: LocalSpawner) -> None:
@@ -505,7 +532,7 @@ async def test_damaged_end_is_an_end(local_site: LocalSite, local: LocalSpawner)
 async def test_supervisor_belongs_to_nobody(local: LocalSpawner) -> None:
     """A supervisor is no child of the hub, has its own session and nothing of the hub's open."""
     await local.start(make_spec(), recorded)
-    await phase(local, NAME, Phase.RUNNING)
+    await answers(await phase(local, NAME, Phase.RUNNING))
     (supervisor,) = supervisors_of(NAME)
 
     assert supervisor.ppid() != os.getpid()

@@ -214,7 +214,7 @@ def test_lock_of_another_process_is_left_alone(directory: LaunchDirectory) -> No
             {"signal": 9, "out_of_memory": True},
             End(cause=Cause.SIGNAL, code=9, reason="maybe-out-of-memory"),
         ),
-        ({"failure": "no-free-port"}, End(cause=Cause.NEVER_STARTED, reason="no-free-port")),
+        ({"failure": "port-taken"}, End(cause=Cause.NEVER_STARTED, reason="port-taken")),
         ({}, End(cause=Cause.UNKNOWN)),
         ({"exit": "0"}, End(cause=Cause.UNKNOWN)),
     ],

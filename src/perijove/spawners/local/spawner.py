@@ -68,9 +68,10 @@ class LocalSpawner:
         self._settings = settings
         self._name = surroundings.name
         self._installation = surroundings.installation
-        self._launches = surroundings.data_dir / "launches"
-        self._homes = settings.homes or surroundings.data_dir / "homes"
-        self._archive = Archive(surroundings.data_dir)
+        root = surroundings.data_dir.absolute()  # A supervisor lives in another directory.
+        self._launches = root / "launches"
+        self._homes = (settings.homes or root / "homes").absolute()
+        self._archive = Archive(root)
         self._labels: dict[str, Label] = {}
         self._being_started: set[str] = set()
         self._threads: anyio.CapacityLimiter

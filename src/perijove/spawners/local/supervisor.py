@@ -212,12 +212,12 @@ class Launch:
                 return self._end(started_at, failure="cancelled")
             port = free_port(self._spec.get("port_range"))
             if port is None:
-                return self._end(started_at, failure="no-free-port")
+                break
             began = time.monotonic()
             self._run_at(port, attempt)
             if time.monotonic() - began > LOST_PORT_SECONDS or not self._lost(port):
-                break
-        return self._end(started_at)
+                return self._end(started_at)
+        return self._end(started_at, failure="port-taken")
 
     def _end(self, started_at: float, failure: str = "") -> "dict[str, Any]":
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
