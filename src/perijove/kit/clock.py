@@ -23,7 +23,8 @@ class SystemClock:
 
 def isoformat(instant: datetime) -> str:
     """Write an aware instant as the wire does: UTC, microseconds, suffix ``Z`` (wire §0.1)."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    naive = instant.astimezone(UTC).replace(tzinfo=None)
+    return naive.isoformat(timespec="microseconds") + "Z"
 
 
 def monotonic() -> float:

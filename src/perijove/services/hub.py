@@ -5,10 +5,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import anyio
+
 from perijove.db.core import Database
 from perijove.kit.clock import Clock
 from perijove.kit.keyring import Keyring
 from perijove.kit.loops import Doorbell, Gong
+from perijove.services.activity import Seen
+from perijove.services.metrics import Metrics
 from perijove.services.sections import HubSection, LifecycleSection
 from perijove.spawners.contract import Spawner, SpawnerSettings
 
@@ -52,7 +56,14 @@ class Hub:
     routes: Gong = field(default_factory=Gong)
     """Struck when the route table changed: wakes the proxies' polls."""
     workers: Gong = field(default_factory=Gong)
-    """Struck when a proxy worker has asked with a new revision: wakes launches about to be ready."""
+    """Struck when a proxy worker has asked with a new revision: wakes who waits for it."""
+
+    metrics: Metrics = field(default_factory=Metrics)
+    seen: Seen = field(default_factory=Seen)
+    """Tokens in use, to be written by the loop of `services.activity.flush`."""
+
+    stopping: anyio.Event = field(default_factory=anyio.Event)
+    """Set when this process is about to stop: streams end, so that clients ask another."""
 
     @property
     def base_path(self) -> str:

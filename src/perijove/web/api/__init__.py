@@ -1,0 +1,63 @@
+"""The REST API: JupyterHub's paths, and our own below ``perijove/``. One table of endpoints."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from perijove.web.api import hub, launches, progress, servers, tokens, users
+from perijove.web.api.models import READ_USER
+from perijove.web.api.routing import Endpoint, On, Table
+
+_START: Final = ["start:servers"]
+_READ: Final = ["read:servers"]
+
+
+def _servers(path: str) -> Mapping[tuple[str, str], Endpoint]:
+    """Return the endpoints of one server: the default one and named ones have the same."""
+    return {
+        ("GET", path): Endpoint(on=On.SERVER, any_of=_READ, reads=servers.show),
+        ("PUT", path): Endpoint(on=On.SERVER, any_of=_START, acts=servers.create),
+        ("POST", path): Endpoint(on=On.SERVER, any_of=_START, acts=servers.start),
+        ("PATCH", path): Endpoint(on=On.SERVER, any_of=_START, acts=servers.change),
+        ("DELETE", path): Endpoint(on=On.SERVER, any_of=["delete:servers"], acts=servers.stop),
+        ("GET", f"{path}/progress"): Endpoint(
+            on=On.SERVER, any_of=_READ, acts=progress.progress, label=progress.LABEL
+        ),
+    }
+
+
+ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
+    ("GET", "/"): Endpoint(on=On.OPEN, acts=hub.version),
+    ("GET", "/health"): Endpoint(on=On.OPEN, acts=hub.health),
+    ("HEAD", "/health"): Endpoint(on=On.OPEN, acts=hub.health),
+    ("GET", "/info"): Endpoint(on=On.ALL, any_of=["read:hub"], acts=hub.info),
+    ("GET", "/user"): Endpoint(on=On.KNOWN, reads=hub.whoami),
+    ("GET", "/users"): Endpoint(on=On.LISTED, any_of=["list:users"], reads=users.listed, long=True),
+    ("POST", "/users"): Endpoint(on=On.ALL, any_of=["admin:users"], acts=users.create_many),
+    ("GET", "/users/:n"): Endpoint(on=On.USER, any_of=READ_USER, reads=users.show),
+    ("POST", "/users/:n"): Endpoint(on=On.USER, any_of=["admin:users"], acts=users.create),
+    ("PATCH", "/users/:n"): Endpoint(on=On.USER, any_of=["admin:users"], acts=users.change),
+    ("DELETE", "/users/:n"): Endpoint(on=On.USER, any_of=["delete:users"], acts=users.delete),
+    ("POST", "/users/:n/activity"): Endpoint(
+        on=On.USER, any_of=["users:activity"], acts=users.report_activity
+    ),
+    ("GET", "/users/:n/tokens"): Endpoint(on=On.USER, any_of=["read:tokens"], reads=tokens.listed),
+    ("POST", "/users/:n/tokens"): Endpoint(on=On.SELF_CHECKED, acts=tokens.create),
+    ("GET", "/users/:n/tokens/:id"): Endpoint(
+        on=On.USER, any_of=["read:tokens"], reads=tokens.show
+    ),
+    ("DELETE", "/users/:n/tokens/:id"): Endpoint(on=On.USER, any_of=["tokens"], acts=tokens.revoke),
+    **_servers("/users/:n/server"),
+    **_servers("/users/:n/servers/:s?"),
+    ("GET", "/perijove/launches/:id"): Endpoint(on=On.KNOWN, reads=launches.show, own=True),
+    ("GET", "/perijove/launches/:id/events"): Endpoint(
+        on=On.KNOWN, acts=launches.events_or_stream, own=True, label="perijove.events"
+    ),
+    ("GET", "/perijove/users/:n/options"): Endpoint(
+        on=On.USER, any_of=["read:servers", "start:servers"], reads=launches.options, own=True
+    ),
+}
+"""What the API answers. A path's scopes are alternatives, checked on what the path names."""
+
+TABLE: Final = Table(ENDPOINTS)
+
+__all__ = ["ENDPOINTS", "TABLE"]
