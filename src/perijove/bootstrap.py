@@ -2,12 +2,12 @@
 The composition root: chooses the classes, opens the resources, starts the loops.
 
 `running` is entered by the command line and by tests alike; only a test passes another clock
-or other spawners. What is opened is closed in reverse order.
+or another way to open the database. What is opened is closed in reverse order.
 """
 
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from perijove.auth.native import NativeAuthenticator
 from perijove.db import schema
 from perijove.db.core import Database, Work, open_database
 from perijove.db.installation import beat, ensure_installation
+from perijove.db.launches import release_all
 from perijove.db.routes import put_route
 from perijove.domain.errors import ConfigError, SpawnerTransient
 from perijove.kit.clock import Clock, SystemClock
@@ -110,8 +111,7 @@ async def running(
     environ: Mapping[str, str],
     *,
     clock: Clock | None = None,
-    spawners: Mapping[str, PlacedSpawner] | None = None,
-    loops: bool = True,
+    open_state: Callable[[str], Database] = open_database,
 ) -> AsyncIterator[Running]:
     """Open everything, serve, and run the loops, until the block ends; raises `ConfigError`."""
     clock = clock or SystemClock()
@@ -124,11 +124,10 @@ async def running(
         except (PlaceError, KeyringError) as error:
             raise ConfigError(str(error)) from None
         await anyio.to_thread.run_sync(schema.ensure, places.database_url)
-        database = await stack.enter_async_context(open_database(places.database_url))
+        database = await stack.enter_async_context(open_state(places.database_url))
         installation = await database.write(_first_rows(settings, clock))
         api_listener = stack.enter_context(_api_listener(settings, places))
-        if spawners is None:
-            spawners = await _enter_spawners(stack, settings, places, installation)
+        spawners = await _enter_spawners(stack, settings, places, installation)
         hub = Hub(
             database=database,
             clock=clock,
@@ -146,17 +145,19 @@ async def running(
         link = await ensure_first_admin(hub, environ)
         app = create_app(hub)
         control = create_control_app(hub, app)
-        tasks = await stack.enter_async_context(anyio.create_task_group())
         listeners = [api_listener, stack.enter_context(open_unix(places.hub_socket))]
         control_listener = stack.enter_context(open_unix(places.control_socket))
+        prober = await stack.enter_async_context(Prober())
+        tasks = await stack.enter_async_context(anyio.create_task_group())
         await _start(tasks, app, listeners)
         await _start(tasks, control, [control_listener])
-        if loops:
-            prober = await stack.enter_async_context(Prober())
-            start_loops(tasks, hub, prober, database_url=places.database_url)
+        start_loops(tasks, hub, prober, database_url=places.database_url)
         try:
             yield Running(hub=hub, places=places, app=app, signin_link=link)
         finally:
+            hub.stopping.set()
+            hub.events.strike()
+            hub.routes.strike()
             tasks.cancel_scope.cancel()
 
 
@@ -170,6 +171,8 @@ def _first_rows(settings: Settings, clock: Clock) -> Work[str]:
         now = clock.now()
         name = ensure_installation(connection, now=now)
         beat(connection, now=now)
+        if connection.dialect.name == "sqlite":
+            release_all(connection)  # those of the hub before this one: there is no other
         roles.load(connection, settings.hub, now=now)
         profiles.load_offers(
             connection,
@@ -262,7 +265,7 @@ def _check_addresses(settings: Settings, hub: Hub) -> None:
     for authenticator in hub.authenticators.values():
         authenticator.check_address(public=public)
     for name, code in warnings(hub, public=public):
-        log.warning("spawner_warns", spawner=name, code=code)
+        log.warning("spawner_warns", spawner=name, warning=code)
 
 
 def warnings(hub: Hub, *, public: bool) -> Sequence[tuple[str, str]]:

@@ -298,14 +298,22 @@ def release(connection: Connection, launch_id: str, *, token: str) -> None:
     )
 
 
-def renew(connection: Connection, launch_id: str, *, token: str, ttl: timedelta) -> bool:
-    """Hold the lease of a launch for longer; False when it was lost."""
-    done = connection.execute(
+def renew_all(connection: Connection, *, token: str, ttl: timedelta) -> None:
+    """Hold every lease of `token` for longer; what was lost meanwhile stays lost."""
+    connection.execute(
         update(launches)
-        .where(launches.c.id == launch_id, launches.c.lease_token == token)
+        .where(launches.c.lease_token == token)
         .values(lease_until=database_now(connection) + ttl)
     )
-    return done.rowcount == 1
+
+
+def release_all(connection: Connection) -> None:
+    """Take every lease back: for a database that only one hub uses, when that one starts."""
+    connection.execute(
+        update(launches)
+        .where(launches.c.lease_token.is_not(None))
+        .values(lease_token=None, lease_until=None)
+    )
 
 
 # --- the line ---------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from perijove.services.specs import server_token
 
 log = structlog.get_logger()
 
-LEASE = timedelta(minutes=5)
+_LEASE = timedelta(minutes=5)
 _SILENT = timedelta(minutes=10)
 """How much longer than its limit an idle server that does not answer is left alone."""
 
@@ -84,7 +84,7 @@ class Culler:
     async def cull(self) -> None:
         """Look once at all ready launches, ask the overdue ones, and end those that are."""
         if not await self._hub.database.write(
-            bound(take_lease, "cull", token=self._token, ttl=LEASE)
+            bound(take_lease, "cull", token=self._token, ttl=_LEASE)
         ):
             return
         for overdue in await self._hub.database.read_long(self._list_overdue):

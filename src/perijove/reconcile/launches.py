@@ -8,13 +8,14 @@ from anyio.abc import TaskGroup
 from sqlalchemy import Connection
 
 from perijove.db import launches as rows
+from perijove.db.core import bound
 from perijove.db.events import record
 from perijove.domain.asking import HUB
 from perijove.domain.launch import Launch, Status
 from perijove.kit.ids import new_id
 from perijove.kit.loops import every
 from perijove.reconcile.probe import Prober
-from perijove.reconcile.steps import LEASE, Steps
+from perijove.reconcile.steps import Steps
 from perijove.services.hub import Hub
 from perijove.services.specs import issue_server_token
 
@@ -33,6 +34,7 @@ class LaunchLoop:
         self._hub = hub
         self._token = new_id("lease")
         self._steps = Steps(hub, prober, token=self._token)
+        self._ttl = hub.lifecycle.takeover
         self._running = 0
 
     async def pass_once(self, tasks: TaskGroup) -> None:
@@ -44,7 +46,7 @@ class LaunchLoop:
         def unit(connection: Connection) -> list[Launch]:
             now = self._hub.clock.now()
             self._advance_lines(connection, now)
-            return rows.claim_due(connection, token=self._token, now=now, ttl=LEASE, limit=room)
+            return rows.claim_due(connection, token=self._token, now=now, ttl=self._ttl, limit=room)
 
         claimed = await self._hub.database.write(unit)
         self._running += len(claimed)
@@ -53,6 +55,11 @@ class LaunchLoop:
         if claimed:
             self._hub.events.strike()
             self._hub.look.ring()
+
+    async def renew(self) -> None:
+        """Keep the leases of the steps that run; a hub that hangs or dies loses them soon."""
+        if self._running:
+            await self._hub.database.write(bound(rows.renew_all, token=self._token, ttl=self._ttl))
 
     async def _run(self, launch: Launch) -> None:
         try:
@@ -99,4 +106,9 @@ async def run_launches(hub: Hub, prober: Prober) -> None:
         async def pass_once() -> None:
             await loop.pass_once(tasks)
 
+        async def renew() -> None:
+            third = hub.lifecycle.takeover.total_seconds() / 3
+            await every(third, loop.renew, name="renew", deadline=2 * third)
+
+        tasks.start_soon(renew)
         await every(PERIOD, pass_once, name="launches", deadline=30, wait=hub.due.wait)

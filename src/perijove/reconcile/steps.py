@@ -46,8 +46,7 @@ from perijove.spawners.contract import ChecksListener, Handle, HasLogs, Sighting
 log = structlog.get_logger()
 
 STEP_DEADLINE = 30.0
-"""Seconds one step may take; the lease is more than twice as long."""
-LEASE = timedelta(seconds=75)
+"""Seconds one step may take, besides the grace a server has to end."""
 _AWAKE = 20.0
 """Seconds a connecting step stays awake before it gives its place to another."""
 _ROUTED_WITHIN = 2.0
@@ -105,7 +104,10 @@ class Steps:
         if await self._is_out_of_time(launch, placed):
             return
 
+        recorded: list[Handle] = []
+
         async def checkpoint(handle: Handle) -> None:
+            recorded.append(handle)
             await self._hub.database.write(
                 bound(rows.append_handle, launch.id, handle, now=self._hub.clock.now())
             )
@@ -121,7 +123,7 @@ class Steps:
             return
         if not is_sensible(sighting):
             raise SpawnerTransient("the platform's answer to the start makes no sense")
-        if sighting.handle is not None:
+        if sighting.handle is not None and sighting.handle not in recorded:
             await checkpoint(sighting.handle)
         await self._apply(launch, read_sighting(launch, sighting), failures=0)
 

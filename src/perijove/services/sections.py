@@ -113,5 +113,7 @@ class LifecycleSection(Section):
     """How often servers report activity; an idle limit below it is raised to it."""
     orphan_grace: Duration = Field(default="15 min", validate_default=True)
     """How long something on a platform that no record knows is left alone before it is ended."""
+    takeover: Duration = Field(default="20 s", validate_default=True)
+    """After how long another hub takes over the work of one that died (PostgreSQL)."""
     events_kept: Duration = Field(default="90 d", validate_default=True)
     """How long the events of a launch are kept after its end."""

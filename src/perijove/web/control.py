@@ -77,7 +77,7 @@ class _Control:
             strike = self._hub.routes.listen()
             revision = await self._hub.database.read(rows.revision)
             left = end - monotonic()
-            if revision != known or left <= 0:
+            if revision != known or left <= 0 or self._hub.stopping.is_set():
                 break
             with anyio.move_on_after(min(left, _POLL)):
                 await strike.wait()
