@@ -5,17 +5,16 @@ The states, and what moves a connection from one to the next, are drawn in
 """
 
 import asyncio
-import re
 from collections.abc import Coroutine
 from time import monotonic, time
 from typing import Any, Final, Protocol, cast
 
 from perijove.proxy.access import AccessLog
-from perijove.proxy.body import ChunkedBody
 from perijove.proxy.errors import ErrorPages, Page, refusal
-from perijove.proxy.fields import CHUNKED, UNTIL_CLOSE, BadMessage, RequestFields
+from perijove.proxy.exchange import Exchange, refused
+from perijove.proxy.fields import BadMessage
 from perijove.proxy.forwarded import Forwarded
-from perijove.proxy.head import END, PartialHead, RequestHead, parse_request
+from perijove.proxy.head import END, REQUEST_START, PartialHead, parse_request
 from perijove.proxy.inbox import Inbox
 from perijove.proxy.settings import Limits
 from perijove.proxy.table import Routes
@@ -27,20 +26,11 @@ IDLE, READING, QUEUED, SENDING, ANSWERING, FAILING, TUNNEL, LINGERING, CLOSED = 
 HEALTH_PATH: Final = b"/_chp_healthz"
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 1024 * 1024
-MIN_BODY_BYTES: Final = 1024
 CLIENT_LEFT: Final = 499
 """Status in the access log of a request whose client left before there was a response."""
 
 _NEVER = float("inf")
 _HEALTHY = Page(200, b"application/json", b'{"status": "OK"}')
-_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
-_NO_ACTIVITY = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-_METHOD_START = re.compile(rb"[A-Z]{1,32}(?: |\Z)")
-_NO_FIELDS = RequestFields(
-    host=b"", length=0, close=True, wants_websocket=False, expects_continue=False,
-    navigates=False, must_rewrite=True, nominated=frozenset(),
-)  # fmt: skip
-_NO_REQUEST = RequestHead(b"", b"-", b"-", b"", b"", _NO_FIELDS, is_http10=True)
 
 
 class Server(Protocol):
@@ -68,11 +58,9 @@ class ClientConnection(asyncio.Protocol):
     """One client; the counterpart of at most one `UpstreamConnection` at a time."""
 
     __slots__ = (
-        "_awaits_continue", "_backend", "_chunks", "_close_after", "_forwarded",
-        "_forwarded_host", "_has_ended", "_has_retried", "_head", "_inbox", "_loop", "_mark",
-        "_partial", "_peer", "_received", "_relayed", "_server", "_started_at", "_status",
-        "_trusted", "_unsent", "_upstream", "deadline", "is_congested", "left", "request",
-        "state", "transport",
+        "_forwarded", "_forwarded_host", "_has_ended", "_inbox", "_loop", "_partial", "_peer",
+        "_server", "_started_at", "_trusted", "_unsent", "_upstream", "deadline", "exchange",
+        "is_congested", "state", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -81,23 +69,19 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self.state = IDLE
         self.deadline = _NEVER
-        self.request = _NO_REQUEST
-        self.left = 0
-        """Bytes of the request's body still to come; `CHUNKED` while their number is open."""
+        self.exchange = refused(0.0)
+        """The present request, or the last one."""
         self.is_congested = False
         self._server = server
         self._loop = loop
-        self._backend: Backend | None = None
         self._upstream: UpstreamConnection | None = None
         self._partial: PartialHead | None = None
-        self._chunks: ChunkedBody | None = None
-        self._has_ended = self._awaits_continue = self._close_after = self._has_retried = (
-            self._trusted
-        ) = False
-        self._status = self._relayed = self._received = self._mark = self._unsent = 0
+        self._has_ended = False
+        self._trusted = False
+        self._unsent = 0
         self._started_at = 0.0
         self._peer = b""
-        self._head = self._forwarded = b""
+        self._forwarded = b""
         self._forwarded_host: bytes | None = None
 
     # The connection
@@ -120,7 +104,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything; an upstream in use cannot be used again."""
         if self.state in (SENDING, ANSWERING, FAILING):
-            self._log(self._status or CLIENT_LEFT)
+            self._log(self.exchange.status or CLIENT_LEFT)
         self.state = CLOSED
         self._server.forget(self)
         self._drop_upstream()
@@ -133,10 +117,11 @@ class ClientConnection(asyncio.Protocol):
         elif state == SENDING:
             self._read_body(data, 0)
         elif state == READING:
-            self._read_more(data)
+            assert self._partial is not None
+            self._read_more(self._partial, data, 0)
         elif state == LINGERING:
-            self._received += len(data)
-            if self._received > LINGER_BYTES:
+            self.exchange.received += len(data)
+            if self.exchange.received > LINGER_BYTES:
                 self.transport.abort()
         elif state != CLOSED:
             self._inbox.hold(data, 0)
@@ -145,7 +130,6 @@ class ClientConnection(asyncio.Protocol):
         """Go on answering a client that only stopped sending; end one that sent half."""
         if self.state in (QUEUED, ANSWERING, FAILING) and self.transport.can_write_eof():
             self._has_ended = True
-            self._mark = self._relayed
             self._arm()
             return True
         return False
@@ -174,68 +158,49 @@ class ClientConnection(asyncio.Protocol):
         end = data.find(END, start) + len(END)
         self._started_at = monotonic()
         if end >= len(END):
-            head = data if end - start == len(data) else data[start:end]
-            self._begin(head, data, end)
+            self._begin(data if end - start == len(data) else data[start:end], data, end)
+        else:
+            self.state = READING
+            self._partial = PartialHead(REQUEST_START, self._server.limits.head)
+            self._arm()
+            self._read_more(self._partial, data, start)
+
+    def _read_more(self, partial: PartialHead, data: bytes, start: int) -> None:
+        try:
+            end = partial.feed(data, start)
+        except BadMessage as error:
+            self._refuse(error)
             return
-        self.state = READING
-        self._partial = PartialHead()
-        self._arm()
-        self._gather_head(self._partial, data, start)
-
-    def _read_more(self, data: bytes) -> None:
-        assert self._partial is not None
-        self._gather_head(self._partial, data, 0)
-
-    def _gather_head(self, partial: PartialHead, data: bytes, start: int) -> None:
-        """Begin the request if its head is whole; refuse what no further byte can make good."""
-        end = partial.feed(data, start)
-        limits = self._server.limits.head
         if end >= 0:
+            self._partial = None
             self._begin(partial.whole(), data, end)
-        elif len(partial) > limits.max_bytes:
-            self._refuse(_too_large(partial.whole(), limits.max_target_bytes))
-        elif not partial.starts_like(_METHOD_START):
-            self._refuse(BadMessage("malformed head"))
 
     def _begin(self, head: bytes, data: bytes, start: int) -> None:
         """Begin the request of `head`; its body, and what follows, is in `data` from `start`."""
         server = self._server
-        limits = server.limits.head
         try:
-            if len(head) > limits.max_bytes:
-                raise _too_large(head, limits.max_target_bytes)
-            request = parse_request(head, limits)
+            request = parse_request(head, server.limits.head)
         except BadMessage as error:
             self._refuse(error)
             return
-        self._partial = None
-        self.request = request
-        fields = request.fields
-        self.left = fields.length
-        self._close_after = fields.close
-        self._awaits_continue = fields.expects_continue
-        self._has_retried = False
-        self._status = self._relayed = self._received = self._mark = 0
-        if self.left == CHUNKED:
-            self._chunks = ChunkedBody()
-        self.state = SENDING if self.left else ANSWERING
+        exchange = self.exchange = Exchange(request, self._started_at)
+        self.state = SENDING if exchange.left else ANSWERING
         self._arm()
-        backend = self._backend = server.routes.find(fields.host, request.path)
+        backend = exchange.backend = server.routes.find(request.fields.host, request.path)
         if request.path == HEALTH_PATH:
             self._inbox.hold(data, start)
-            self.answer(_HEALTHY)
+            self._answer(_HEALTHY)
         elif backend is None:
             self._inbox.hold(data, start)
             self._fail(404 if server.routes.revision else 503)
         else:
-            self._forward(backend, data, start)
+            self._forward(exchange, backend, data, start)
 
-    def _forward(self, backend: Backend, data: bytes, start: int) -> None:
-        request = self.request
+    def _forward(self, exchange: Exchange, backend: Backend, data: bytes, start: int) -> None:
+        request = exchange.request
         server = self._server
-        launch = backend.route.launch
-        if launch and (request.method not in _NO_ACTIVITY or request.fields.navigates):
-            server.activity[launch] = time()
+        if backend.route.launch and exchange.is_activity:
+            server.activity[backend.route.launch] = time()
         if self._trusted:
             forwarded = server.forwarded.extend(self._peer, request)
         elif request.fields.host == self._forwarded_host:
@@ -243,32 +208,35 @@ class ClientConnection(asyncio.Protocol):
         else:
             host = self._forwarded_host = request.fields.host
             forwarded = self._forwarded = server.forwarded.fields(self._peer, host)
-        self._head = request.to_forward(forwarded, trusted=self._trusted)
+        exchange.head = request.to_forward(forwarded, trusted=self._trusted)
         upstream = backend.checkout()
         if upstream is None:
             self._inbox.hold(data, start)
-            server.spawn(self._connect(backend, request))
+            server.spawn(self._connect(exchange, backend))
         else:
             self._send(upstream, data, start)
 
-    async def _connect(self, backend: Backend, request: RequestHead) -> None:
+    async def _connect(self, exchange: Exchange, backend: Backend) -> None:
         """Give the request a new connection, or fail it, unless it has ended by then."""
         try:
             upstream = await backend.connect()
         except Unreachable as error:
             backend.complain("proxy_target_unreachable", str(error))
-            if self.request is request and self.state in (SENDING, ANSWERING):
+            if self._is_at(exchange, SENDING, ANSWERING):
                 self._fail(503)
             return
-        if self.request is request and self.state in (SENDING, ANSWERING):
+        if self._is_at(exchange, SENDING, ANSWERING):
             self._send(upstream, *self._inbox.take())
             self._read_on()
         else:
             backend.release(upstream)
 
+    def _is_at(self, exchange: Exchange, *states: int) -> bool:
+        return self.exchange is exchange and self.state in states
+
     def _send(self, upstream: UpstreamConnection, data: bytes, start: int) -> None:
         self._upstream = upstream
-        upstream.start(self, self._head)
+        upstream.start(self, self.exchange.head)
         if self.is_congested:
             upstream.transport.pause_reading()
         if start < len(data):
@@ -283,22 +251,14 @@ class ClientConnection(asyncio.Protocol):
         if upstream is None:
             self._inbox.hold(data, start)
             return
-        if self.left > 0:
-            end = min(len(data), start + self.left)
-            self.left -= end - start
-        else:
-            assert self._chunks is not None
-            try:
-                end = self._chunks.feed(data, start)
-            except BadMessage as error:
-                self._refuse_body(error)
-                return
-            if self._chunks.done:
-                self._chunks = None
-                self.left = 0
-        self._received += end - start
+        exchange = self.exchange
+        try:
+            end = exchange.take_body(data, start)
+        except BadMessage as error:
+            self._refuse_body(error)
+            return
         upstream.transport.write(data if end - start == len(data) else data[start:end])
-        if self.left == 0:
+        if exchange.left == 0:
             self.state = ANSWERING
             self._arm()
             self._inbox.hold(data, end)
@@ -315,47 +275,41 @@ class ClientConnection(asyncio.Protocol):
 
     def begin_response(self, status: int, content: bytes, body_bytes: int, *, close: bool) -> None:
         """Relay the head, rewritten if need be, with as much of the body as came with it."""
-        self._status = status
-        self._close_after = close
-        self._relayed = body_bytes
+        exchange = self.exchange
+        exchange.status = status
+        exchange.closes = close
+        exchange.relayed = body_bytes
         self.transport.write(content)
         if self.deadline != _NEVER:
             self._arm()
 
     def relay(self, data: bytes) -> None:
         """Pass a piece of the response's body on."""
-        self._relayed += len(data)
+        self.exchange.relayed += len(data)
         self.transport.write(data)
 
     def pass_interim(self, head: bytes) -> None:
         """Pass a 1xx response on to a client that can know it."""
-        self._awaits_continue = False
-        if not self.request.is_http10:
+        self.exchange.awaits_continue = False
+        if not self.exchange.request.is_http10:
             self.transport.write(head)
         self._arm()
 
     def end_response(self) -> None:
         """Close, or go on with the next request."""
         self._upstream = None
-        self._log(self._status)
-        if self._close_after or self._server.is_stopping:
+        self._log(self.exchange.status)
+        if self.exchange.closes or self._server.is_stopping:
             self._close()
         else:
             self._await_request()
 
-    @property
-    def may_retry(self) -> bool:
-        """Tell whether the request may be sent a second time: idempotent, without a body."""
-        request = self.request
-        has_body = request.fields.length != 0
-        return not self._has_retried and not has_body and request.method in _IDEMPOTENT
-
     def retry(self, backend: Backend) -> None:
         """Send the request again, on a new connection: the one that was kept had ended."""
-        self._has_retried = True
+        self.exchange.has_retried = True
         self._upstream = None
         self._server.counters["retries"] += 1
-        self._server.spawn(self._connect(backend, self.request))
+        self._server.spawn(self._connect(self.exchange, backend))
 
     def lose_upstream(self, *, cut: bool) -> None:
         """Show an error page if nothing was sent yet; else end the connection with the response.
@@ -363,10 +317,10 @@ class ClientConnection(asyncio.Protocol):
         `cut` says that the client must not take the end for an orderly one.
         """
         self._upstream = None
-        if self._status == 0:
+        if self.exchange.status == 0:
             self._fail(503)
             return
-        self._log(self._status)
+        self._log(self.exchange.status)
         if cut:
             self.state = CLOSED
             reset(self.transport)
@@ -387,12 +341,15 @@ class ClientConnection(asyncio.Protocol):
             backend.tunnels.discard(self)
             self._server.forget(self)
 
+        def half_closed() -> None:
+            self.deadline = self._server.now + self._server.limits.half_closed_seconds
+
         keep_alive(self.transport)
         keep_alive(upstream.transport)
         join(
             self.transport,
             upstream.transport,
-            half_closed=self._arm_half_closed,
+            half_closed=half_closed,
             client_lost=lost,
             upstream_lost=upstream.leave_pool,
         )
@@ -412,12 +369,13 @@ class ClientConnection(asyncio.Protocol):
 
     # What the proxy answers itself
 
-    def answer(self, page: Page) -> None:
+    def _answer(self, page: Page) -> None:
         """Send a whole response of our own."""
-        close = self._close_after or self.left != 0 or self._server.is_stopping
-        self._status = page.status
-        self._relayed = len(page.body)
-        with_body = self.request.method != b"HEAD"
+        exchange = self.exchange
+        close = exchange.closes or exchange.left != 0 or self._server.is_stopping
+        exchange.status = page.status
+        exchange.relayed = len(page.body)
+        with_body = exchange.request.method != b"HEAD"
         self.transport.write(page.response(with_body=with_body, close=close))
         self._log(page.status)
         if close:
@@ -428,16 +386,13 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, error: BadMessage) -> None:
         """Answer a malformed request, and believe nothing that comes after it."""
         self._server.counters["requests_refused"] += 1
-        self.request = _NO_REQUEST
-        self._backend = None
         self._partial = None
-        self._close_after = True
-        self.left = UNTIL_CLOSE
-        self.answer(refusal(error.status, error.reason))
+        self.exchange = refused(self._started_at)
+        self._answer(refusal(error.status, error.reason))
 
     def _refuse_body(self, error: BadMessage) -> None:
         self._drop_upstream()
-        if self._status:
+        if self.exchange.status:
             self.transport.abort()
         else:
             self._refuse(error)
@@ -446,16 +401,16 @@ class ClientConnection(asyncio.Protocol):
         """Answer with the page for `status`: the hub's, or our own if the hub is away."""
         self.state = FAILING
         self._arm()
-        page = self._server.errors.find(status, self.request)
+        page = self._server.errors.find(status, self.exchange.request)
         if page is not None:
-            self.answer(page)
+            self._answer(page)
         else:
-            self._server.spawn(self._fetch_page(status, self.request))
+            self._server.spawn(self._fetch_page(status, self.exchange))
 
-    async def _fetch_page(self, status: int, request: RequestHead) -> None:
-        page = await self._server.errors.fetch(status, request)
-        if self.request is request and self.state == FAILING:
-            self.answer(page)
+    async def _fetch_page(self, status: int, exchange: Exchange) -> None:
+        page = await self._server.errors.fetch(status, exchange.request)
+        if self._is_at(exchange, FAILING):
+            self._answer(page)
 
     # Between requests
 
@@ -465,7 +420,6 @@ class ClientConnection(asyncio.Protocol):
         A request that is here already is begun by the loop, not by us: many of them would
         otherwise nest as deep as they are many.
         """
-        self._status = 0
         if self.is_congested:
             self.state = IDLE
             self._inbox.pause()
@@ -505,9 +459,9 @@ class ClientConnection(asyncio.Protocol):
         Closing while the client sends would reset the connection and take the response away;
         so for a while what it sends is read and dropped.
         """
-        if (self.left or self._inbox) and self.transport.can_write_eof():
+        if (self.exchange.left or self._inbox) and self.transport.can_write_eof():
             self.state = LINGERING
-            self._received = 0
+            self.exchange.received = 0
             self._inbox.drop()
             self.transport.write_eof()
             self._arm()
@@ -533,32 +487,29 @@ class ClientConnection(asyncio.Protocol):
         elif state == READING:
             seconds = limits.head_seconds
         elif state == SENDING:
-            if not self._awaits_continue:
+            if not self.exchange.awaits_continue:
                 seconds = limits.body_seconds
         elif state == LINGERING:
             seconds = LINGER_SECONDS
         elif self._has_ended:
             seconds = limits.half_closed_seconds
-        elif state == ANSWERING and not self._status:
+        elif state == ANSWERING and not self.exchange.status:
             seconds = limits.response_seconds
         self.deadline = self._server.now + seconds
-
-    def _arm_half_closed(self) -> None:
-        self.deadline = self._server.now + self._server.limits.half_closed_seconds
 
     def expire(self) -> None:
         """Act on the deadline: allow more time for progress, else end what is waited for."""
         state = self.state
         if self._has_progressed():
             self._arm()
-        elif self.is_congested or self._status:
-            self.transport.abort()
         elif state == READING:
             self._refuse(BadMessage("head not sent in time", 408))
+        elif self.is_congested or self.exchange.status or self._has_ended:
+            self.transport.abort()
         elif state == SENDING:
             self._drop_upstream()
             self._refuse(BadMessage("body not sent in time", 408))
-        elif state == ANSWERING and not self._has_ended:
+        elif state == ANSWERING:
             self._drop_upstream()
             self._fail(503)
         else:
@@ -570,30 +521,12 @@ class ClientConnection(asyncio.Protocol):
             before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
             return self._unsent < before
         if self.state == SENDING:
-            before, self._mark = self._mark, self._received
-            return self._inbox.is_paused or self._received - before >= MIN_BODY_BYTES
+            return self._inbox.is_paused or self.exchange.body_has_progressed()
         if self.state == ANSWERING and self._has_ended:
-            before, self._mark = self._mark, self._relayed
-            return self._relayed > before
+            return self.exchange.response_has_progressed()
         return False
 
     def _log(self, status: int) -> None:
-        server = self._server
-        server.counters["requests"] += 1
-        if server.access is not None:
-            request = self.request
-            backend = self._backend
-            server.access.write(
-                self._peer,
-                request.method,
-                request.path,
-                status,
-                self._relayed,
-                monotonic() - self._started_at,
-                b"" if backend is None else backend.launch,
-            )
-
-
-def _too_large(head: bytes, max_target_bytes: int) -> BadMessage:
-    line_end = head.find(b"\r\n", 0, max_target_bytes + 64)
-    return BadMessage("target too long", 414) if line_end < 0 else BadMessage("head too large", 431)
+        self._server.counters["requests"] += 1
+        if self._server.access is not None:
+            self.exchange.log(self._server.access, self._peer, status)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from perijove.proxy.head import RequestHead
+from perijove.proxy.head import END, RequestHead
 
 _PORT = re.compile(rb":([0-9]{1,5})\Z")
 _PROTO = re.compile(rb"[a-z]{2,5}")
@@ -38,7 +38,7 @@ class Forwarded:
 
     def extend(self, peer: bytes, request: RequestHead) -> bytes:
         """Return the fields, and the blank line, keeping what a trusted proxy has said."""
-        hops = [*request.values(b"x-forwarded-for"), peer]
+        hops = [*request.values(b"x-forwarded-for"), *([peer] if peer else ())]
         said_proto = request.values(b"x-forwarded-proto")
         proto = said_proto[0] if said_proto and _PROTO.fullmatch(said_proto[0]) else self._proto
         said_host = request.values(b"x-forwarded-host")
@@ -53,10 +53,9 @@ class Forwarded:
 
     @staticmethod
     def _fields(hops: bytes, proto: bytes, host: bytes, port: bytes) -> bytes:
-        named = b"X-Forwarded-Host: %b\r\n" % host if host else b""
-        return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%bX-Forwarded-Port: %b\r\n\r\n" % (
-            hops,
-            proto,
-            named,
-            port,
-        )
+        lines = [b"X-Forwarded-Proto: " + proto, b"X-Forwarded-Port: " + port]
+        if hops:
+            lines.append(b"X-Forwarded-For: " + hops)
+        if host:
+            lines.append(b"X-Forwarded-Host: " + host)
+        return b"\r\n".join(lines) + END

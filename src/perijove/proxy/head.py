@@ -35,6 +35,12 @@ _REQUEST = re.compile(
 _RESPONSE = re.compile(
     rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\x00-\x08\x0a-\x1f\x7f]*+)?+\r\n" + _FIELDS
 )
+REQUEST_START: Final = re.compile(rb"[A-Z]{1,32}(?: |\Z)")
+"""What the bytes of a request's head begin with, as far as they have come."""
+
+RESPONSE_START: Final = re.compile(rb"HTTP/1\.|HTTP/1?\Z|HTT?P?\Z|H\Z")
+"""What the bytes of a response's head begin with, as far as they have come."""
+
 _VERSION = re.compile(rb"\S++ \S++ HTTP/(\d)\.(\d)\r\n")
 
 BARE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|[^\r]\n")
@@ -63,37 +69,46 @@ class HeadLimits:
 
 
 class PartialHead:
-    """A head that comes in pieces; the search for its end looks at each byte once."""
+    """A head that comes in pieces; each byte of it is looked at once."""
 
-    __slots__ = ("_held", "_judged")
+    __slots__ = ("_held", "_judged", "_limits", "_start")
 
-    def __init__(self) -> None:
+    def __init__(self, start: re.Pattern[bytes], limits: HeadLimits) -> None:
+        self._start = start
+        self._limits = limits
         self._held = bytearray()
         self._judged = 0
 
-    def __len__(self) -> int:
-        return len(self._held)
-
     def feed(self, data: bytes, start: int) -> int:
-        """Add `data` from `start`; return where the head ends in it, or -1 if it goes on."""
+        """Add `data` from `start`; return where the head ends in it, or -1 if it goes on.
+
+        Raise `BadMessage` when no further byte can make it good.
+        """
         held = self._held
         before = len(held)
         held += data[start:]
         end = held.find(END, max(0, before - len(END) + 1))
-        if end < 0:
-            return -1
-        end += len(END)
-        del held[end:]
-        return start + end - before
-
-    def starts_like(self, pattern: re.Pattern[bytes]) -> bool:
-        """Tell whether the bytes so far can still become a head that begins with `pattern`."""
-        judged, self._judged = self._judged, max(0, len(self._held) - 1)
-        return bool(pattern.match(self._held)) and not BARE.search(self._held, judged)
+        if end >= 0:
+            end += len(END)
+            del held[end:]
+            return start + end - before
+        if len(held) > self._limits.max_bytes:
+            raise too_large(held, self._limits)
+        judged, self._judged = self._judged, max(0, len(held) - 1)
+        if not self._start.match(held) or BARE.search(held, judged):
+            raise BadMessage("malformed head")
+        return -1
 
     def whole(self) -> bytes:
-        """Return the bytes so far: the head, once `feed` has found its end."""
+        """Return the head, once `feed` has found its end."""
         return bytes(self._held)
+
+
+def too_large(head: bytes | bytearray, limits: HeadLimits) -> BadMessage:
+    """Return why a head over the limit is refused: for its target, or for its fields."""
+    if head.find(b"\r\n", 0, limits.max_target_bytes + 64) < 0:
+        return BadMessage("target too long", 414)
+    return BadMessage("head too large", 431)
 
 
 @dataclass(slots=True)
@@ -164,6 +179,8 @@ class ResponseHead:
 
 def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
     """Judge one whole request head, blank line included; raise `BadMessage` to refuse it."""
+    if len(head) > limits.max_bytes:
+        raise too_large(head, limits)
     match = _REQUEST.fullmatch(head)
     if match is None:
         raise _why_refused(head)
@@ -183,6 +200,8 @@ def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
 
 def parse_response(head: bytes, limits: HeadLimits) -> ResponseHead:
     """Judge one whole response head, blank line included; raise `BadMessage` to refuse it."""
+    if len(head) > limits.max_bytes:
+        raise BadMessage("response head too large")
     match = _RESPONSE.fullmatch(head)
     if match is None:
         raise BadMessage("malformed response head")

@@ -74,7 +74,11 @@ class ProxyServer:
         tls = tls_context(self._options)
         for sock in sockets:
             server = await loop.create_server(
-                lambda: ClientConnection(self, loop), sock=sock, ssl=tls, backlog=1024
+                lambda: ClientConnection(self, loop),
+                sock=sock,
+                ssl=tls,
+                ssl_handshake_timeout=self.limits.head_seconds if tls else None,
+                backlog=1024,
             )
             self._servers.append(server)
 

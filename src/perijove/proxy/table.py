@@ -88,18 +88,23 @@ class Routes(Generic[B]):
             raise RefusedTable(f"of installation {table.installation!r}, not {self.installation!r}")
         if table.revision < self.revision:
             raise RefusedTable(f"of revision {table.revision}, older than {self.revision}")
-        wanted = {} if table.full else {k: b.route for k, b in self._backends.items()}
-        for key in table.removed:
-            wanted.pop((key[0], key[1]), None)
+        if table.full:
+            named = {(route.host, route.prefix) for route in table.routes}
+            gone = [key for key in self._backends if key not in named]
+        else:
+            gone = [(host, prefix) for host, prefix in table.removed]
+        retired = [self._drop(key) for key in gone if key in self._backends]
         for route in table.routes:
+            key = (route.host, route.prefix)
+            present = self._backends.get(key)
+            if present is not None and present.route == route:
+                continue
+            if present is not None:
+                retired.append(self._drop(key))
             if is_usable(route):
-                wanted[route.host, route.prefix] = route
+                self._put(key, route)
             else:
                 log.error("proxy_route_unusable", prefix=route.prefix, host=route.host)
-        if not (table.full or table.routes or table.removed):
-            self.installation, self.revision = table.installation, table.revision
-            return
-        retired = self._exchange(wanted)
         self.installation, self.revision = table.installation, table.revision
         for backend in retired:
             backend.retire()
@@ -109,25 +114,27 @@ class Routes(Generic[B]):
         routes = [backend.route for backend in self._backends.values()]
         return RouteTable(self.installation, self.revision, routes)
 
-    def _exchange(self, wanted: dict[tuple[str, str], Route]) -> list[B]:
-        old = self._backends
-        new: dict[tuple[str, str], B] = {}
-        for key, route in wanted.items():
-            kept = old.get(key)
-            new[key] = kept if kept and kept.route == route else self._make_backend(route)
-        any_host: dict[bytes, B] = {}
-        by_host: dict[bytes, dict[bytes, B]] = {}
-        depth = 0
-        for (host, prefix), backend in new.items():
-            key_path = canonical(prefix.encode()).rstrip(b"/")
-            depth = max(depth, key_path.count(b"/"))
-            if host:
-                by_host.setdefault(host.encode(), {})[key_path] = backend
-            else:
-                any_host[key_path] = backend
-        self._backends, self._any_host, self._by_host = new, any_host, by_host
-        self._depth = depth
-        return [backend for key, backend in old.items() if new.get(key) is not backend]
+    def _put(self, key: tuple[str, str], route: Route) -> None:
+        host, path = _place(key)
+        of_host = self._by_host.setdefault(host, {}) if host else self._any_host
+        self._backends[key] = of_host[path] = self._make_backend(route)
+        self._depth = max(self._depth, path.count(b"/"))
+
+    def _drop(self, key: tuple[str, str]) -> B:
+        host, path = _place(key)
+        of_host = self._by_host[host] if host else self._any_host
+        backend = self._backends.pop(key)
+        if of_host.get(path) is backend:
+            del of_host[path]
+        if host and not of_host:
+            del self._by_host[host]
+        return backend
+
+
+def _place(key: tuple[str, str]) -> tuple[bytes, bytes]:
+    """Return host and path of a route as look-ups have them."""
+    host, prefix = key
+    return host.encode(), canonical(prefix.encode()).rstrip(b"/")
 
 
 def canonical(path: bytes) -> bytes:

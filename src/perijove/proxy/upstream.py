@@ -6,7 +6,6 @@ and, if part of the response was already relayed, the client's too.
 """
 
 import asyncio
-import re
 import select
 import socket
 import ssl
@@ -18,7 +17,14 @@ import structlog
 
 from perijove.proxy.body import ChunkedBody
 from perijove.proxy.fields import CHUNKED, UNTIL_CLOSE, BadMessage
-from perijove.proxy.head import END, PartialHead, ResponseHead, body_length, parse_response
+from perijove.proxy.head import (
+    END,
+    RESPONSE_START,
+    PartialHead,
+    ResponseHead,
+    body_length,
+    parse_response,
+)
 from perijove.proxy.settings import Limits
 from perijove.wire.control import Route
 
@@ -34,7 +40,6 @@ MAX_IDLE: Final = 64
 """Most unused connections kept to one target."""
 
 _HEAD = 0
-_START = re.compile(rb"HTTP/1\.|HTTP/1?\Z|HTT?P?\Z|H\Z")
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -235,39 +240,26 @@ class UpstreamConnection(asyncio.Protocol):
         if self._partial is None:
             end = data.find(END) + len(END)
             if end < len(END):
-                self._partial = PartialHead()
-                self._gather_head(self._partial, data)
+                self._partial = PartialHead(RESPONSE_START, limits)
+                self._partial.feed(data, 0)
                 return
         else:
-            rest = self._gather_head(self._partial, data)
-            if rest is None:
+            end = self._partial.feed(data, 0)
+            if end < 0:
                 return
             raw = self._partial.whole()
             self._partial = None
-            data, end = raw + rest, len(raw)
-        if end > limits.max_bytes:
-            raise BadMessage("response head too large")
+            data, end = raw + data[end:], len(raw)
         head = parse_response(data if end == len(data) else data[:end], limits)
         if head.status < 200:
             self._pass_interim(client, head, data[end:])
         else:
             self._begin_response(client, head, data, end)
 
-    def _gather_head(self, partial: PartialHead, data: bytes) -> bytes | None:
-        """Return what follows the head in `data`, or None if the head goes on."""
-        end = partial.feed(data, 0)
-        if end >= 0:
-            return data[end:]
-        if len(partial) > self.backend.keeper.limits.head.max_bytes:
-            raise BadMessage("response head too large")
-        if not partial.starts_like(_START):
-            raise BadMessage("malformed response head")
-        return None
-
     def _begin_response(
         self, client: "ClientConnection", head: ResponseHead, data: bytes, end: int
     ) -> None:
-        request = client.request
+        request = client.exchange.request
         length = body_length(head, request.method)
         here = len(data) - end
         if length == CHUNKED:
@@ -285,7 +277,7 @@ class UpstreamConnection(asyncio.Protocol):
         close = (
             request.fields.close
             or length == UNTIL_CLOSE
-            or client.left != 0
+            or client.exchange.left != 0
             or self.backend.keeper.is_stopping
         )
         relayed = head.to_relay(close=close)
@@ -305,7 +297,7 @@ class UpstreamConnection(asyncio.Protocol):
         if head.is_http10 or head.fields.length != UNTIL_CLOSE:
             raise BadMessage("interim response with a body or of HTTP/1.0")
         if head.status == 101:
-            if not (client.request.wants_websocket and head.fields.is_websocket):
+            if not (client.exchange.request.wants_websocket and head.fields.is_websocket):
                 raise BadMessage("switch of protocols nobody asked for")
             self.client = None
             client.switch(self, head.to_relay(close=False) + rest)
@@ -326,7 +318,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.client = None
         self._chunks = None
         self._left = _HEAD
-        if self._keep and client.left == 0 and not self.is_congested:
+        if self._keep and client.exchange.left == 0 and not self.is_congested:
             if client.is_congested:
                 self.transport.resume_reading()
             self.backend.release(self)
@@ -366,7 +358,7 @@ class UpstreamConnection(asyncio.Protocol):
         client, self.client = self.client, None
         if client is None:
             return
-        if self.is_reused and not self._has_answered and client.may_retry:
+        if self.is_reused and not self._has_answered and client.exchange.may_retry:
             client.retry(self.backend)
         else:
             client.lose_upstream(cut=self._left == UNTIL_CLOSE)

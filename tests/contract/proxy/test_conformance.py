@@ -33,8 +33,8 @@ async def test_a_request_arrives_as_it_was_sent() -> None:
         async with connected_to(proxy.port) as client:
             assert await client.ask(raw) == OK
         assert upstream.received == [
-            raw[:-2] + b"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n"
-            b"X-Forwarded-Host: hub.example.org\r\nX-Forwarded-Port: 80\r\n\r\n"
+            raw[:-2] + b"X-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\n"
+            b"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Host: hub.example.org\r\n\r\n"
         ]
 
 
@@ -51,8 +51,9 @@ async def test_forwarded_fields_of_a_trusted_proxy_are_kept() -> None:
     ):
         await client.ask(get("/", said))
         assert upstream.received[0].endswith(
-            b"X-Forwarded-For: 192.0.2.1, 127.0.0.1\r\nX-Forwarded-Proto: https\r\n"
-            b"X-Forwarded-Host: public.example.org\r\nX-Forwarded-Port: 443\r\n\r\n"
+            b"X-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n"
+            b"X-Forwarded-For: 192.0.2.1, 127.0.0.1\r\n"
+            b"X-Forwarded-Host: public.example.org\r\n\r\n"
         )
 
 
@@ -287,7 +288,7 @@ async def test_a_client_that_leaves_ends_its_request() -> None:
     async with accepting(connected) as url, running_proxy(url) as proxy:
         async with connected_to(proxy.port) as client:
             await client.send(post(b"x" * 1000)[:-500])
-            await eventually(lambda: any(c.left == 500 for c in proxy.server.clients))
+            await eventually(lambda: any(c.exchange.left == 500 for c in proxy.server.clients))
         with anyio.fail_after(5):
             await ended.wait()
         await eventually(lambda: not proxy.server.clients)
