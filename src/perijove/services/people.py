@@ -105,12 +105,12 @@ def bind(connection: Connection, proof: Proof, door: Door, now: datetime) -> Per
     Return the user that a proof makes somebody, bound or made if need be.
 
     Raises `Forbidden` for a blocked user and where the name belongs to another identity,
-    `Invalid` for a name that may not be one.
+    `Invalid` for a name that may not be one, `Conflict` when it has to be tried again because
+    somebody else made the user at this moment.
     """
     person = _bound_user(connection, door.authenticator, proof.subject)
     if person is None:
-        person = _claim(connection, clean_user_name(proof.name), door, now)
-        link_identity(connection, person.id, door.authenticator, proof.subject, now=now)
+        person = _claim(connection, clean_user_name(proof.name), proof.subject, door, now)
     check_not_blocked(person)
     connection.execute(
         update(identities)
@@ -175,20 +175,29 @@ def _find(connection: Connection, name: str, *, lock: bool) -> Person | None:
     return Person(**row._mapping) if row else None
 
 
-def _claim(connection: Connection, name: str, door: Door, now: datetime) -> Person:
+def _claim(connection: Connection, name: str, subject: str, door: Door, now: datetime) -> Person:
+    """Bind a new subject to the user of a name, who is made if need be."""
     # Locked, so that of two subjects who claim one name at once the second sees the first.
     person = _find(connection, name, lock=True)
     if person is None:
         if not door.is_first and name in _named_in_configuration(door.settings):
             raise _taken(name, door.authenticator)
-        ensure_user(connection, name, now=now)
-        person = _find(connection, name, lock=True)
-        assert person is not None
-    elif not door.is_first:
-        raise _taken(name, door.authenticator)
-    if connection.scalar(select(exists().where(identities.c.user_id == person.id))):
-        raise _taken(name, door.authenticator)
+        # Raises `Conflict` if somebody makes the user at this moment: then look again.
+        connection.execute(insert(users).values(name=name, created_at=now))
+        person = get_person(connection, name)
+    else:
+        # The same person's other sign-in may have done all this while the lock was waited for.
+        bound_meanwhile = _bound_user(connection, door.authenticator, subject)
+        if bound_meanwhile is not None:
+            return bound_meanwhile
+        if not door.is_first or _has_identity(connection, person.id):
+            raise _taken(name, door.authenticator)
+    link_identity(connection, person.id, door.authenticator, subject, now=now)
     return person
+
+
+def _has_identity(connection: Connection, user_id: int) -> bool:
+    return bool(connection.scalar(select(exists().where(identities.c.user_id == user_id))))
 
 
 def _named_in_configuration(settings: HubSection) -> frozenset[str]:

@@ -11,15 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
-from perijove.db.tables import oauth_codes, sessions, signin_failures, signin_links, tokens, users
+from perijove.db.tables import oauth_codes, sessions, tokens, users
 from perijove.domain.errors import NotFound
 from perijove.kit.ids import hash_secret
 
 SEEN_RESOLUTION = timedelta(minutes=5)
 """`last_seen_at` is this exact: a request must not cost a write."""
-_FAILURES_KEPT = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,20 +150,18 @@ def list_sessions(connection: Connection, user_id: int, now: datetime) -> list[S
     return [Session(**row._mapping) for row in rows]
 
 
-def get_session(connection: Connection, *, user_id: int, id_: int) -> Session:
-    """Return one session of a user; raises `NotFound`, also for somebody else's."""
-    row = connection.execute(
-        select(*_SESSION)
-        .join(users, users.c.id == sessions.c.user_id)
-        .where(sessions.c.user_id == user_id, sessions.c.id == id_)
-    ).one_or_none()
-    if row is None:
+def close_session(connection: Connection, *, user_id: int, id_: int) -> None:
+    """End one session of a user, as `end_session` does; raises `NotFound`, also for others'."""
+    session_id = connection.scalar(
+        select(sessions.c.session_id).where(sessions.c.user_id == user_id, sessions.c.id == id_)
+    )
+    if session_id is None:
         raise NotFound("no such sign-in", code="session-unknown")
-    return Session(**row._mapping)
+    _close(connection, user_id, [session_id])
 
 
-def close_session(connection: Connection, session: Session) -> None:
-    """End a session with all that was issued in it."""
+def end_session(connection: Connection, session: Session) -> None:
+    """End a session with all that was issued in it; nothing if it has ended already."""
     _close(connection, session.user_id, [session.session_id])
 
 
@@ -185,22 +182,3 @@ def _close(connection: Connection, user_id: int, session_ids: Iterable[str]) -> 
             connection.execute(
                 delete(table).where(table.c.user_id == user_id, table.c.session_id == session_id)
             )
-
-
-def purge_expired(connection: Connection, now: datetime) -> int:
-    """
-    Delete what has expired by itself: sessions, links, codes, old failures; returns how many.
-
-    Tokens that were issued in a session have an expiry of their own and outlive it.
-    """
-    ended: list[ColumnElement[bool]] = [
-        sessions.c.expires_at <= now,
-        signin_links.c.expires_at <= now,
-        oauth_codes.c.expires_at <= now,
-        signin_failures.c.last_at <= now - _FAILURES_KEPT,
-    ]
-    tables = (sessions, signin_links, oauth_codes, signin_failures)
-    return sum(
-        connection.execute(delete(table).where(condition)).rowcount
-        for table, condition in zip(tables, ended, strict=True)
-    )

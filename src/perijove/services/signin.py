@@ -33,8 +33,8 @@ from perijove.services.sessions import (
     Session,
     SigningIn,
     Visitor,
-    close_session,
     close_sessions,
+    end_session,
     open_session,
 )
 from perijove.services.throttle import Attempt, attempt_of, count_attempt, discount, forgive
@@ -173,7 +173,7 @@ async def sign_out(hub: Hub, session: Session, visitor: Visitor) -> None:
     """End a session and every token that was issued in it; nothing if it has ended already."""
 
     def unit(connection: Connection) -> None:
-        close_session(connection, session)
+        end_session(connection, session)
         audited = Audited(
             action="signed-out",
             actor=session.user_name,

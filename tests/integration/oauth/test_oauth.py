@@ -1,10 +1,11 @@
-"""The OAuth provider against the tables of wire §2.9, on both databases."""
+"""The OAuth provider against the tables of wire §2.9; what races or joins, on both databases."""
 
 import base64
 import hashlib
 import io
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
@@ -40,6 +41,12 @@ GRANTED = [
     "read:users:groups!user",
     "read:users:name!user",
 ]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """Give an SQLite database to a table of the protocol, which does not depend on the kind."""
+    return f"sqlite:///{tmp_path / 'hub.sqlite'}"
 
 
 @asynccontextmanager
@@ -171,10 +178,10 @@ async def grant(hub: Hub, name: str, scopes: Sequence[str]) -> None:
     ],
 )
 async def test_own_server_gets_a_token_without_a_question(
-    database_url: str, asked: dict[str, str | None], shown: dict[str, str | None]
+    url: str, asked: dict[str, str | None], shown: dict[str, str | None]
 ) -> None:
     """With S256, plain or no challenge: a redirect, a code, a token that may enter and identify."""
-    async with provider(database_url) as hub:
+    async with provider(url) as hub:
         opened = await open_for(hub, "ann")
         async with browser(hub, opened) as client:
             told = answer(await client.get(ask(**asked)))
@@ -266,10 +273,10 @@ async def test_token_does_not_count_here(database_url: str) -> None:
     ],
 )
 async def test_unsafe_request_is_an_error_page(
-    database_url: str, changes: dict[str, str | None], text: str
+    url: str, changes: dict[str, str | None], text: str
 ) -> None:
     """The browser is not sent anywhere that the client has not registered, byte for byte."""
-    async with provider(database_url) as hub:
+    async with provider(url) as hub:
         async with browser(hub, await open_for(hub, "ann")) as client:
             response = await client.get(ask(**changes))
         assert response.status_code == 400
@@ -278,9 +285,9 @@ async def test_unsafe_request_is_an_error_page(
         assert await count(hub, oauth_codes) == 0
 
 
-async def test_repeated_parameter_is_an_error_page(database_url: str) -> None:
+async def test_repeated_parameter_is_an_error_page(url: str) -> None:
     """Which of two would count must not be a matter of taste."""
-    async with provider(database_url) as hub:
+    async with provider(url) as hub:
         async with browser(hub, await open_for(hub, "ann")) as client:
             response = await client.get(ask() + "&redirect_uri=https://evil.org/")
         assert response.status_code == 400
@@ -308,10 +315,10 @@ async def test_repeated_parameter_is_an_error_page(database_url: str) -> None:
     ],
 )
 async def test_wrong_request_is_told_to_the_client(
-    database_url: str, changes: dict[str, str | None], error: str
+    url: str, changes: dict[str, str | None], error: str
 ) -> None:
     """By a redirect with OAuth's word for it and the client's state."""
-    async with provider(database_url) as hub:
+    async with provider(url) as hub:
         async with browser(hub, await open_for(hub, "ann")) as client:
             told = answer(await client.get(ask(**changes)))
         assert told == {"error": error, "state": "a b&c="}
@@ -329,9 +336,9 @@ async def test_wrong_request_is_told_to_the_client(
         "read:users:name!user=ann",
     ],
 )
-async def test_what_the_client_may_have_can_be_asked_for(database_url: str, scope: str) -> None:
+async def test_what_the_client_may_have_can_be_asked_for(url: str, scope: str) -> None:
     """Access and identity are always granted, however they are asked for."""
-    async with provider(database_url) as hub:
+    async with provider(url) as hub:
         code = await code_for(hub, await open_for(hub, "ann"), scope=scope)
         granted = (await exchange(hub, code)).json()["scope"].split()
         assert set(GRANTED) <= set(granted)
@@ -358,9 +365,9 @@ async def test_stranger_may_not_enter(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE"])
-async def test_other_methods_are_not_allowed(database_url: str, method: str) -> None:
+async def test_other_methods_are_not_allowed(url: str, method: str) -> None:
     """Nothing but GET and POST gets a code."""
-    async with provider(database_url) as hub:
+    async with provider(url) as hub:
         async with browser(hub, await open_for(hub, "ann")) as client:
             assert (await client.request(method, ask())).status_code == 405
         assert await count(hub, oauth_codes) == 0
@@ -596,16 +603,16 @@ async def test_signing_out_takes_the_tokens_of_the_session(database_url: str) ->
         (b"x" * 20_000, "invalid_request"),
     ],
 )
-async def test_bad_body_is_a_clear_refusal(database_url: str, body: bytes, error: str) -> None:
+async def test_bad_body_is_a_clear_refusal(url: str, body: bytes, error: str) -> None:
     """Whatever is sent, the answer is OAuth's and never the server's error."""
-    async with provider(database_url) as hub, browser(hub) as client:
+    async with provider(url) as hub, browser(hub) as client:
         response = await client.post("/hub/api/oauth2/token", content=body)
         assert response.json()["error"] == error
 
 
-async def test_token_endpoint_takes_post_only(database_url: str) -> None:
+async def test_token_endpoint_takes_post_only(url: str) -> None:
     """A code in an address would be in logs."""
-    async with provider(database_url) as hub, browser(hub) as client:
+    async with provider(url) as hub, browser(hub) as client:
         assert (await client.get("/hub/api/oauth2/token")).status_code == 405
 
 
@@ -669,10 +676,10 @@ async def test_late_drop_does_not_hit_the_next_launch(database_url: str) -> None
         assert await holder(hub, token["access_token"]) is not None
 
 
-async def test_below_another_base_path(database_url: str) -> None:
+async def test_below_another_base_path(url: str) -> None:
     """Redirect URI and sign-in address have the base path in front."""
     settings = {"base_path": "/@/space%20word/"}
-    async with signin_hub(database_url, settings=settings) as hub:
+    async with signin_hub(url, settings=settings) as hub:
         await make_launch(hub, "lch_ann", "ann")
         await register(hub, "lch_ann", "ann")
         back = "/@/space%20word/user/ann/oauth_callback"

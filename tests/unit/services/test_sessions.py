@@ -4,25 +4,22 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import insert, select
 
 from perijove.db.core import bound
-from perijove.db.tables import oauth_codes, sessions, signin_failures, signin_links, tokens
+from perijove.db.tables import sessions, tokens
 from perijove.domain.errors import NotFound
 from perijove.kit.ids import hash_secret
 from perijove.services.hub import Hub
-from perijove.services.oauth import register_server_client
 from perijove.services.sessions import (
     Session,
     close_session,
     close_sessions,
     find_session,
-    get_session,
     list_sessions,
-    purge_expired,
     touch_session,
 )
-from tests.doors import HERE, NOON, SetClock, count, make_launch, make_user, open_for, signin_hub
+from tests.doors import HERE, NOON, SetClock, make_user, open_for, signin_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -147,7 +144,8 @@ async def test_closing_a_session_takes_what_was_issued_in_it(url: str) -> None:
             await add_token(hub, one.user_id, session_id, f"token-{number}")
         session = await find(hub, one.cookie)
         assert session is not None
-        await hub.database.write(bound(close_session, session))
+        closing = bound(close_session, user_id=one.user_id, id_=session.id)
+        await hub.database.write(closing)
         assert await find(hub, one.cookie) is None
         assert await find(hub, two.cookie)
         left = await hub.database.read(
@@ -176,51 +174,5 @@ async def test_somebody_elses_session_is_not_found(url: str) -> None:
         assert session is not None
         for id_ in (session.id, 99):
             with pytest.raises(NotFound):
-                await hub.database.read(bound(get_session, user_id=mine.user_id, id_=id_))
-
-
-async def test_purge_deletes_what_is_over_and_nothing_else(url: str) -> None:
-    """Sessions, links, codes at their end; failures after a day."""
-    clock = SetClock()
-    async with signin_hub(url, clock=clock) as hub:
-        opened = await open_for(hub, "ann")
-        await make_launch(hub, "lch_1", "ann")
-
-        def fill(connection: Connection) -> None:
-            register_server_client(
-                connection,
-                launch_id="lch_1",
-                user_name="ann",
-                server_name="",
-                secret_hash="x",
-                base_path="/",
-            )
-            for minutes in (1, 60):
-                at = NOON + timedelta(minutes=minutes)
-                connection.execute(
-                    insert(signin_links).values(
-                        hash=str(minutes), user_id=opened.user_id, expires_at=at
-                    )
-                )
-                connection.execute(
-                    insert(oauth_codes).values(
-                        hash=str(minutes),
-                        client_id="jupyterhub-user-ann",
-                        user_id=opened.user_id,
-                        session_id="s",
-                        redirect_uri="/",
-                        scopes=[],
-                        expires_at=at,
-                    )
-                )
-                connection.execute(
-                    insert(signin_failures).values(key=str(minutes), failures=1, last_at=at)
-                )
-
-        await hub.database.write(fill)
-        clock.move(minutes=1)
-        assert await hub.database.write(bound(purge_expired, clock.now())) == 2
-        clock.move(days=1)
-        assert await hub.database.write(bound(purge_expired, clock.now())) == 3
-        assert await count(hub, sessions) == 1
-        assert await count(hub, signin_failures) == 1
+                await hub.database.write(bound(close_session, user_id=mine.user_id, id_=id_))
+        assert await find(hub, theirs.cookie)
