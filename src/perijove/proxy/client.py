@@ -17,9 +17,10 @@ from perijove.proxy.forwarded import Forwarded
 from perijove.proxy.head import END, REQUEST_START, PartialHead, parse_request
 from perijove.proxy.inbox import Inbox
 from perijove.proxy.settings import Limits
+from perijove.proxy.sockets import has_left, keep_alive, reset
 from perijove.proxy.table import Routes
 from perijove.proxy.tunnel import join
-from perijove.proxy.upstream import Backend, Unreachable, UpstreamConnection, keep_alive, reset
+from perijove.proxy.upstream import Backend, Unreachable, UpstreamConnection
 
 IDLE, READING, QUEUED, SENDING, ANSWERING, FAILING, TUNNEL, LINGERING, CLOSED = range(9)
 
@@ -124,7 +125,7 @@ class ClientConnection(asyncio.Protocol):
             if self.exchange.received > LINGER_BYTES:
                 self.transport.abort()
         elif state != CLOSED:
-            self._inbox.hold(data, 0)
+            self._hold(data, 0)
 
     def eof_received(self) -> bool:
         """Go on answering a client that only stopped sending; end one that sent half."""
@@ -188,10 +189,10 @@ class ClientConnection(asyncio.Protocol):
         self._arm()
         backend = exchange.backend = server.routes.find(request.fields.host, request.path)
         if request.path == HEALTH_PATH:
-            self._inbox.hold(data, start)
+            self._hold(data, start)
             self._answer(_HEALTHY)
         elif backend is None:
-            self._inbox.hold(data, start)
+            self._hold(data, start)
             self._fail(404 if server.routes.revision else 503)
         else:
             self._forward(exchange, backend, data, start)
@@ -211,7 +212,7 @@ class ClientConnection(asyncio.Protocol):
         exchange.head = request.to_forward(forwarded, trusted=self._trusted)
         upstream = backend.checkout()
         if upstream is None:
-            self._inbox.hold(data, start)
+            self._hold(data, start)
             server.spawn(self._connect(exchange, backend))
         else:
             self._send(upstream, data, start)
@@ -243,13 +244,13 @@ class ClientConnection(asyncio.Protocol):
             if self.state == SENDING:
                 self._read_body(data, start)
             else:
-                self._inbox.hold(data, start)
+                self._hold(data, start)
 
     def _read_body(self, data: bytes, start: int) -> None:
         """Pass the request's body on; what follows it is the next request."""
         upstream = self._upstream
         if upstream is None:
-            self._inbox.hold(data, start)
+            self._hold(data, start)
             return
         exchange = self.exchange
         try:
@@ -260,12 +261,21 @@ class ClientConnection(asyncio.Protocol):
         upstream.transport.write(data if end - start == len(data) else data[start:end])
         if exchange.left == 0:
             self.state = ANSWERING
+            exchange.asked_at = monotonic()
             self._arm()
-            self._inbox.hold(data, end)
+            self._hold(data, end)
+
+    def _hold(self, data: bytes, start: int) -> None:
+        """Keep what came too early; look now and then whether its sender is still there."""
+        if start < len(data):
+            self._inbox.hold(data, start)
+            seconds = self._server.limits.half_closed_seconds
+            self.deadline = min(self.deadline, self._server.now + seconds)
 
     def pause_body(self) -> None:
         """Stop reading: the upstream takes the request's body more slowly than it comes."""
         self._inbox.pause()
+        self._arm()
 
     def resume_body(self) -> None:
         """Read on, unless the next request already waits here."""
@@ -494,7 +504,9 @@ class ClientConnection(asyncio.Protocol):
         elif self._has_ended:
             seconds = limits.half_closed_seconds
         elif state == ANSWERING and not self.exchange.status:
-            seconds = limits.response_seconds
+            seconds = self.exchange.asked_at + limits.response_seconds - self._server.now
+        if self._inbox.is_paused:
+            seconds = min(seconds, limits.half_closed_seconds)
         self.deadline = self._server.now + seconds
 
     def expire(self) -> None:
@@ -521,9 +533,16 @@ class ClientConnection(asyncio.Protocol):
             before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
             return self._unsent < before
         if self.state == SENDING:
-            return self._inbox.is_paused or self.exchange.body_has_progressed()
-        if self.state == ANSWERING and self._has_ended:
-            return self.exchange.response_has_progressed()
+            if self._inbox.is_paused:
+                return not has_left(self.transport)
+            return self.exchange.body_has_progressed()
+        if self._has_ended:
+            return self.state == ANSWERING and self.exchange.response_has_progressed()
+        if self._inbox.is_paused and self.state in (QUEUED, ANSWERING, FAILING):
+            # Its end is not seen while nothing is read from it.
+            self._has_ended = has_left(self.transport)
+            seconds = self._server.limits.response_seconds
+            return bool(self.exchange.status) or self._server.now < self.exchange.asked_at + seconds
         return False
 
     def _log(self, status: int) -> None:

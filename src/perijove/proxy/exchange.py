@@ -27,14 +27,17 @@ class Exchange:
     """State that begins with a request and ends with its response."""
 
     __slots__ = (
-        "_chunks", "_received_before", "_relayed_before", "awaits_continue", "backend", "closes",
-        "has_retried", "head", "left", "received", "relayed", "request", "started_at", "status",
+        "_chunks", "_received_before", "_relayed_before", "asked_at", "awaits_continue",
+        "backend", "closes", "has_retried", "head", "left", "received", "relayed", "request",
+        "started_at", "status",
     )  # fmt: skip
 
     def __init__(self, request: RequestHead, started_at: float) -> None:
         fields = request.fields
         self.request = request
         self.started_at = started_at
+        self.asked_at = started_at
+        """When the request was complete."""
         self.left = fields.length
         """Bytes of the request's body still to come; `CHUNKED` while their number is open."""
         self.closes = fields.close

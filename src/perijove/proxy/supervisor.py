@@ -20,7 +20,7 @@ import uvloop
 
 from perijove.proxy.server import ProxyServer, tls_context
 from perijove.proxy.settings import ProxyOptions
-from perijove.proxy.upstream import set_keep_alive
+from perijove.proxy.sockets import set_keep_alive
 
 log = structlog.get_logger()
 

@@ -7,9 +7,7 @@ and, if part of the response was already relayed, the client's too.
 
 import asyncio
 import select
-import socket
 import ssl
-import struct
 from typing import TYPE_CHECKING, Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -40,7 +38,6 @@ MAX_IDLE: Final = 64
 """Most unused connections kept to one target."""
 
 _HEAD = 0
-_RESET = struct.pack("ii", 1, 0)
 
 
 class Unreachable(Exception):
@@ -368,28 +365,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.backend.connections -= 1
         if self in self.backend.idle:
             self.backend.idle.remove(self)
-
-
-def keep_alive(transport: asyncio.Transport) -> None:
-    """Let the system find out when the peer of a long quiet connection has vanished."""
-    sock = transport.get_extra_info("socket")
-    if sock.family != socket.AF_UNIX:
-        set_keep_alive(sock)
-
-
-def set_keep_alive(sock: socket.socket) -> None:
-    """Probe after a minute of silence and give up after two; accepted sockets inherit it."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-
-
-def reset(transport: asyncio.Transport) -> None:
-    """End a connection so that its peer cannot take what came for the whole."""
-    if not transport.is_closing():
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    transport.abort()
 
 
 def _address(target: str) -> tuple[str, int]:

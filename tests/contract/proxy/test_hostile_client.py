@@ -235,3 +235,45 @@ async def test_too_many_connections_are_refused() -> None:
         await eventually(lambda: not proxy.server.clients)
         async with connected_to(proxy.port) as three:
             assert (await three.ask(get("/_chp_healthz"))).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_client_that_leaves_behind_a_request_is_noticed() -> None:
+    """A client that sent its next request too early, and left, does not hold its server's."""
+    ended = asyncio.Event()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.read(65536):
+                continue
+        finally:
+            ended.set()
+
+    async with accepting(connected) as url, running_proxy(url, half_closed_timeout=0.1) as proxy:
+        async with connected_to(proxy.port) as client:
+            await client.send(get("/endless") + get("/next"))
+            await eventually(lambda: any(b.connections for b in proxy.server.routes.backends))
+        with anyio.fail_after(10):
+            await ended.wait()
+        await eventually(lambda: not proxy.server.clients)
+
+
+async def test_a_client_that_waits_behind_a_request_is_served() -> None:
+    """A client that sent its next request too early, and waits, is not cut."""
+    ready = asyncio.Event()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            await ready.wait()
+            writer.write(OK)
+
+    async with (
+        accepting(connected) as url,
+        running_proxy(url, half_closed_timeout=0.1) as proxy,
+        connected_to(proxy.port) as client,
+    ):
+        await client.send(get("/slow") + get("/next"))
+        await anyio.sleep(0.5)  # longer than the limit, which is for those who have left
+        ready.set()
+        assert await client.response() == OK
+        assert await client.response() == OK
