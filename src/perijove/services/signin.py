@@ -12,8 +12,9 @@ audit row exist together or not at all.
 """
 
 import secrets
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 import anyio
 import structlog
@@ -41,6 +42,8 @@ from perijove.services.throttle import Attempt, attempt_of, count_attempt, disco
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 LINK_LIFETIME = timedelta(minutes=15)
 LINK = "link"
 """What stands for the authenticator in a session that a one-time link opened."""
@@ -59,6 +62,34 @@ async def sign_in(
     Raises `Forbidden` (code ``signin`` for wrong credentials), `Throttled` with the seconds to
     wait, and what an authenticator raises.
     """
+
+    def finish(connection: Connection, person: people.Person, door: people.Door) -> Opened:
+        return _open(hub, connection, person, door.authenticator, visitor)
+
+    return await _enter(hub, credentials, visitor, authenticator, finish)
+
+
+async def recognise(hub: Hub, credentials: Credentials, visitor: Visitor) -> people.Person:
+    """
+    Return whoever the credentials prove, for one request: as `sign_in`, without a session.
+
+    For programs that send a name and a password instead of a token (wire §2.6.5).
+    """
+
+    def finish(connection: Connection, person: people.Person, door: people.Door) -> people.Person:
+        record_audit(connection, _signed_in(person, door.authenticator, visitor), hub.clock.now())
+        return person
+
+    return await _enter(hub, credentials, visitor, None, finish)
+
+
+async def _enter(
+    hub: Hub,
+    credentials: Credentials,
+    visitor: Visitor,
+    authenticator: str | None,
+    finish: Callable[[Connection, people.Person, people.Door], T],
+) -> T:
     name = _name_of(credentials)
     attempt = attempt_of(name, visitor.address)
     await hub.database.write(
@@ -67,7 +98,7 @@ async def sign_in(
     try:
         found = await _prove(_asked(hub, authenticator), credentials) if name else None
         if found is not None:
-            return await _admit(hub, *found, attempt=attempt, visitor=visitor)
+            return await _admit(hub, *found, attempt=attempt, finish=finish)
     except HubError as error:
         await hub.database.write(bound(discount, attempt))
         await _record_failure(hub, name, visitor, error)
@@ -113,18 +144,23 @@ async def _prove(
 
 
 async def _admit(
-    hub: Hub, authenticator: str, proof: Proof, *, attempt: Attempt, visitor: Visitor
-) -> Opened:
+    hub: Hub,
+    authenticator: str,
+    proof: Proof,
+    *,
+    attempt: Attempt,
+    finish: Callable[[Connection, people.Person, people.Door], T],
+) -> T:
     door = people.Door(
         authenticator=authenticator,
         is_first=authenticator == next(iter(hub.authenticators)),
         settings=hub.settings,
     )
 
-    def unit(connection: Connection) -> Opened:
+    def unit(connection: Connection) -> T:
         person = people.bind(connection, proof, door, hub.clock.now())
         forgive(connection, attempt)
-        return _open(hub, connection, person, authenticator, visitor)
+        return finish(connection, person, door)
 
     try:
         return await hub.database.write(unit)
@@ -137,7 +173,15 @@ def _open(
     hub: Hub, connection: Connection, person: people.Person, authenticator: str, visitor: Visitor
 ) -> Opened:
     now = hub.clock.now()
-    audited = Audited(
+    record_audit(connection, _signed_in(person, authenticator, visitor), now)
+    signing_in = SigningIn(
+        user_id=person.id, user_name=person.name, authenticator=authenticator, visitor=visitor
+    )
+    return open_session(connection, signing_in, now=now, lifetime=hub.settings.session_lifetime)
+
+
+def _signed_in(person: people.Person, authenticator: str, visitor: Visitor) -> Audited:
+    return Audited(
         action="signed-in",
         actor=person.name,
         target=person.name,
@@ -145,11 +189,6 @@ def _open(
         address=visitor.address,
         request_id=visitor.request_id,
     )
-    record_audit(connection, audited, now)
-    signing_in = SigningIn(
-        user_id=person.id, user_name=person.name, authenticator=authenticator, visitor=visitor
-    )
-    return open_session(connection, signing_in, now=now, lifetime=hub.settings.session_lifetime)
 
 
 async def _record_failure(hub: Hub, name: str, visitor: Visitor, error: HubError) -> None:
@@ -254,8 +293,7 @@ async def set_password(hub: Hub, user_name: str, password: str, *, actor: str) -
 
     def unit(connection: Connection) -> None:
         person = people.get_person(connection, user_name)
-        _store_password(connection, hub, person, hash_, actor)
-        close_sessions(connection, user_id=person.id)
+        replace_password(connection, person, hash_, actor=actor, now=hub.clock.now())
 
     await hub.database.write(unit)
 
@@ -287,17 +325,30 @@ async def change_password(hub: Hub, session: Session, old: str, new: str, visito
     def unit(connection: Connection) -> None:
         person = people.get_person_by_id(connection, session.user_id)
         forgive(connection, attempt)
-        _store_password(connection, hub, person, hash_, person.name)
-        close_sessions(connection, user_id=person.id, but=session.session_id)
+        replace_password(
+            connection,
+            person,
+            hash_,
+            actor=person.name,
+            now=hub.clock.now(),
+            keep=session.session_id,
+        )
 
     await hub.database.write(unit)
 
 
-def _store_password(
-    connection: Connection, hub: Hub, person: people.Person, hash_: str, actor: str
+def replace_password(
+    connection: Connection,
+    person: people.Person,
+    hash_: str,
+    *,
+    actor: str,
+    now: datetime,
+    keep: str | None = None,
 ) -> None:
-    now = hub.clock.now()
+    """Store a new password; ends all sessions of the user but the one with the id `keep`."""
     people.store_password(connection, person.id, hash_, now=now)
+    close_sessions(connection, user_id=person.id, but=keep)
     audited = Audited(action="password-set", actor=actor, target=person.name)
     record_audit(connection, audited, now)
 
@@ -356,6 +407,7 @@ async def _set_first_password(hub: Hub, name: str, password: str) -> None:
     hash_ = await native.hash(password)
 
     def unit(connection: Connection) -> None:
-        _store_password(connection, hub, people.get_person(connection, name), hash_, "hub")
+        person = people.get_person(connection, name)
+        replace_password(connection, person, hash_, actor="hub", now=hub.clock.now())
 
     await hub.database.write(unit)

@@ -19,6 +19,7 @@ from perijove.services.signin import (
     change_password,
     ensure_first_admin,
     make_signin_link,
+    recognise,
     redeem_link,
     set_password,
     sign_in,
@@ -226,6 +227,29 @@ def with_doors(hub: Hub, doors: Mapping[str, Authenticator]) -> Hub:
         api_url=hub.api_url,
         authenticators=doors,
     )
+
+
+async def test_program_is_recognised_without_a_session(url: str) -> None:
+    """A name and a password in place of a token prove the same, and leave nothing open."""
+    async with signin_hub(url) as hub:
+        user_id = await ann(hub)
+        person = await recognise(hub, Credentials(username="Ann", password=RIGHT), HERE)
+        assert (person.id, person.name) == (user_id, "ann")
+        assert await count(hub, sessions) == 0
+        assert (await audited(hub))[-1] == ("signed-in", "ann", "ann")
+
+
+async def test_program_is_throttled_like_a_browser(url: str) -> None:
+    """The API is no way around the counters."""
+    async with signin_hub(url) as hub:
+        await ann(hub)
+        wrong = Credentials(username="ann", password="wrong")
+        for _ in range(5):
+            with pytest.raises(Forbidden):
+                await recognise(hub, wrong, HERE)
+        with pytest.raises(Throttled):
+            await recognise(hub, wrong, HERE)
+        assert await refusal(hub, "ann", RIGHT) == "signin-throttled"
 
 
 async def test_sign_out_ends_the_session_and_may_be_repeated(url: str) -> None:

@@ -7,12 +7,12 @@ from sqlalchemy import Connection
 from starlette.requests import HTTPConnection
 
 from perijove.auth.contract import Credentials
+from perijove.db.core import bound
 from perijove.domain.errors import Forbidden, Invalid, NotFound
 from perijove.domain.scopes import Limit, LimitKind, Verdict
 from perijove.services import tokens
 from perijove.services.access import Caller, caller_of_user
-from perijove.services.sessions import close_session, find_session
-from perijove.services.signin import sign_in
+from perijove.services.signin import recognise
 from perijove.services.tokens import NewToken
 from perijove.services.users import find_user, get_user
 from perijove.web.api.calls import Call, Reply, empty, json_reply, texts_of
@@ -94,16 +94,8 @@ async def _who(call: Call) -> tuple[Caller, Mapping[str, Any]]:
     auth = fields.get("auth")
     if auth is None:
         raise Forbidden("Missing or invalid credentials.")
-    opened = await sign_in(call.hub, _credentials(auth), visitor_of(request))
-
-    def unit(connection: Connection) -> Caller | None:
-        # The credentials were for this request only: no browser will ever have the session.
-        session = find_session(connection, opened.cookie, call.hub.clock.now())
-        if session is not None:
-            close_session(connection, session)
-        return caller_of_user(connection, opened.user_id)
-
-    caller = await call.hub.database.write(unit)
+    person = await recognise(call.hub, _credentials(auth), visitor_of(request))
+    caller = await call.hub.database.read(bound(caller_of_user, person.id))
     if caller is None:
         raise Forbidden("Missing or invalid credentials.")
     return caller, fields
