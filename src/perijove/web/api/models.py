@@ -89,6 +89,7 @@ def user_model(hub: Hub, row: UserRow, view: View, *, with_stopped: bool = False
     model = User(name=row.name)
     if "admin" in keys:
         model.admin = bool(row.admin)
+    if "user_info" in keys:
         model.user_info = _raw(row.user_info)
     if "roles" in keys:
         model.roles = Raw(row.roles)

@@ -147,7 +147,7 @@ def _already(user: UserRow, row: ServerRow) -> Reply:
 
 
 def _is_decided(launch: Launch) -> bool:
-    return launch.status is Status.READY or launch.wanted is Wanted.END or not launch.is_live
+    return launch.status is Status.READY or not launch.is_live
 
 
 def _failure(launch: Launch, user: str) -> Exception:
