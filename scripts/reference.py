@@ -5,6 +5,7 @@ The pages are committed, so that they can be read where the repository is; a tes
 they are stale, or when something they should describe has no description.
 """
 
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ from perijove.kit.config import parse_duration, parse_size
 from perijove.kit.quantities import write_duration, write_size
 from perijove.services.metrics import Metrics
 from perijove.settings import Settings
+from perijove.web.api import ENDPOINTS
+from perijove.web.api.routing import Endpoint, On
 
 REFERENCE: Final = Path(__file__).resolve().parent.parent / "docs/reference"
 GENERATED: Final = (
@@ -54,7 +57,7 @@ class Page:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("``", "`")
+    return _prose(text).replace("|", "\\|")
 
 
 # --- configuration ----------------------------------------------------------------------------
@@ -79,7 +82,8 @@ def add_section(
 
 
 def _prose(text: str) -> str:
-    return " ".join(text.replace("``", "`").split())
+    without_notes = re.sub(r"\s*\((?:wire|design)[^)]*\)", "", text)
+    return " ".join(without_notes.replace("``", "`").split())
 
 
 def _header(outer: str, name: str, shape: str) -> str:
@@ -231,6 +235,43 @@ def _usage(parameter: Any) -> str:
     return f"`{flags}{value}`"
 
 
+# --- REST -------------------------------------------------------------------------------------
+
+
+def rest() -> Page:
+    """Describe every endpoint of the REST API and what may call it."""
+    page = Page()
+    page.add(
+        "# REST API",
+        "Below `/hub/api`, with `Authorization: token …`; the paths, bodies and answers are "
+        "JupyterHub's, and what is ours alone stands below `/perijove/`. "
+        "One of the [scopes](scopes.md) named is enough.",
+    )
+    page.table(
+        ("Method", "Path", "Scopes", "What it does"),
+        [
+            (f"`{method}`", f"`{path}`", _may_call(endpoint), _does(endpoint))
+            for (method, path), endpoint in ENDPOINTS.items()
+        ],
+    )
+    return page
+
+
+def _may_call(endpoint: Endpoint) -> str:
+    if endpoint.any_of:
+        return " ".join(f"`{scope}`" for scope in endpoint.any_of)
+    return {On.OPEN: "none needed", On.KNOWN: "any caller that is known"}.get(
+        endpoint.on, "see the description"
+    )
+
+
+def _does(endpoint: Endpoint) -> str:
+    text = (endpoint.reads or endpoint.acts).__doc__ or ""
+    first = text.strip().split("\n\n")[0]
+    promise = re.sub(r"^(?:``[^`]*``(?:,|, and| and)?\s*)+:\s*", "", first)
+    return promise[:1].upper() + promise[1:]
+
+
 # --- scopes -----------------------------------------------------------------------------------
 
 SCOPES: Final[Mapping[str, str]] = {
@@ -349,6 +390,7 @@ def pages() -> dict[str, Page]:
     return {
         "configuration.md": configuration(),
         "cli.md": command_line(),
+        "rest.md": rest(),
         "scopes.md": scopes(),
         "metrics.md": metrics(),
     }
