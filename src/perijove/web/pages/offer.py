@@ -175,8 +175,16 @@ def _profile_view(texts: Texts, offer: Offer, form: OptionsForm, asked: Asked) -
             if not each.get("readOnly") and offer.refusal is None
         ],
         chosen=is_asked,
-        refusal=sentences.error(texts, offer.refusal).text if offer.refusal else "",
+        refusal=_refusal(texts, offer.refusal) if offer.refusal else "",
     )
+
+
+def _refusal(texts: Texts, refusal: HubError) -> str:
+    """Say why a profile cannot be had: what it needs and what one may have, if that is it."""
+    faults = _faults(refusal)
+    if faults:
+        return " ".join(fault_said(texts, fault) for fault in faults)
+    return sentences.error(texts, refusal).text
 
 
 def _field_view(

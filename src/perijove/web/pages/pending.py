@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from perijove.db.core import Connection, bound
 from perijove.db.events import Event, list_events
 from perijove.db.launches import list_handles
-from perijove.domain.errors import Conflict, NotFound, SpawnerError
+from perijove.domain.errors import HubError, NotFound, SpawnerError
 from perijove.domain.launch import Cause, Launch, Status, Wanted
 from perijove.domain.names import normalise_user_name
 from perijove.services.hub import WIRE_VERSION
@@ -173,7 +173,7 @@ async def _back(frame: Frame, launch: Launch) -> Response:
     count = int(times) if times.isascii() and times.isdigit() and len(times) < 3 else 0
     is_other = launch.server_version not in ("", WIRE_VERSION)
     if count >= (_LOOP_AFTER_OTHER_VERSION if is_other else _LOOP_AFTER):
-        raise Conflict("Redirect loop detected", code="redirect-loop")
+        raise HubError("Redirect loop detected", code="redirect-loop")  # 500, says the wire
     if count:
         await anyio.sleep(min(2**count, _LONGEST_PAUSE))
     query = [(k, v) for k, v in frame.request.query_params.multi_items() if k != "redirects"]

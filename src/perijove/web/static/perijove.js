@@ -21,7 +21,7 @@
   /* --- times in the person's own zone ------------------------------------------------------- */
 
   const language = document.documentElement.lang || "en";
-  const locale = language === "xx" ? "en" : language;
+  const locale = { en: "en-GB", xx: "en-GB" }[language] ?? language;
   const formats = {
     time: new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }),
     day: new Intl.DateTimeFormat(locale, { day: "numeric", month: "short" }),

@@ -8,6 +8,7 @@ what is gone; then says what is still to be translated. ``check`` changes nothin
 
 import sys
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
 from babel.messages.catalog import Catalog, Message
@@ -40,7 +41,7 @@ def collect() -> Catalog:
         strip_comment_tags=True,
     )
     for path, _line, message, comments, context in sorted(found, key=lambda each: each[:2]):
-        catalogue.add(message, None, [(path, None)], auto_comments=comments, context=context)
+        catalogue.add(message, None, [(path, 0)], auto_comments=comments, context=context)
     return catalogue
 
 
@@ -98,10 +99,13 @@ def key(message: Message) -> tuple[object, object]:
 
 
 def _write(language: str, catalogue: Catalog) -> None:
-    with path_of(language).open("wb") as file:
-        write_po(
-            file, catalogue, width=100, omit_header=False, include_lineno=False, sort_output=True
-        )
+    written = BytesIO()
+    write_po(written, catalogue, width=100, include_lineno=False, sort_output=True)
+    # Without dates: a file changes only when a text does.
+    lines = [
+        line for line in written.getvalue().splitlines(keepends=True) if b"-Date: " not in line
+    ]
+    path_of(language).write_bytes(b"".join(lines).lstrip())
 
 
 if __name__ == "__main__":

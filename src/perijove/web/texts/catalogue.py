@@ -58,7 +58,9 @@ class Texts:
 
     def ngettext(self, one: str, many: str, count: float, **params: Any) -> str:
         """Translate the form that `count` takes in this language; ``%(count)s`` is it, written."""
-        form = self.translations.ngettext(one, many, _plural_operand(count))
+        # By the language's own rule for parts of one, which gettext's whole numbers cannot ask.
+        is_one = self.locale.plural_form(count) == "one"
+        form = self.translations.ngettext(one, many, 1 if is_one else 2)
         return form % {"count": self.number(count), **params}
 
     def number(self, value: float) -> str:
@@ -77,11 +79,14 @@ class Texts:
         """Write ``16 GiB``: the largest unit that keeps the number above one; ``4 GB`` if round."""
         for unit, factor in _DECIMAL_SIZES:
             if size_bytes >= factor and size_bytes % factor == 0:
-                return f"{self.number(size_bytes // factor)} {self.size_unit(unit)}"
+                return self._with_unit(size_bytes // factor, self.size_unit(unit))
         for unit, factor in _SIZES:
             if size_bytes >= factor:
-                return f"{self.number(size_bytes / factor)} {self.size_unit(unit)}"
-        return f"{self.number(size_bytes)} {self.size_unit('B')}"
+                return self._with_unit(size_bytes / factor, self.size_unit(unit))
+        return self._with_unit(size_bytes, self.size_unit("B"))
+
+    def _with_unit(self, count: float, unit: str) -> str:
+        return f"{self.number(count)}\N{NO-BREAK SPACE}{unit}"
 
     def size_unit(self, unit: str) -> str:
         """Write the sign of a unit of size: octets in French."""
@@ -104,11 +109,11 @@ class Texts:
         for unit, length in _DURATIONS:
             count, rest = divmod(left, length)
             if count:
-                parts.append(f"{self.number(count)} {self.duration_unit(unit)}")
+                parts.append(self._with_unit(count, self.duration_unit(unit)))
                 left = rest
             if len(parts) == 2 or (parts and not count):
                 break
-        return " ".join(parts) or f"{self.number(0)} {self.duration_unit('s')}"
+        return " ".join(parts) or self._with_unit(0, self.duration_unit("s"))
 
     def duration_unit(self, unit: str) -> str:
         """Write the sign of a unit of time."""
@@ -189,11 +194,6 @@ def _warm(texts: Texts) -> None:
     """Make Babel read the locale's file now."""
     texts.absolute(datetime.now(UTC))
     texts.number(1)
-
-
-def _plural_operand(count: float) -> int:
-    """Return a whole number with the plural form of `count`: parts of one count as many."""
-    return int(count) if count == int(count) else 2
 
 
 def _by_quality(header: str) -> list[str]:

@@ -236,6 +236,11 @@ EVENTS: Final[Mapping[str, Sentence]] = {
 
 # --- errors -----------------------------------------------------------------------------------
 
+_APPLICATION: Final = Sentence(
+    N_("A server or application sent a request that is not right."),
+    N_("Restart the server. If it lasts, tell your administrator."),
+)
+
 ERRORS: Final[Mapping[str, Sentence]] = {
     "internal": Sentence(
         N_("We made a mistake."),
@@ -267,7 +272,7 @@ ERRORS: Final[Mapping[str, Sentence]] = {
         N_("We could not read who you are from the service that checked your password."),
         N_("This is for your administrator to repair."),
     ),
-    "busy": Sentence(N_("Many people are signing in right now."), N_("Try again in a moment.")),
+    "signin-busy": Sentence(N_("Many people are signing in right now."), N_("Try again in a moment.")),
     "password-too-short": Sentence(N_("A password needs at least %(least)s characters.")),
     "password-too-long": Sentence(N_("This password is too long.")),
     "password-wrong": Sentence(N_("This is not your present password.")),
@@ -307,6 +312,12 @@ ERRORS: Final[Mapping[str, Sentence]] = {
     "invalid-options": Sentence(
         N_("Something in the form is not right."), N_("See the marked fields.")
     ),
+    "oauth-access": Sentence(
+        N_("You may not use this server or application."), N_("Ask the person it belongs to.")
+    ),
+    "oauth-client": _APPLICATION,
+    "oauth-redirect": _APPLICATION,
+    "oauth-request": _APPLICATION,
     "form-too-long": Sentence(N_("What was sent is too long.")),
     "body-too-large": Sentence(N_("What was sent is too long.")),
     "form-unreadable": Sentence(N_("The form arrived incomplete."), N_("Send it again.")),
