@@ -267,14 +267,13 @@ def store_password(connection: Connection, user_id: int, hash_: str, *, now: dat
         key={"user_id": user_id},
         values={"hash": hash_, "changed_at": now},
     )
-    if not connection.scalar(
-        select(
-            exists().where(
-                identities.c.authenticator == NATIVE, identities.c.subject == str(user_id)
-            )
-        )
-    ):
-        link_identity(connection, user_id, NATIVE, str(user_id), now=now)
+    upsert(
+        connection,
+        identities,
+        key={"authenticator": NATIVE, "subject": str(user_id)},
+        values={"user_id": user_id, "created_at": now},
+        on_update={},
+    )
 
 
 def has_password(connection: Connection, user_id: int) -> bool:
