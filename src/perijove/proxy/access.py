@@ -66,8 +66,9 @@ class AccessLog:
 
     def flush(self) -> None:
         """Write what the descriptor takes without making us wait."""
+        if not self._is_file and not self._is_writable():
+            return
         lines, self._lines = self._lines, []
-        self.pending_bytes = 0
         done = 0
         while done < len(lines):
             upto = len(lines) if self._is_file else _end_of_batch(lines, done)
@@ -77,6 +78,7 @@ class AccessLog:
                 write_all(self._fd, b"".join(lines[done:upto]))
             except OSError:
                 self.dropped += len(lines) - done
+                self.pending_bytes = 0
                 return
             done = upto
         self._lines = lines[done:] + self._lines

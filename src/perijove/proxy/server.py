@@ -124,6 +124,7 @@ class ProxyServer:
             self._ticking.cancel()
         if self.access is not None:
             self.access.flush()
+            self.counters["log_lines_dropped"] = self.access.dropped
         log.info("proxy_stopped", worker=self.worker, **self.counters)
 
     def _start_routes(self) -> None:
