@@ -10,7 +10,7 @@ from time import monotonic, time
 from typing import Any, Final, Protocol, cast
 
 from perijove.proxy.access import AccessLog
-from perijove.proxy.errors import ErrorPages, Page, refusal
+from perijove.proxy.errors import FETCH_SECONDS, ErrorPages, Page, refusal
 from perijove.proxy.exchange import Exchange, refused
 from perijove.proxy.fields import BadMessage
 from perijove.proxy.forwarded import Forwarded
@@ -25,6 +25,9 @@ from perijove.proxy.upstream import Backend, Unreachable, UpstreamConnection
 IDLE, READING, QUEUED, SENDING, ANSWERING, FAILING, TUNNEL, LINGERING, CLOSED = range(9)
 
 HEALTH_PATH: Final = b"/_chp_healthz"
+PAGE_SECONDS: Final = 2 * FETCH_SECONDS
+"""Time that an error page may take, whatever happens."""
+
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 1024 * 1024
 CLIENT_LEFT: Final = 499
@@ -497,10 +500,12 @@ class ClientConnection(asyncio.Protocol):
         elif state == READING:
             seconds = limits.head_seconds
         elif state == SENDING:
-            if not self.exchange.awaits_continue:
-                seconds = limits.body_seconds
+            awaits = self.exchange.awaits_continue
+            seconds = limits.send_seconds if awaits else limits.body_seconds
         elif state == LINGERING:
             seconds = LINGER_SECONDS
+        elif state == FAILING:
+            seconds = PAGE_SECONDS
         elif self._has_ended:
             seconds = limits.half_closed_seconds
         elif state == ANSWERING and not self.exchange.status:

@@ -79,6 +79,7 @@ class Exchange:
                 self._chunks = None
                 self.left = 0
         self.received += end - start
+        self.awaits_continue = False
         return end
 
     def body_has_progressed(self) -> bool:

@@ -62,7 +62,7 @@ def run(options: ProxyOptions) -> int:
     except OSError as error:
         log.critical("proxy_address_unusable", bind=options.bind, reason=str(error))
         return EXIT_ADDRESS
-    _raise_file_limit()
+    _raise_file_limit(options.settings.max_connections)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
         return _supervise(options, sockets)
@@ -212,10 +212,12 @@ def _die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _raise_file_limit() -> None:
+def _raise_file_limit(connections: int) -> None:
     """Allow as many open files as we may: each request needs two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < 2 * connections:
+        log.warning("proxy_file_limit_low", files=hard, max_connections=connections)
 
 
 def _name(sock: socket.socket) -> str:

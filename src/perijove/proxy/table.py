@@ -62,8 +62,6 @@ class Routes(Generic[B]):
 
     def find(self, host: bytes, path: bytes) -> B | None:
         """Return the backend of the longest prefix of `path`; routes of the host come first."""
-        if b"%" in path:
-            path = canonical(path)
         end = 0
         for _ in range(self._depth):
             end = path.find(b"/", end + 1)
@@ -71,6 +69,8 @@ class Routes(Generic[B]):
                 break
         else:
             path = path[:end]
+        if b"%" in path:
+            path = canonical(path)
         if self._by_host:
             of_host = self._by_host.get(host_name(host)) if host else None
             if of_host is not None:

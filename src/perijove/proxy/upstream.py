@@ -110,9 +110,10 @@ class Backend:
         except TimeoutError as error:
             self.connections -= 1
             raise Unreachable("no answer in time") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # ValueError: a host name that cannot be one.
             self.connections -= 1
-            raise Unreachable(error.strerror or type(error).__name__) from error
+            raise Unreachable(getattr(error, "strerror", None) or type(error).__name__) from error
         except asyncio.CancelledError:
             self.connections -= 1
             raise

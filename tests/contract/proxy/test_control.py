@@ -242,6 +242,19 @@ async def test_a_burst_of_errors_does_not_storm_the_hub() -> None:
         assert len(hub.pages) == 1
 
 
+@pytest.mark.parametrize(
+    "target", [GONE, "http://a..b:1", "unix:/nowhere/at.all", "https://[::1]:9"]
+)
+async def test_a_target_that_cannot_be_reached(target: str) -> None:
+    """Whatever is wrong with a target, the client gets the page for it."""
+    async with running_proxy(target) as proxy, connected_to(proxy.port) as client:
+        for raw in (get(), post(b"x")):
+            assert (await client.ask(raw)).startswith(b"HTTP/1.1 503 ")
+            if raw.startswith(b"POST"):
+                assert await client.rest() == b""
+        await eventually(lambda: not any(b.connections for b in proxy.server.routes.backends))
+
+
 async def test_our_own_page_while_the_hub_is_away() -> None:
     """Without a hub there is still a page in the person's language, and JSON for a program."""
     async with running_proxy(GONE) as proxy, connected_to(proxy.port) as client:

@@ -172,6 +172,13 @@ async def test_a_slow_body_is_refused() -> None:
         assert upstream.received == []
 
 
+async def test_a_client_that_expects_to_continue_has_a_limit_too() -> None:
+    """A body that is held back until it is asked for is not waited for without end."""
+    async with answering(OK) as upstream, running_proxy(upstream.url, send_timeout=0.2) as proxy:
+        raw = post(b"x" * 10, b"Expect: 100-continue\r\n")[:-10]
+        assert (await say(proxy.port, raw)).startswith(b"HTTP/1.1 408 ")
+
+
 async def test_a_body_that_makes_progress_may_take_longer() -> None:
     """The limit is on progress, not on the whole."""
     async with (
