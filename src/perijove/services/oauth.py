@@ -391,6 +391,7 @@ def redeem_code(
     if not exchange.code:
         raise TokenRefused("invalid_request", "Missing code parameter.")
     hash_ = hash_secret(exchange.code)
+    # The session must still be there: it may have ended while the code was being issued.
     row = connection.execute(
         select(oauth_codes)
         .join(users, users.c.id == oauth_codes.c.user_id)

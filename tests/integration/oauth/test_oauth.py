@@ -19,7 +19,13 @@ from perijove.db.tables import oauth_clients, oauth_codes, role_grants, roles, t
 from perijove.kit.ids import hash_secret
 from perijove.services.access import Caller, caller_by_token
 from perijove.services.hub import Hub
-from perijove.services.oauth import drop_client, register_server_client
+from perijove.services.oauth import (
+    Approved,
+    drop_client,
+    find_client,
+    issue_code,
+    register_server_client,
+)
 from perijove.services.sessions import Opened, find_session
 from perijove.services.signin import sign_out
 from perijove.web.app import create_app
@@ -575,6 +581,21 @@ async def test_code_of_who_has_signed_out_or_was_blocked_is_dead(database_url: s
         code = await code_for(hub, await open_for(hub, "ann"))
         await make_user(hub, "ann", blocked=True)
         assert (await exchange(hub, code)).json() == {"error": "invalid_grant"}
+
+
+async def test_code_issued_while_signing_out_is_dead(database_url: str) -> None:
+    """A request that was decided just before the session ended gets nothing out of it."""
+    async with provider(database_url) as hub:
+        opened = await open_for(hub, "ann")
+        session = await hub.database.read(bound(find_session, opened.cookie, hub.clock.now()))
+        client = await hub.database.read(bound(find_client, CLIENT))
+        assert session is not None
+        assert client is not None
+        await sign_out(hub, session, HERE)
+        approved = Approved(client=client, scopes=GRANTED, challenge=None, method=None)
+        code = await hub.database.write(bound(issue_code, session, approved, hub.clock.now()))
+        late = await exchange(hub, code, code_verifier=None)
+        assert late.json() == {"error": "invalid_grant"}
 
 
 async def test_signing_out_takes_the_tokens_of_the_session(database_url: str) -> None:
