@@ -5,20 +5,16 @@ The states, and what moves a connection from one to the next, are drawn in
 """
 
 import asyncio
-from collections.abc import Coroutine
 from time import monotonic, time
-from typing import Any, Final, Protocol, cast
+from typing import Final, cast
 
-from perijove.proxy.access import AccessLog
-from perijove.proxy.errors import FETCH_SECONDS, ErrorPages, Page, refusal
+from perijove.proxy.context import Context
+from perijove.proxy.errors import FETCH_SECONDS, Page, refusal
 from perijove.proxy.exchange import Exchange, refused
 from perijove.proxy.fields import BadMessage
-from perijove.proxy.forwarded import Forwarded
 from perijove.proxy.head import END, REQUEST_START, PartialHead, parse_request
 from perijove.proxy.inbox import Inbox
-from perijove.proxy.settings import Limits
 from perijove.proxy.sockets import has_left, keep_alive, reset
-from perijove.proxy.table import Routes
 from perijove.proxy.tunnel import join
 from perijove.proxy.upstream import Backend, Unreachable, UpstreamConnection
 
@@ -37,27 +33,6 @@ _NEVER = float("inf")
 _HEALTHY = Page(200, b"application/json", b'{"status": "OK"}')
 
 
-class Server(Protocol):
-    """What a client's connection needs from the server it belongs to."""
-
-    limits: Limits
-    routes: Routes[Backend]
-    clients: "set[ClientConnection]"
-    forwarded: Forwarded
-    errors: ErrorPages
-    access: AccessLog | None
-    activity: dict[str, float]
-    counters: dict[str, int]
-    now: float
-    is_stopping: bool
-
-    def forget(self, client: "ClientConnection | None") -> None:
-        """Take a connection that has ended out of the server's care."""
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` to its end, or to that of the server."""
-
-
 class ClientConnection(asyncio.Protocol):
     """One client; the counterpart of at most one `UpstreamConnection` at a time."""
 
@@ -70,7 +45,7 @@ class ClientConnection(asyncio.Protocol):
     transport: asyncio.Transport
     _inbox: Inbox
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Context, loop: asyncio.AbstractEventLoop) -> None:
         self.state = IDLE
         self.deadline = _NEVER
         self.exchange = refused(0.0)

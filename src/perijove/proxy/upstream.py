@@ -8,7 +8,7 @@ and, if part of the response was already relayed, the client's too.
 import asyncio
 import select
 import ssl
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 import structlog
@@ -23,11 +23,11 @@ from perijove.proxy.head import (
     body_length,
     parse_response,
 )
-from perijove.proxy.settings import Limits
 from perijove.wire.control import Route
 
 if TYPE_CHECKING:
     from perijove.proxy.client import ClientConnection
+    from perijove.proxy.context import Context
 
 log = structlog.get_logger()
 
@@ -44,15 +44,6 @@ class Unreachable(Exception):
     """The target cannot be connected to now."""
 
 
-class Keeper(Protocol):
-    """What backends need from the server they belong to."""
-
-    limits: Limits
-    now: float
-    is_stopping: bool
-    warm: "set[Backend]"
-
-
 class Backend:
     """The target of one route with its connections; never shared by two routes.
 
@@ -61,13 +52,23 @@ class Backend:
     """
 
     __slots__ = (
-        "_address", "_complained_at", "_is_tls", "_is_unix", "_tls", "connections", "idle",
-        "is_retired", "keeper", "launch", "route", "tunnels",
+        "_address",
+        "_complained_at",
+        "_is_tls",
+        "_is_unix",
+        "_tls",
+        "connections",
+        "context",
+        "idle",
+        "is_retired",
+        "launch",
+        "route",
+        "tunnels",
     )  # fmt: skip
 
-    def __init__(self, route: Route, keeper: Keeper) -> None:
+    def __init__(self, route: Route, context: "Context") -> None:
         self.route = route
-        self.keeper = keeper
+        self.context = context
         self.launch = route.launch.encode("ascii", "replace").replace(b'"', b"").replace(b"\\", b"")
         self.idle: list[UpstreamConnection] = []
         self.tunnels: set[ClientConnection] = set()
@@ -91,16 +92,16 @@ class Backend:
 
     def release(self, connection: "UpstreamConnection") -> None:
         """Keep a connection whose response is complete."""
-        if self.is_retired or self.keeper.is_stopping or len(self.idle) >= MAX_IDLE:
+        if self.is_retired or self.context.is_stopping or len(self.idle) >= MAX_IDLE:
             connection.transport.abort()
             return
-        connection.idle_at = self.keeper.now
+        connection.idle_at = self.context.now
         self.idle.append(connection)
-        self.keeper.warm.add(self)
+        self.context.warm.add(self)
 
     async def connect(self) -> "UpstreamConnection":
         """Return a new connection; raise `Unreachable`."""
-        limits = self.keeper.limits
+        limits = self.context.limits
         if self.connections >= limits.max_connections_per_target:
             raise Unreachable("too many connections to this target")
         self.connections += 1
@@ -152,7 +153,7 @@ class Backend:
 
     def complain(self, event: str, reason: str) -> None:
         """Log what is wrong with the target, at most once a second."""
-        now = self.keeper.now
+        now = self.context.now
         if now - self._complained_at >= 1:
             self._complained_at = now
             log.warning(event, reason=reason, prefix=self.route.prefix, launch=self.route.launch)
@@ -185,7 +186,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the limits of the transport."""
         self.transport = transport = cast(asyncio.Transport, transport)
-        transport.set_write_buffer_limits(high=self.backend.keeper.limits.buffer_bytes)
+        transport.set_write_buffer_limits(high=self.backend.context.limits.buffer_bytes)
         self._poll.register(
             transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP
         )
@@ -197,7 +198,7 @@ class UpstreamConnection(asyncio.Protocol):
         """
         if self.transport.is_closing():
             return False
-        return self.idle_at == self.backend.keeper.now or not self._poll.poll(0)
+        return self.idle_at == self.backend.context.now or not self._poll.poll(0)
 
     def start(self, client: "ClientConnection", head: bytes) -> None:
         """Send the head of a request of `client`; its body, if any, follows by `transport`."""
@@ -234,7 +235,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _read_head(self, client: "ClientConnection", data: bytes) -> None:
         self._has_answered = True
-        limits = self.backend.keeper.limits.head
+        limits = self.backend.context.limits.head
         if self._partial is None:
             end = data.find(END) + len(END)
             if end < len(END):
@@ -276,7 +277,7 @@ class UpstreamConnection(asyncio.Protocol):
             request.fields.close
             or length == UNTIL_CLOSE
             or client.exchange.left != 0
-            or self.backend.keeper.is_stopping
+            or self.backend.context.is_stopping
         )
         relayed = head.to_relay(close=close)
         if relayed is head.head:
