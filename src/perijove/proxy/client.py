@@ -9,27 +9,34 @@ from time import monotonic, time
 from typing import Final, cast
 
 from perijove.proxy.context import Context
-from perijove.proxy.errors import FETCH_SECONDS, Page, refusal
+from perijove.proxy.errors import Page, refusal
 from perijove.proxy.exchange import Exchange, refused
 from perijove.proxy.fields import BadMessage
 from perijove.proxy.head import END, REQUEST_START, PartialHead, parse_request
 from perijove.proxy.inbox import Inbox
-from perijove.proxy.sockets import has_left, keep_alive, reset
+from perijove.proxy.sockets import keep_alive, reset
+from perijove.proxy.states import (
+    ANSWERING,
+    CLOSED,
+    FAILING,
+    IDLE,
+    LINGERING,
+    NEVER,
+    QUEUED,
+    READING,
+    SENDING,
+    TUNNEL,
+    has_progressed,
+    seconds_allowed,
+)
 from perijove.proxy.tunnel import join
 from perijove.proxy.upstream import Backend, Unreachable, UpstreamConnection
 
-IDLE, READING, QUEUED, SENDING, ANSWERING, FAILING, TUNNEL, LINGERING, CLOSED = range(9)
-
 HEALTH_PATH: Final = b"/_chp_healthz"
-PAGE_SECONDS: Final = 2 * FETCH_SECONDS
-"""Time that an error page may take, whatever happens."""
-
-LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 1024 * 1024
 CLIENT_LEFT: Final = 499
 """Status in the access log of a request whose client left before there was a response."""
 
-_NEVER = float("inf")
 _HEALTHY = Page(200, b"application/json", b'{"status": "OK"}')
 
 
@@ -37,17 +44,17 @@ class ClientConnection(asyncio.Protocol):
     """One client; the counterpart of at most one `UpstreamConnection` at a time."""
 
     __slots__ = (
-        "_forwarded", "_forwarded_host", "_has_ended", "_inbox", "_loop", "_partial", "_peer",
-        "_server", "_started_at", "_trusted", "_unsent", "_upstream", "deadline", "exchange",
-        "is_congested", "state", "transport",
+        "_forwarded", "_forwarded_host", "_loop", "_partial", "_peer", "_server", "_started_at",
+        "_trusted", "_upstream", "deadline", "exchange", "has_ended", "inbox", "is_congested",
+        "state", "transport", "unsent",
     )  # fmt: skip
 
     transport: asyncio.Transport
-    _inbox: Inbox
+    inbox: Inbox
 
     def __init__(self, server: Context, loop: asyncio.AbstractEventLoop) -> None:
         self.state = IDLE
-        self.deadline = _NEVER
+        self.deadline = NEVER
         self.exchange = refused(0.0)
         """The present request, or the last one."""
         self.is_congested = False
@@ -55,9 +62,11 @@ class ClientConnection(asyncio.Protocol):
         self._loop = loop
         self._upstream: UpstreamConnection | None = None
         self._partial: PartialHead | None = None
-        self._has_ended = False
+        self.has_ended = False
+        """The client sends no more."""
         self._trusted = False
-        self._unsent = 0
+        self.unsent = 0
+        """Bytes that waited to be sent when this was looked at last."""
         self._started_at = 0.0
         self._peer = b""
         self._forwarded = b""
@@ -68,7 +77,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection into the server's care, or end it if there are too many."""
         self.transport = transport = cast(asyncio.Transport, transport)
-        self._inbox = Inbox(transport)
+        self.inbox = Inbox(transport)
         server = self._server
         if len(server.clients) >= server.limits.max_connections:
             server.counters["connections_refused"] += 1
@@ -108,7 +117,7 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Go on answering a client that only stopped sending; end one that sent half."""
         if self.state in (QUEUED, ANSWERING, FAILING) and self.transport.can_write_eof():
-            self._has_ended = True
+            self.has_ended = True
             self._arm()
             return True
         return False
@@ -118,7 +127,7 @@ class ClientConnection(asyncio.Protocol):
         self.is_congested = True
         if self._upstream is not None:
             self._upstream.transport.pause_reading()
-        self._unsent = self.transport.get_write_buffer_size()
+        self.unsent = self.transport.get_write_buffer_size()
         self._arm()
 
     def resume_writing(self) -> None:
@@ -205,7 +214,7 @@ class ClientConnection(asyncio.Protocol):
                 self._fail(503)
             return
         if self._is_at(exchange, SENDING, ANSWERING):
-            self._send(upstream, *self._inbox.take())
+            self._send(upstream, *self.inbox.take())
             self._read_on()
         else:
             backend.release(upstream)
@@ -246,18 +255,18 @@ class ClientConnection(asyncio.Protocol):
     def _hold(self, data: bytes, start: int) -> None:
         """Keep what came too early; look now and then whether its sender is still there."""
         if start < len(data):
-            self._inbox.hold(data, start)
+            self.inbox.hold(data, start)
             seconds = self._server.limits.half_closed_seconds
             self.deadline = min(self.deadline, self._server.now + seconds)
 
     def pause_body(self) -> None:
         """Stop reading: the upstream takes the request's body more slowly than it comes."""
-        self._inbox.pause()
+        self.inbox.pause()
         self._arm()
 
     def resume_body(self) -> None:
         """Read on, unless the next request already waits here."""
-        self._inbox.resume()
+        self.inbox.resume()
 
     # The response
 
@@ -268,7 +277,7 @@ class ClientConnection(asyncio.Protocol):
         exchange.closes = close
         exchange.relayed = body_bytes
         self.transport.write(content)
-        if self.deadline != _NEVER:
+        if self.deadline != NEVER:
             self._arm()
 
     def relay(self, data: bytes) -> None:
@@ -322,7 +331,7 @@ class ClientConnection(asyncio.Protocol):
         self._log(101)
         self._server.counters["upgrades"] += 1
         self.state = TUNNEL
-        self.deadline = _NEVER
+        self.deadline = NEVER
 
         def lost() -> None:
             self.state = CLOSED
@@ -343,10 +352,10 @@ class ClientConnection(asyncio.Protocol):
         )
         backend.tunnels.add(self)
         self.transport.write(content)
-        early, start = self._inbox.take()
+        early, start = self.inbox.take()
         if start < len(early):
             upstream.transport.write(early[start:])
-        self._inbox.resume()
+        self.inbox.resume()
         if backend.is_retired:
             self.close_tunnel()
 
@@ -410,30 +419,30 @@ class ClientConnection(asyncio.Protocol):
         """
         if self.is_congested:
             self.state = IDLE
-            self._inbox.pause()
+            self.inbox.pause()
             self._arm()
-        elif self._inbox:
+        elif self.inbox:
             self.state = QUEUED
             self._arm()
             self._loop.call_soon(self._begin_queued)
-        elif self._has_ended:
+        elif self.has_ended:
             self._close()
         else:
             self.state = IDLE
             self.deadline = self._server.now + self._server.limits.idle_seconds
-            self._inbox.resume()
+            self.inbox.resume()
 
     def _begin_queued(self) -> None:
         if self.state == QUEUED:
             self.state = IDLE
-            self._read_head(*self._inbox.take())
+            self._read_head(*self.inbox.take())
             self._read_on()
 
     def _read_on(self) -> None:
         """Read again, unless the sender of a body, or of many requests, has to wait."""
         upstream = self._upstream
         if not (upstream.is_congested if upstream is not None else self.is_congested):
-            self._inbox.resume()
+            self.inbox.resume()
 
     def _drop_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None
@@ -447,19 +456,19 @@ class ClientConnection(asyncio.Protocol):
         Closing while the client sends would reset the connection and take the response away;
         so for a while what it sends is read and dropped.
         """
-        if (self.exchange.left or self._inbox) and self.transport.can_write_eof():
+        if (self.exchange.left or self.inbox) and self.transport.can_write_eof():
             self.state = LINGERING
             self.exchange.received = 0
-            self._inbox.drop()
+            self.inbox.drop()
             self.transport.write_eof()
             self._arm()
-            self._inbox.resume()
+            self.inbox.resume()
         else:
             self._close_transport()
 
     def _close_transport(self) -> None:
         self.state = CLOSED
-        self._unsent = self.transport.get_write_buffer_size()
+        self.unsent = self.transport.get_write_buffer_size()
         self._arm()
         self.transport.close()
 
@@ -467,36 +476,17 @@ class ClientConnection(asyncio.Protocol):
 
     def _arm(self) -> None:
         """Set the deadline that the state asks for."""
-        limits = self._server.limits
-        seconds = _NEVER
-        state = self.state
-        if self.is_congested or state == CLOSED:
-            seconds = limits.send_seconds
-        elif state == READING:
-            seconds = limits.head_seconds
-        elif state == SENDING:
-            awaits = self.exchange.awaits_continue
-            seconds = limits.send_seconds if awaits else limits.body_seconds
-        elif state == LINGERING:
-            seconds = LINGER_SECONDS
-        elif state == FAILING:
-            seconds = PAGE_SECONDS
-        elif self._has_ended:
-            seconds = limits.half_closed_seconds
-        elif state == ANSWERING and not self.exchange.status:
-            seconds = self.exchange.asked_at + limits.response_seconds - self._server.now
-        if self._inbox.is_paused:
-            seconds = min(seconds, limits.half_closed_seconds)
-        self.deadline = self._server.now + seconds
+        server = self._server
+        self.deadline = server.now + seconds_allowed(self, server.limits, server.now)
 
     def expire(self) -> None:
         """Act on the deadline: allow more time for progress, else end what is waited for."""
         state = self.state
-        if self._has_progressed():
+        if has_progressed(self, self._server.limits, self._server.now):
             self._arm()
         elif state == READING:
             self._refuse(BadMessage("head not sent in time", 408))
-        elif self.is_congested or self.exchange.status or self._has_ended:
+        elif self.is_congested or self.exchange.status or self.has_ended:
             self.transport.abort()
         elif state == SENDING:
             self._drop_upstream()
@@ -506,24 +496,6 @@ class ClientConnection(asyncio.Protocol):
             self._fail(503)
         else:
             self.transport.abort()
-
-    def _has_progressed(self) -> bool:
-        """Tell whether what the deadline is for has moved since it was set."""
-        if self.is_congested or self.state == CLOSED:
-            before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
-            return self._unsent < before
-        if self.state == SENDING:
-            if self._inbox.is_paused:
-                return not has_left(self.transport)
-            return self.exchange.body_has_progressed()
-        if self._has_ended:
-            return self.state == ANSWERING and self.exchange.response_has_progressed()
-        if self._inbox.is_paused and self.state in (QUEUED, ANSWERING, FAILING):
-            # Its end is not seen while nothing is read from it.
-            self._has_ended = has_left(self.transport)
-            seconds = self._server.limits.response_seconds
-            return bool(self.exchange.status) or self._server.now < self.exchange.asked_at + seconds
-        return False
 
     def _log(self, status: int) -> None:
         self._server.counters["requests"] += 1

@@ -14,12 +14,13 @@ import structlog
 
 from perijove.proxy.access import AccessLog
 from perijove.proxy.activity import ActivityReporter
-from perijove.proxy.client import IDLE, TUNNEL, ClientConnection
+from perijove.proxy.client import ClientConnection
 from perijove.proxy.control import ControlClient
 from perijove.proxy.errors import ErrorPages
 from perijove.proxy.forwarded import Forwarded
 from perijove.proxy.poll import RoutePoller, SnapshotKeeper, load_snapshot
 from perijove.proxy.settings import Limits, ProxyOptions
+from perijove.proxy.states import IDLE, TUNNEL
 from perijove.proxy.table import Routes
 from perijove.proxy.upstream import Backend
 from perijove.wire.control import RouteTable
