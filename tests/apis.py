@@ -113,6 +113,6 @@ async def running_api(
             access_log=AccessLog(hub.hub.clock, as_json=True, stream=log),
             patience=patience,
         )
-        transport = httpx2.ASGITransport(app=app)  # type: ignore[arg-type]
+        transport = httpx2.ASGITransport(app=app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://hub.test") as client:
             yield TestApi(hub=hub, app=app, client=client, log=log)

@@ -51,6 +51,7 @@ class _Application:
     def __init__(self, hub: Hub, patience: Patience) -> None:
         self._hub = hub
         self._base = [unquote(each) for each in hub.base_path.split("/")[1:-1]]
+        self._api_prefix = f"{hub.hub_prefix}api/".encode()
         self._api = Api(hub, TABLE, patience)
         self._metrics = MetricsEndpoint(hub)
         self._pages = _Routes(pages.routes(hub))
@@ -60,6 +61,7 @@ class _Application:
         segments = _segments(scope)
         depth = len(self._base)
         if segments is None or segments[:depth] != self._base:
+            exchange_of(scope).is_api = scope["raw_path"].startswith(self._api_prefix)
             raise NotFound("Not Found")
         inside = segments[depth:]
         if not inside or inside[0] != "hub":

@@ -131,7 +131,7 @@ _NOT_SHOWN_BELOW: Final = "/authorizations/"
 
 def _path_shown(path: str) -> str:
     head, marker, _ = path.partition(_NOT_SHOWN_BELOW)
-    shown = f"{head}{marker}…" if marker else path
+    shown = f"{head}{marker}(secret)" if marker else path
     if shown.isascii() and shown.isprintable():
         return shown[:500]
     return shown[:500].encode("unicode_escape").decode("ascii")

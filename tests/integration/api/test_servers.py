@@ -57,7 +57,7 @@ async def test_start_answers_202_while_it_is_on_its_way(database_url: str, tmp_p
         cancelled = await api.call("DELETE", "/users/ann/server", token=ANN)
 
         async def is_gone() -> bool:
-            return (await api.get("/users/ann", token=ANN))["servers"] == {}
+            return not (await api.get("/users/ann", token=ANN))["servers"]
 
         assert await until(is_gone, seconds=PATIENCE)
 

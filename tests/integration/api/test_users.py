@@ -254,7 +254,7 @@ async def test_activity_only_ever_increases(database_url: str, tmp_path: Path) -
         assert (await report({"last_activity": "2001-01-01"}))[0] == 200
         assert (await report({"last_activity": "Mon, 01 Jan 2001 00:00:00 GMT"}))[0] == 200
         later = "2100-01-01T00:00:00"
-        for body in (
+        wrong: list[object] = [
             {"last_activity": later},
             {"last_activity": "soon"},
             {"last_activity": now, "servers": {"zz": {"last_activity": now}}},
@@ -263,7 +263,8 @@ async def test_activity_only_ever_increases(database_url: str, tmp_path: Path) -
             {"servers": []},
             {},
             [],
-        ):
+        ]
+        for body in wrong:
             assert (await report(body))[0] == 400, body
         after = await api.get("/users/ann")
 

@@ -85,7 +85,7 @@ async def _follow(hub: Hub, launch_id: str, after: int, write: Write) -> None:
     await write(_COMMENT)
     written_at = monotonic()
     while True:
-        strike = hub.events.listen()
+        strike = hub.events.listen(launch_id)
         launch = await hub.database.read(bound(get_launch, launch_id))
         found = await hub.database.read(bound(list_events, launch_id, after=after))
         if found:

@@ -68,7 +68,7 @@ async def _follow(hub: Hub, launch_id: str, write: Write) -> None:
     await write(KEEP_ALIVE)
     written_at, seen, is_first = monotonic(), 0, True
     while True:
-        strike = hub.events.listen()
+        strike = hub.events.listen(launch_id)
         launch = await hub.database.read(bound(get_launch, launch_id))
         last = last_event(hub, launch)
         chunk = b"" if not is_first or last else _sse(_FIRST)
