@@ -4,11 +4,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perijove.kit.config import Duration, Section, Size
 from perijove.proxy.head import HeadLimits
+
+Timeout = Annotated[Duration, Field(gt=timedelta(0))]
 
 
 class ProxySettings(Section):
@@ -31,10 +34,10 @@ class ProxySettings(Section):
     access_log: bool = True
     """Write one JSON line per request to standard output, without query strings."""
 
-    max_head_bytes: Size = 64 * 1024
+    max_head_bytes: Size = Field(default=64 * 1024, ge=1024)
     """Largest head of a request (answered with 431) or response."""
 
-    max_target_bytes: Size = 32 * 1024
+    max_target_bytes: Size = Field(default=32 * 1024, ge=256)
     """Longest request target (answered with 414)."""
 
     max_fields: int = Field(default=200, ge=10)
@@ -43,39 +46,45 @@ class ProxySettings(Section):
     max_connections: int = Field(default=10_000, ge=1)
     """Most connections of clients that one worker holds; more are closed at once."""
 
-    max_connections_per_target: int = Field(default=1_000, ge=1)
+    max_connections_per_target: int = Field(default=5_000, ge=1)
     """Most connections of one worker to one target; more requests are answered with 503."""
 
-    buffer_bytes: Size = 256 * 1024
+    buffer_bytes: Size = Field(default=256 * 1024, ge=4096)
     """Bytes held for a receiver that is slower than its sender, before the sender is paused."""
 
-    head_timeout: Duration = timedelta(seconds=15)
+    head_timeout: Timeout = timedelta(seconds=15)
     """Time a client has to send a whole head, from its first byte."""
 
-    idle_timeout: Duration = timedelta(seconds=75)
+    idle_timeout: Timeout = timedelta(seconds=75)
     """Time a client's connection may wait for the next request. Never applies to WebSockets."""
 
-    body_timeout: Duration = timedelta(seconds=30)
+    body_timeout: Timeout = timedelta(seconds=30)
     """Interval in which a request body must make progress (at least 1 KiB)."""
 
-    send_timeout: Duration = timedelta(minutes=5)
+    send_timeout: Timeout = timedelta(minutes=5)
     """Time a client may take no byte of a response that waits for it."""
 
-    response_timeout: Duration | None = None
+    response_timeout: Timeout | None = None
     """Time a server has to begin its response. None waits for ever: a notebook may take hours."""
 
-    connect_timeout: Duration = timedelta(seconds=10)
+    connect_timeout: Timeout = timedelta(seconds=10)
     """Time a server has to accept a connection."""
 
-    upstream_idle_timeout: Duration = timedelta(seconds=4)
+    upstream_idle_timeout: Timeout = timedelta(seconds=4)
     """Time an unused connection to a server is kept. Shorter than the servers' own limit (the
     hub's is 5 s), so that they seldom close one that is about to be used."""
 
-    half_closed_timeout: Duration = timedelta(seconds=60)
+    half_closed_timeout: Timeout = timedelta(seconds=60)
     """Time a connection may go on without progress when its client has closed its sending side."""
 
-    grace: Duration = timedelta(seconds=30)
+    grace: Timeout = timedelta(seconds=30)
     """Time running requests have to finish when the proxy is told to stop."""
+
+    @model_validator(mode="after")
+    def _has_both_files_of_tls(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: set both, or neither")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
