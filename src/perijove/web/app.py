@@ -1,5 +1,6 @@
 """The hub's web application: which part of it answers which path (wire §1.9, §4.1, §4.9)."""
 
+import sys
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote, unquote, unquote_to_bytes
@@ -39,10 +40,18 @@ def create_app(
     return Edge(
         hub,
         _Application(hub, patience or Patience()),
-        access_log=access_log or AccessLog(hub.clock, as_json=hub.settings.log_format != "console"),
+        access_log=access_log or _access_log(hub),
         error_page=render_error,
         trusted=trusted,
     )
+
+
+def _access_log(hub: Hub) -> AccessLog:
+    """Return the log that looks like the other lines, and is as loud as they are."""
+    style = hub.settings.log_format
+    is_console = style == "console" or (style == "auto" and sys.stderr.isatty())
+    is_on = hub.settings.log_level in ("debug", "info")
+    return AccessLog(hub.clock, as_json=not is_console, is_on=is_on)
 
 
 class _Application:

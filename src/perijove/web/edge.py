@@ -90,14 +90,19 @@ class AccessLog:
     as all the rest of a line.
     """
 
-    def __init__(self, clock: Clock, *, as_json: bool, stream: BinaryIO | None = None) -> None:
+    def __init__(
+        self, clock: Clock, *, as_json: bool, stream: BinaryIO | None = None, is_on: bool = True
+    ) -> None:
         self._clock = clock
+        self._is_on = is_on
         self._as_json = as_json
         self._stream = stream or sys.stderr.buffer
         self._lines: list[bytes] = []
 
     def write(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
         """Write the line of an answered request, at the end of this round of the loop."""
+        if not self._is_on:
+            return
         line = {
             "event": "request",
             "level": "info",
@@ -183,6 +188,7 @@ class Edge:
         peer_is_trusted = self._is_trusted(scope)
         exchange = Exchange(self._request_id(scope, peer_is_trusted))
         scope["state"] = {"request_id": exchange.request_id, "exchange": exchange}
+        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         if peer_is_trusted:
             self._believe_forwarded(scope)
         outgoing = _Outgoing(self, scope, exchange, send)

@@ -137,10 +137,15 @@ async def test_list_is_paged_for_who_asks_so(database_url: str, tmp_path: Path) 
             following = page["_pagination"]["next"]
             url = following and following["url"]
             assert url is None or url.startswith("http://hub.test/hub/api/users?")
-        bare = await _names(api, "limit=0&sort=-name")
+        bare = await api.call("GET", "/users?limit=0&sort=-name")
+        whole = await api.call("GET", "/users")
 
     assert seen == names
-    assert bare == ["user08"]
+    assert [user["name"] for user in bare.json()] == ["user08"]
+    assert bare.headers["link"] == (
+        '<http://hub.test/hub/api/users?limit=1&sort=-name&offset=1>; rel="next"'
+    )
+    assert "link" not in whole.headers
 
 
 async def test_list_is_restricted_to_whom_the_caller_may_list(

@@ -19,6 +19,7 @@ from perijove.kit.clock import monotonic
 from perijove.services.hub import Hub, server_prefix
 from perijove.services.users import get_user
 from perijove.web.api.calls import Call, Stream, Write
+from perijove.web.pages.views import clock_limit
 from perijove.web.problems import HIDDEN
 from perijove.web.texts import Texts, sentences
 
@@ -107,7 +108,7 @@ def _said(events: Iterable[Event]) -> Iterable[dict[str, Any]]:
 def last_event(hub: Hub, launch: Launch) -> dict[str, Any] | None:
     """Return the event that ends the stream, once the start is decided."""
     if launch.wanted is Wanted.END or not launch.is_live:
-        return {"progress": 100, "failed": True, "message": _failure(launch)}
+        return {"progress": 100, "failed": True, "message": _failure(hub, launch)}
     if launch.status is not Status.READY:
         return None
     url = server_prefix(hub.base_path, launch.user_name, launch.server_name)
@@ -121,10 +122,12 @@ def last_event(hub: Hub, launch: Launch) -> dict[str, Any] | None:
     }
 
 
-def _failure(launch: Launch) -> str:
+def _failure(hub: Hub, launch: Launch) -> str:
     if launch.end is None or launch.end.cause in (Cause.USER, Cause.ADMIN):
         return "Spawn cancelled"
-    return f"Spawn failed: {sentences.end(_ENGLISH, launch.end).text}"
+    placed = hub.spawners.get(launch.spawner)
+    limit = clock_limit(launch, placed.settings if placed else None)
+    return f"Spawn failed: {sentences.end(_ENGLISH, launch.end, limit_seconds=limit).text}"
 
 
 def _sse(event: dict[str, Any]) -> bytes:

@@ -48,7 +48,7 @@ def listed(connection: Connection, call: Call) -> Reply:
         user_model(call.hub, row, view, with_stopped=with_stopped)
         for row in users.list_users(connection, wanted)
     ]
-    if not is_paged:
+    if not is_paged and len(models) < wanted.limit:
         return json_reply(models)
     total = users.count_users(connection, wanted)
     following = wanted.offset + wanted.limit
@@ -57,7 +57,11 @@ def listed(connection: Connection, call: Call) -> Reply:
         if following < total
         else None
     )
-    return json_reply(Page(models, Pagination(wanted.offset, wanted.limit, total, next_page)))
+    if is_paged:
+        return json_reply(Page(models, Pagination(wanted.offset, wanted.limit, total, next_page)))
+    # A bare list cannot say that it was cut off; a header can.
+    more = () if next_page is None else ((b"link", f'<{next_page.url}>; rel="next"'.encode()),)
+    return json_reply(models, headers=more)
 
 
 def _selection(call: Call, *, default_limit: int) -> Selection:
