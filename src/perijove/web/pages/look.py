@@ -17,13 +17,13 @@ from zoneinfo import ZoneInfo
 
 import anyio.to_thread
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.ext import Extension
 from jinja2.runtime import Context
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from perijove.db.core import Database
-from perijove.kit.clock import isoformat
 from perijove.services.access import Caller
 from perijove.services.hub import Hub
 from perijove.services.sections import HubSection
@@ -223,8 +223,16 @@ def _load_zone(name: str) -> tzinfo:
 # --- templates --------------------------------------------------------------------------------
 
 
+class _Flat(Extension):
+    """Drops the indentation of templates, never of what is filled in: pages stay small."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        return re.sub(r"^[ \t]+", "", source, flags=re.MULTILINE)
+
+
 def _environment() -> Environment:
     environment = Environment(
+        extensions=[_Flat],
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -237,7 +245,7 @@ def _environment() -> Environment:
         _=_gettext,
         scope_said=_scope_said,
         pgettext=_pgettext,
-        iso=isoformat,
+        iso=_iso,
         when=_when,
         absolute=_absolute,
     )
@@ -258,6 +266,11 @@ def _pgettext(context: Context, meaning: str, message: str, /, **params: Any) ->
 @pass_context
 def _scope_said(context: Context, scope: str) -> str:
     return scope_said(_texts(context), scope)
+
+
+def _iso(at: datetime) -> str:
+    """Write an instant for scripts; nobody reads parts of a second."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 @pass_context

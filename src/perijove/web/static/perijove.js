@@ -103,8 +103,9 @@
       if (event.defaultPrevented) return;
       const form = event.target;
       if (form.method !== "post") return;
-      if (form.dataset.sent) { event.preventDefault(); return; }
-      form.dataset.sent = "1";
+      const button = event.submitter?.formAction ?? "1";
+      if (form.dataset.sent === button) { event.preventDefault(); return; }
+      form.dataset.sent = button;
     });
     window.addEventListener("pageshow", () => {
       for (const form of $$("form[data-sent]")) delete form.dataset.sent;
@@ -132,7 +133,7 @@
       const named = new Set(open.map((field) => field.dataset.says));
       const fixed = $$("[data-of]", chosen).filter((chip) => !named.has(chip.dataset.of));
       const parts = [...fixed.map((chip) => chip.textContent.trim()), ...open.filter((field) => field.value).map(say)];
-      line.textContent = [`${line.dataset.asks} ${title}`, ...parts].join(" · ");
+      line.textContent = [title, ...parts].join(" · ");
     };
     form.addEventListener("input", update);
     form.addEventListener("change", update);

@@ -46,7 +46,7 @@ def texts(request: pytest.FixtureRequest) -> Texts:
 def forms_of(message: Message) -> list[str]:
     """Return a message's forms in its own language."""
     strings = message.string
-    return list(strings) if isinstance(strings, (list, tuple)) else [strings]
+    return [str(each) for each in strings] if isinstance(strings, (list, tuple)) else [str(strings)]
 
 
 def sources_of(message: Message) -> list[str]:
@@ -169,7 +169,7 @@ def test_every_code_an_error_carries_has_a_sentence() -> None:
 
 def test_every_class_of_error_has_a_sentence() -> None:
     """An error without a code of its own is told by its class."""
-    classes = [HubError, *HubError.__subclasses__()]
+    classes: list[type[HubError]] = [HubError, *HubError.__subclasses__()]
     shown = {each.code for each in classes if each.__module__.startswith("perijove.domain")}
     assert shown - sentences.ERRORS.keys() - {"lease-lost"} == set()
 
