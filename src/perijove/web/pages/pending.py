@@ -1,5 +1,6 @@
 """How a start goes, how a server ended, and what stands where no server runs (wire §1.9, §4.5)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
@@ -16,12 +17,14 @@ from perijove.domain.names import normalise_user_name
 from perijove.services.hub import WIRE_VERSION
 from perijove.services.launches import place_in_line
 from perijove.services.overview import Owner, Shown, find_shown, get_owner
+from perijove.services.profiles import Offer, offered
 from perijove.spawners.contract import HasLogs
 from perijove.web.next_url import next_of
 from perijove.web.pages.cards import last_end
 from perijove.web.pages.door import me, owner_of, prefers_json
 from perijove.web.pages.look import Frame, own_address
 from perijove.web.pages.offer import titles_of
+from perijove.web.pages.suggest import suggest
 from perijove.web.pages.views import Links, Titles, name_of, with_query
 from perijove.web.pages.waiting import tell
 
@@ -41,6 +44,7 @@ class Seen:
     events: list[Event]
     line: tuple[int, int] | None
     titles: Titles
+    offers: Sequence[Offer]
 
 
 async def show_pending(frame: Frame) -> Response:
@@ -66,6 +70,7 @@ async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Res
             events=list_events(connection, launch.id),
             line=place_in_line(connection, launch) if launch.status is Status.REQUESTED else None,
             titles=titles_of(connection),
+            offers=() if launch.is_live else offered(connection, shown.owner.id),
         )
 
     seen = await frame.hub.database.read(unit)
@@ -85,6 +90,7 @@ async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Res
         status=_status_of(launch),
         nav="home",
         told=told,
+        suggestion=suggest(frame.texts, launch, seen.offers, links.spawn),
         stream_url=f"{frame.hub.hub_prefix}api/perijove/launches/{launch.id}/events",
         open_url=links.open,
         stop_url=links.act("stop"),

@@ -1,5 +1,6 @@
 """What pages show, made of plain values: states, cards, steps, colours, devices."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 from perijove.db.events import Event
 from perijove.domain.errors import ConfigError
 from perijove.domain.launch import Cause, End, Kind, Launch, Status, Wanted
+from perijove.domain.profile import Profile
 from perijove.services.overview import Owner, Shown
+from perijove.services.profiles import Offer
 from perijove.web.pages.cards import summary
 from perijove.web.pages.colours import contrast, site_css
+from perijove.web.pages.suggest import suggest
 from perijove.web.pages.tokens import device_of
 from perijove.web.pages.views import Links, chips_of, state_of, with_query
 from perijove.web.pages.waiting import steps_of, tell
@@ -197,3 +201,53 @@ def test_a_colour_that_is_none_is_refused() -> None:
 def test_a_device_is_told_shortly(agent: str, device: str) -> None:
     """People recognise their browser by its name, not by its header."""
     assert device_of(agent) == device
+
+
+def make_offer(**memory: Any) -> Offer:
+    """Return the profile `small` with memory to choose as described."""
+    profile = Profile(name="small", spawner="local")
+    properties = {
+        "memory": {"type": "integer", "x-form": {"unit": "GiB", "factor": 2**30}, **memory}
+    }
+    return Offer(profile=profile, schema={"properties": {"memory": described}}, refusal=None)
+
+
+def make_starved(cause: Cause = Cause.OUT_OF_MEMORY, code: int | None = None) -> Launch:
+    """Return a launch that ended with 4 GiB."""
+    end = End(cause=cause, code=code)
+    return make_launch(status=Status.ENDED, wanted=Wanted.END, end=end, ended_at=NOON)
+
+
+def test_more_memory_is_suggested_where_it_was_lacking() -> None:
+    """Twice as much is offered, as a link that fills in the form."""
+    offer = make_offer(minimum=2**30, maximum=2**36)
+    for launch in (make_starved(), make_starved(Cause.SIGNAL, 9)):
+        found = suggest(EN, launch, [offer], "/hub/spawn/ann")
+        assert found is not None
+        assert found.text.replace("\xa0", " ") == "Start with 8 GiB"
+        assert found.url == "/hub/spawn/ann?form=1&opt-profile=small&opt-memory=8"
+
+
+@pytest.mark.parametrize(
+    ("launch", "memory"),
+    [
+        (make_starved(Cause.IDLE), {"minimum": 1, "maximum": 2**36}),
+        (make_starved(Cause.SIGNAL, 15), {"minimum": 1, "maximum": 2**36}),
+        (make_starved(), {"minimum": 1, "maximum": 2**32}),
+        (make_starved(), {"readOnly": True, "minimum": 2**32, "maximum": 2**32}),
+        (make_launch(), {"minimum": 1, "maximum": 2**36}),
+    ],
+)
+def test_nothing_is_suggested_that_would_not_help(
+    launch: Launch, memory: Mapping[str, Any]
+) -> None:
+    """No suggestion where memory was not the trouble, or no more of it can be had."""
+    assert suggest(EN, launch, [make_offer(**memory)], "/hub/spawn/ann") is None
+
+
+def test_a_suggestion_takes_the_next_of_the_choices() -> None:
+    """Where memory is chosen from a list, the suggestion is on the list."""
+    offer = make_offer(minimum=2**32, maximum=2**35, enum=[2**32, 2**35])
+    found = suggest(EN, make_starved(), [offer], "/s")
+    assert found is not None
+    assert found.url.endswith("opt-memory=32")

@@ -1,0 +1,70 @@
+"""After an end for lack of memory: the same again, with more."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from perijove.domain.forms import write_form
+from perijove.domain.launch import Cause, Launch
+from perijove.services.profiles import Offer
+from perijove.web.pages.views import with_query
+from perijove.web.texts import Texts
+
+_KILLED: Final = 9
+_MORE: Final = 2
+"""How many times as much: a half more is often too little again, and queues are long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A way to start again that should end better."""
+
+    url: str
+    text: str
+
+
+def suggest(
+    texts: Texts, launch: Launch, offers: Sequence[Offer], spawn_url: str
+) -> Suggestion | None:
+    """Return the form with more memory, where that was the trouble and more can be had."""
+    if not _lacked_memory(launch):
+        return None
+    name = launch.spec.get("profile", {}).get("name")
+    offer = next((offer for offer in offers if offer.profile.name == name), None)
+    if offer is None or offer.refusal is not None:
+        return None
+    had = launch.spec.get("resources", {}).get("memory_bytes")
+    memory = _more(offer.schema["properties"].get("memory", {}), had)
+    if memory is None:
+        return None
+    options = {**launch.spec.get("options", {}), "memory": memory}
+    own = _open_fields(offer.schema)
+    asked = {name: text for name, text in write_form(own, options).items() if text}
+    query = {f"opt-{name}": text for name, text in asked.items()}
+    return Suggestion(
+        with_query(spawn_url, form="1", **{"opt-profile": offer.profile.name}, **query),
+        texts.gettext("Start with %(memory)s", memory=texts.size(memory)),
+    )
+
+
+def _lacked_memory(launch: Launch) -> bool:
+    end = launch.end
+    if launch.is_live or end is None:
+        return False
+    return end.cause is Cause.OUT_OF_MEMORY or (end.cause is Cause.SIGNAL and end.code == _KILLED)
+
+
+def _more(described: Mapping[str, Any], had: int | None) -> int | None:
+    """Return how much to ask for: more than before, and not more than is allowed."""
+    if had is None or not described or described.get("readOnly") or "maximum" not in described:
+        return None
+    wanted = min(had * _MORE, described["maximum"])
+    if "enum" in described:
+        wanted = min((each for each in described["enum"] if each >= wanted), default=had)
+    return int(wanted) if wanted > had else None
+
+
+def _open_fields(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    properties: Mapping[str, Any] = schema["properties"]
+    own = {name: each for name, each in properties.items() if not each.get("readOnly")}
+    return {**schema, "properties": own}
