@@ -24,7 +24,7 @@ from pydantic_core import PydanticUndefined
 
 from perijove.cli.app import app
 from perijove.domain.launch import Status
-from perijove.domain.scopes import STANDARD
+from perijove.domain.scope_names import STANDARD
 from perijove.kit.config import parse_duration, parse_size
 from perijove.kit.quantities import write_duration, write_size
 from perijove.services.metrics import Metrics

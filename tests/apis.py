@@ -11,10 +11,10 @@ from typing import Any
 import httpx2
 
 from perijove.services.sections import FileToken, RoleSection
+from perijove.web.access_log import AccessLog
 from perijove.web.api.calls import Patience
 from perijove.web.app import create_app
 from perijove.web.asgi import App
-from perijove.web.edge import AccessLog
 from tests.fakes.spawners import MemoryPlatform
 from tests.hubs import TestHub, answering_server, running_hub
 

@@ -39,7 +39,10 @@ from perijove.db.tables import (
 )
 from perijove.domain import scopes as engine
 from perijove.domain.errors import Forbidden, HubError, Invalid
-from perijove.domain.scopes import INHERIT, Owner, Scopes
+from perijove.domain.scope_names import INHERIT
+from perijove.domain.scopes import (
+    Owner, Scopes,
+)
 from perijove.kit.ids import hash_secret
 from perijove.services.access import Caller
 from perijove.services.hub import client_id_of, server_prefix

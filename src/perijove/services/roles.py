@@ -23,7 +23,10 @@ from perijove.db.tables import (
     tokens,
 )
 from perijove.domain.errors import ConfigError, HubError, Invalid
-from perijove.domain.scopes import INHERIT, SELF, check_role_name, parse
+from perijove.domain.scope_names import INHERIT, SELF, check_role_name
+from perijove.domain.scopes import (
+    parse,
+)
 from perijove.kit.ids import hash_secret
 from perijove.services.people import clean_user_name, ensure_user
 from perijove.services.sections import FileToken, HubSection, RoleSection

@@ -74,7 +74,8 @@ def change_description(
     server = ensure_server(connection, user.id, name, now=now)
     if values:
         change_server(connection, server.id, **values)
-    return values.get("name", name)
+    renamed: str = values.get("name", name)
+    return renamed
 
 
 def _check_free(connection: Connection, user: UserRow, name: str) -> None:

@@ -12,7 +12,10 @@ from perijove.db.tables import oauth_clients, services, tokens, users
 from perijove.db.types import Instant
 from perijove.domain import scopes as engine
 from perijove.domain.errors import HubError, Invalid, NotFound
-from perijove.domain.scopes import INHERIT, Scopes
+from perijove.domain.scope_names import INHERIT
+from perijove.domain.scopes import (
+    Scopes,
+)
 from perijove.kit.ids import hash_secret, new_secret
 from perijove.services.access import Caller, scopes_by_token
 from perijove.services.roles import TOKEN, role_scopes

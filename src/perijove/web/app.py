@@ -10,11 +10,13 @@ from starlette.routing import BaseRoute, Match, Router
 from perijove.domain.errors import Forbidden, NotFound
 from perijove.services.hub import Hub
 from perijove.web import oauth, pages
+from perijove.web.access_log import AccessLog
 from perijove.web.api import TABLE
 from perijove.web.api.calls import Patience
 from perijove.web.api.routing import Api
 from perijove.web.asgi import App, Receive, Scope, Send, respond
-from perijove.web.edge import AccessLog, Edge, Networks, exchange_of
+from perijove.web.edge import Edge, Networks
+from perijove.web.exchange import exchange_of
 from perijove.web.metrics import MetricsEndpoint
 from perijove.web.pages.errors import render_error
 from perijove.web.problems import MethodNotAllowed

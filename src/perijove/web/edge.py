@@ -15,26 +15,25 @@ It is one class and not six, because it is on the path of every request and each
 costs a call per message.
 """
 
-import asyncio
 import hashlib
 import ipaddress
-import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from importlib.metadata import version
 from itertools import count
 from secrets import token_hex
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
-import msgspec
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from perijove.domain.errors import HubError
-from perijove.kit.clock import Clock, isoformat, monotonic
+from perijove.kit.clock import monotonic
 from perijove.services.hub import WIRE_VERSION, Hub
 from perijove.web import problems
+from perijove.web.access_log import AccessLog, path_shown
 from perijove.web.asgi import App, Message, Receive, Scope, Send, respond
+from perijove.web.exchange import Exchange, exchange_of
 
 log = structlog.get_logger()
 
@@ -54,92 +53,6 @@ _PAGE_POLICY: Final = (
     "font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; "
     "base-uri 'none'; "
 )
-
-
-class Exchange:
-    """What is known of one request while it is answered; ``scope["state"]["exchange"]``."""
-
-    __slots__ = ("handler", "is_api", "is_own", "request_id", "start", "started", "status", "user")
-
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
-        self.handler = "perijove.web.unmatched"
-        """Label of the metrics: one of a bounded set."""
-        self.user = ""
-        self.is_api = False
-        """On the wire's API: errors are its JSON."""
-        self.is_own = False
-        """On our own API: errors are problem+json."""
-        self.status = 0
-        self.started = False
-        self.start: Message | None = None
-        """The head of a response that is held back until its body is known."""
-
-
-def exchange_of(scope: Scope) -> Exchange:
-    """Return the exchange of a request that came through `Edge`."""
-    found: Exchange = scope["state"]["exchange"]
-    return found
-
-
-class AccessLog:
-    """
-    One line per request, in the form of the other log lines; never a query, never a secret.
-
-    The lines of one round of the event loop are written together: a system call costs as much
-    as all the rest of a line.
-    """
-
-    def __init__(
-        self, clock: Clock, *, as_json: bool, stream: BinaryIO | None = None, is_on: bool = True
-    ) -> None:
-        self._clock = clock
-        self._is_on = is_on
-        self._as_json = as_json
-        self._stream = stream or sys.stderr.buffer
-        self._lines: list[bytes] = []
-
-    def write(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
-        """Write the line of an answered request, at the end of this round of the loop."""
-        if not self._is_on:
-            return
-        line = {
-            "event": "request",
-            "level": "info",
-            "timestamp": isoformat(self._clock.now()),
-            "request_id": exchange.request_id,
-            "method": scope["method"],
-            "path": _path_shown(scope["path"]),
-            "status": exchange.status,
-            "seconds": round(seconds, 6),
-            "user": exchange.user,
-        }
-        if not self._lines:
-            asyncio.get_running_loop().call_soon(self._flush)
-        if self._as_json:
-            self._lines.append(_encode(line))
-        else:
-            words = "{timestamp} {method} {path} {status} {seconds:.4f}s {user} {request_id}"
-            self._lines.append(words.format(**line).encode("utf-8", "replace"))
-
-    def _flush(self) -> None:
-        lines, self._lines = self._lines, []
-        lines.append(b"")
-        self._stream.write(b"\n".join(lines))
-        self._stream.flush()
-
-
-_encode: Final = msgspec.json.Encoder().encode
-_NOT_SHOWN_BELOW: Final = "/authorizations/"
-"""Below it the wire has paths that hold a token or a cookie."""
-
-
-def _path_shown(path: str) -> str:
-    head, marker, _ = path.partition(_NOT_SHOWN_BELOW)
-    shown = f"{head}{marker}(secret)" if marker else path
-    if shown.isascii() and shown.isprintable():
-        return shown[:500]
-    return shown[:500].encode("unicode_escape").decode("ascii")
 
 
 class Edge:
@@ -259,7 +172,7 @@ class Edge:
                 "request_failed",
                 request_id=exchange.request_id,
                 method=scope["method"],
-                path=_path_shown(scope["path"]),
+                path=path_shown(scope["path"]),
             )
         if exchange.started:
             raise error  # too late for an answer: the server cuts the connection

@@ -5,13 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perijove.domain.errors import Forbidden, Invalid
-from perijove.domain.scopes import (
-    EVERYWHERE,
+from perijove.domain.scope_names import (
     INHERIT,
     SELF,
     STANDARD,
     Catalogue,
     CustomScope,
+    check_role_name,
+)
+from perijove.domain.scopes import (
+    EVERYWHERE,
     Limit,
     LimitKind,
     Members,
@@ -19,7 +22,6 @@ from perijove.domain.scopes import (
     Scope,
     Scopes,
     Verdict,
-    check_role_name,
     contains,
     covers,
     decide,

@@ -19,8 +19,10 @@ from perijove.kit.clock import SystemClock
 from perijove.kit.keyring import Keyring
 from perijove.services.hub import Hub
 from perijove.services.sections import HubSection, LifecycleSection
+from perijove.web.access_log import AccessLog
 from perijove.web.asgi import App, Message, Receive, Scope, Send, read_body, respond
-from perijove.web.edge import MOST_BODY, AccessLog, Edge, exchange_of
+from perijove.web.edge import MOST_BODY, Edge
+from perijove.web.exchange import exchange_of
 
 pytestmark = pytest.mark.anyio
 

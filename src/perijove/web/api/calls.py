@@ -13,7 +13,8 @@ from perijove.domain.scopes import Limit, LimitKind, Verdict
 from perijove.services.access import Caller
 from perijove.services.hub import Hub
 from perijove.web.asgi import Receive, Scope
-from perijove.web.edge import MOST_BODY, Header, exchange_of
+from perijove.web.edge import MOST_BODY, Header
+from perijove.web.exchange import exchange_of
 from perijove.web.problems import HIDDEN, BodyTooLarge
 
 JSON: Final = b"application/json"

@@ -23,7 +23,7 @@ from perijove.services.access import Caller, caller_by_token
 from perijove.services.hub import Hub
 from perijove.web.api.calls import Call, Patience, Reply, Stream, empty
 from perijove.web.asgi import Receive, Scope, Send
-from perijove.web.edge import exchange_of
+from perijove.web.exchange import exchange_of
 from perijove.web.identity import identify
 from perijove.web.problems import HIDDEN, MethodNotAllowed
 

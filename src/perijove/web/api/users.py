@@ -13,9 +13,10 @@ from perijove.domain.errors import Invalid
 from perijove.domain.launch import Cause
 from perijove.domain.scopes import LimitKind, restrict
 from perijove.kit.clock import monotonic
-from perijove.services import activity, users
+from perijove.services import activity, listing, users
 from perijove.services.launches import request_stop, wait_for
-from perijove.services.users import Selection, State, UserRow, get_user
+from perijove.services.listing import Selection, State
+from perijove.services.users import UserRow, get_user
 from perijove.web.api.calls import Call, Reply, check_keys, empty, json_reply, texts_of
 from perijove.web.api.models import View, user_model
 from perijove.wire.rest import NextPage, Page, Pagination
@@ -46,11 +47,11 @@ def listed(connection: Connection, call: Call) -> Reply:
     view = View(call.caller)
     models = [
         user_model(call.hub, row, view, with_stopped=with_stopped)
-        for row in users.list_users(connection, wanted)
+        for row in listing.list_users(connection, wanted)
     ]
     if not is_paged and len(models) < wanted.limit:
         return json_reply(models)
-    total = users.count_users(connection, wanted)
+    total = listing.count_users(connection, wanted)
     following = wanted.offset + wanted.limit
     next_page = (
         NextPage(following, wanted.limit, _next_url(call, following, wanted.limit))

@@ -18,7 +18,7 @@ from perijove.domain.errors import Forbidden, Invalid
 from perijove.services.hub import Hub
 from perijove.services.oauth import Approved, Ask, Consent, Denied, consider, issue_code
 from perijove.web.asgi import Receive, Scope, Send
-from perijove.web.edge import exchange_of
+from perijove.web.exchange import exchange_of
 from perijove.web.forms import read_form
 from perijove.web.identity import SignedIn, find_signed_in, identify
 from perijove.web.next_url import login_url
