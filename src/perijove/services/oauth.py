@@ -41,7 +41,8 @@ from perijove.domain import scopes as engine
 from perijove.domain.errors import Forbidden, HubError, Invalid
 from perijove.domain.scope_names import INHERIT
 from perijove.domain.scopes import (
-    Owner, Scopes,
+    Owner,
+    Scopes,
 )
 from perijove.kit.ids import hash_secret
 from perijove.services.access import Caller

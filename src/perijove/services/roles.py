@@ -106,7 +106,7 @@ def load(connection: Connection, settings: HubSection, *, now: datetime) -> None
     _load_admins(settings.admins, names)
     _load_roles(connection, settings.roles, names)
     _load_tokens(connection, settings.tokens, names)
-    _drop_services(connection, settings)
+    _settle_services(connection, settings)
 
 
 def _faults(settings: HubSection) -> list[str]:
@@ -236,10 +236,6 @@ def _grant(connection: Connection, role: RoleSection, names: _Names) -> None:
     """Make the listed holders the only ones of a role."""
     role_id = connection.execute(select(roles.c.id).where(roles.c.name == role.name)).scalar_one()
     connection.execute(delete(role_grants).where(role_grants.c.role_id == role_id))
-    if role.name == ADMIN and role.services:
-        connection.execute(
-            update(services).where(services.c.name.in_(role.services)).values(admin=True)
-        )
     holders: list[tuple[Column[Any], Iterable[int]]] = [
         (
             role_grants.c.user_id,
@@ -275,7 +271,14 @@ def _load_tokens(connection: Connection, wanted: Sequence[FileToken], names: _Na
         )
 
 
-def _drop_services(connection: Connection, settings: HubSection) -> None:
+def _settle_services(connection: Connection, settings: HubSection) -> None:
+    """Drop the services that the file no longer names; who holds role `admin` is one."""
+    admins = [name for role in settings.roles if role.name == ADMIN for name in role.services]
+    connection.execute(
+        update(services)
+        .where(services.c.source == "file")
+        .values(admin=services.c.name.in_(admins))
+    )
     named = {name for role in settings.roles for name in role.services}
     named |= {token.service for token in settings.tokens if token.service is not None}
     connection.execute(
