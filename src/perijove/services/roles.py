@@ -210,12 +210,11 @@ def _load_roles(connection: Connection, wanted: Sequence[RoleSection], names: _N
         delete(roles).where(roles.c.source == "file", roles.c.name.not_in([*given, *BUILT_IN]))
     )
     for name, built_in in BUILT_IN.items():
-        role = given.pop(name, None)
-        scopes = role.scopes if role and role.scopes else list(built_in.scopes)
-        description = role.description if role and role.description else built_in.description
+        role = given.pop(name, RoleSection(name=name))
+        scopes = role.scopes or built_in.scopes
+        description = role.description or built_in.description
         _save_role(connection, name, description, scopes, source="builtin")
-        if role is not None:
-            _grant(connection, role, names)
+        _grant(connection, role, names)
     for role in given.values():
         _save_role(connection, role.name, role.description, role.scopes, source="file")
         _grant(connection, role, names)
