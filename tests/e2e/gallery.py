@@ -18,8 +18,8 @@ from typing import Any
 import anyio
 
 from perijove.services.hub import Hub
-from perijove.web.app import create_app
 from perijove.web.access_log import AccessLog
+from perijove.web.app import create_app
 from perijove.web.listen import serve
 from tests.e2e.scenes import PASSWORD, gallery_hub
 

@@ -15,8 +15,8 @@ import pytest
 from perijove.db.core import bound
 from perijove.domain.launch import Cause, Status
 from perijove.services.overview import find_shown, get_owner
-from perijove.web.app import create_app
 from perijove.web.access_log import AccessLog
+from perijove.web.app import create_app
 from tests.e2e.scenes import POLICIES, PROFILES, cookie_of
 from tests.fakes.spawners import MemoryPlatform
 from tests.hubs import TestHub, answering_server, running_hub

@@ -236,14 +236,15 @@ def _field_view(
 def _bounds(texts: Texts, name: str, low: float, high: float, step: float | None) -> str:
     if high >= _UNBOUNDED[name]:
         return texts.gettext("At least %(low)s.", low=option_text(texts, name, low))
+    is_count = name in ("cpu", "gpu")
     parts = [
         texts.gettext(
             "%(low)s to %(high)s",
-            low=option_text(texts, name, low),
+            low=texts.number(low) if is_count else option_text(texts, name, low),
             high=option_text(texts, name, high),
         )
     ]
-    if step is not None:
+    if step is not None and not (is_count and step == 1):
         parts.append(texts.gettext("in steps of %(step)s", step=option_text(texts, name, step)))
     return ", ".join(parts)
 

@@ -272,7 +272,9 @@ ERRORS: Final[Mapping[str, Sentence]] = {
         N_("We could not read who you are from the service that checked your password."),
         N_("This is for your administrator to repair."),
     ),
-    "signin-busy": Sentence(N_("Many people are signing in right now."), N_("Try again in a moment.")),
+    "signin-busy": Sentence(
+        N_("Many people are signing in right now."), N_("Try again in a moment.")
+    ),
     "password-too-short": Sentence(N_("A password needs at least %(least)s characters.")),
     "password-too-long": Sentence(N_("This password is too long.")),
     "password-wrong": Sentence(N_("This is not your present password.")),

@@ -206,9 +206,7 @@ def test_a_device_is_told_shortly(agent: str, device: str) -> None:
 def make_offer(**memory: Any) -> Offer:
     """Return the profile `small` with memory to choose as described."""
     profile = Profile(name="small", spawner="local")
-    properties = {
-        "memory": {"type": "integer", "x-form": {"unit": "GiB", "factor": 2**30}, **memory}
-    }
+    described = {"type": "integer", "x-form": {"unit": "GiB", "factor": 2**30}, **memory}
     return Offer(profile=profile, schema={"properties": {"memory": described}}, refusal=None)
 
 
