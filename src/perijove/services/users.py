@@ -192,6 +192,11 @@ def find_user(connection: Connection, name: str) -> UserRow | None:
     return user
 
 
+def find_name(connection: Connection, user_id: int) -> str | None:
+    """Return the name that a user has now."""
+    return connection.scalar(select(users.c.name).where(users.c.id == user_id))
+
+
 def get_user(connection: Connection, name: str) -> UserRow:
     """Return a user with all their servers; raises `NotFound`."""
     user = find_user(connection, name)

@@ -308,6 +308,28 @@ async def test_launch_shows_the_whole_truth(database_url: str, tmp_path: Path) -
     assert options["chosen"]["profile"] == "default"
 
 
+async def test_launch_is_its_owners_whatever_names_change(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Neither a new name nor a namesake changes whose launch it was."""
+    async with running_api(database_url, tmp_path) as api:
+        launch = await api.hub.becomes(await api.hub.start("ann"), Status.READY)
+        path = f"/perijove/launches/{launch.id}"
+        await api.call("DELETE", "/users/ann/server")
+        await api.hub.becomes(launch, Status.ENDED)
+        await api.call("PATCH", "/users/ann", {"name": "anna"})
+        await api.call("PATCH", "/users/bob", {"name": "ann"})
+        mine = await api.call("GET", path, token=ANN)
+        namesakes = await api.call("GET", path, token=BOB)
+        await api.call("DELETE", "/users/anna")
+        left = await api.call("GET", path)
+        orphaned = await api.call("GET", path, token=BOB)
+
+    assert (mine.status_code, namesakes.status_code) == (200, 404)
+    assert (left.status_code, orphaned.status_code) == (200, 404)
+    assert left.json()["user"] == "ann"
+
+
 async def test_event_stream_goes_on_where_it_broke_off(database_url: str, tmp_path: Path) -> None:
     """Our event stream numbers events, and ``Last-Event-ID`` continues after one."""
     async with running_api(database_url, tmp_path) as api:

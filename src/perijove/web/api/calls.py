@@ -110,9 +110,13 @@ class Call:
             request_id=self.request_id,
         )
 
-    def require(self, scope: str, user: str, server: str) -> None:
-        """Raise `NotFound` unless the caller holds `scope` for a server found on the way."""
-        target = Limit(LimitKind.SERVER, f"{user}/{server}")
+    def require(self, scope: str, user: str | None, server: str) -> None:
+        """
+        Raise `NotFound` unless the caller holds `scope` for a server found on the way.
+
+        What belongs to nobody any more (`user` None) needs the scope everywhere.
+        """
+        target = None if user is None else Limit(LimitKind.SERVER, f"{user}/{server}")
         if self.caller.decide((scope,), target) is not Verdict.ALLOWED:
             raise NotFound(HIDDEN)
 

@@ -16,7 +16,7 @@ from perijove.kit.clock import isoformat, monotonic
 from perijove.services.hub import Hub
 from perijove.services.launches import place_in_line
 from perijove.services.profiles import options_schema
-from perijove.services.users import get_user
+from perijove.services.users import find_name, get_user
 from perijove.web.api.calls import Call, Reply, Stream, Write, json_reply
 from perijove.web.api.progress import KEEP_ALIVE_SECONDS
 from perijove.web.problems import HIDDEN
@@ -70,7 +70,9 @@ def _visible(connection: Connection, call: Call) -> Launch:
     launch = find_launch(connection, call.names[0])
     if launch is None:
         raise NotFound(HIDDEN)
-    call.require(SCOPE, launch.user_name, launch.server_name)
+    # A launch keeps the name its owner had; whoever has that name now need not be its owner.
+    owner = None if launch.user_id is None else find_name(connection, launch.user_id)
+    call.require(SCOPE, owner, launch.server_name)
     return launch
 
 
