@@ -60,6 +60,10 @@ NEEDS: Final[Mapping[str, Need]] = {
     "axe-core": Need(
         met=partial(_names_a_file, "PERIJOVE_TEST_AXE"), provided_by="testbeds/up chromium"
     ),
+    "lab": Need(
+        met=partial(_is_file, ROOT / ".venv/bin/jupyterhub-singleuser"),
+        provided_by="make test, which installs the extra `lab`",
+    ),
     "configurable-http-proxy": Need(
         met=partial(_names_a_file, "PERIJOVE_TEST_CHP"), provided_by="testbeds/up bench"
     ),

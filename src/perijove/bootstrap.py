@@ -42,7 +42,7 @@ from perijove.reconcile.loops import start_loops
 from perijove.reconcile.probe import Prober
 from perijove.services import people, profiles, roles
 from perijove.services.hub import Hub, PlacedSpawner
-from perijove.services.signin import ensure_first_admin
+from perijove.services.signin import ensure_first_admin, replace_password
 from perijove.settings import Settings, plugin
 from perijove.spawners.contract import Surroundings, Warns
 from perijove.web.app import create_app
@@ -300,6 +300,6 @@ async def store_password(settings: Settings, database: Database, name: str, pass
 
     def unit(connection: Connection) -> None:
         person = people.get_person(connection, name)
-        people.store_password(connection, person.id, hash_, now=clock.now())
+        replace_password(connection, person, hash_, actor="command line", now=clock.now())
 
     await database.write(unit)

@@ -113,6 +113,8 @@ tokens = [{{ name = "tests", user = "admin", token = "{ADMIN_TOKEN}" }}]
         for victim in victims:
             victim.kill()
         psutil.wait_procs(victims, timeout=10)
+        assert self.process is not None
+        self.process.wait(10)
 
     def parts(self) -> dict[str, psutil.Process]:
         """Return the site's own processes by what they are: run, hub, proxy."""
@@ -120,7 +122,10 @@ tokens = [{{ name = "tests", user = "admin", token = "{ADMIN_TOKEN}" }}]
         run = psutil.Process(self.process.pid)
         found = {"run": run}
         for child in run.children():
-            line = child.cmdline()
+            try:
+                line = child.cmdline()
+            except psutil.Error:  # it has just ended
+                continue
             if "perijove" in line:
                 found[line[line.index("perijove") + 1]] = child
         return found

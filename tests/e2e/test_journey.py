@@ -50,9 +50,11 @@ def compute(page: Page, site: Site, name: str) -> None:
     """Run ``6*7`` in a new notebook and see 42."""
     page.goto(f"{site.url}/user/admin/lab?reset")  # not the notebook of the journey before
     page.locator(".jp-LauncherCard[data-category='Notebook']").first.click(timeout=60_000)
+    page.locator("[data-status='idle'].jp-Notebook-ExecutionIndicator").wait_for(timeout=60_000)
     cell = page.locator(".jp-Notebook .cm-content").first
     cell.click(timeout=60_000)
     page.keyboard.type("6*7")
+    expect(cell).to_contain_text("6*7")
     page.keyboard.press("Shift+Enter")
     output = page.locator(".jp-OutputArea-output")
     expect(output.first).to_contain_text("42", timeout=60_000)

@@ -3,8 +3,9 @@
 import logging
 import re
 import sys
+import traceback
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 import structlog
@@ -28,14 +29,24 @@ def mask(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Any:
         if _SECRET_KEY.search(key):
             event[key] = MASK
         elif isinstance(value, str) and len(value) > 8:
-            event[key] = _SECRET_IN_TEXT.sub(rf"\1{MASK}", value)
+            event[key] = _mask_text(value)
     return event
+
+
+def _mask_text(text: str) -> str:
+    return _SECRET_IN_TEXT.sub(rf"\1{MASK}", text)
 
 
 def _mask_traceback(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Any:
     if isinstance(event.get("exception"), str):
-        event["exception"] = _SECRET_IN_TEXT.sub(rf"\1{MASK}", event["exception"])
+        event["exception"] = _mask_text(event["exception"])
     return event
+
+
+def _write_traceback(out: TextIO, error: Any) -> None:
+    """Write a traceback without the values of variables, which may be secrets."""
+    lines = "".join(traceback.format_exception(*error))
+    out.write("\n" + _mask_text(lines))
 
 
 def configure(*, style: str = "auto", level: str = "info", program: str = "hub") -> None:
@@ -53,7 +64,7 @@ def configure(*, style: str = "auto", level: str = "info", program: str = "hub")
         mask,
     ]
     if is_console:
-        last: list[Any] = [structlog.dev.ConsoleRenderer()]
+        last: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=_write_traceback)]
     else:
         last = [
             structlog.processors.format_exc_info,
