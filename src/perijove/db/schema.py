@@ -118,11 +118,10 @@ def _in_turn(url: str) -> Iterator[None]:
     if parsed.get_backend_name() != "sqlite":
         yield  # there an advisory lock does it
         return
-    try:
-        file = Path(f"{parsed.database}.lock").open("a")
-    except OSError as error:
-        raise ConfigError(f"hub.database: {parsed.database}: {error.strerror}") from None
-    with file:
+    path = Path(parsed.database or "")
+    if not path.parent.is_dir():
+        raise ConfigError(f"hub.database: there is no directory {path.parent}")
+    with path.with_name(f"{path.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
