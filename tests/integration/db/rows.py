@@ -11,7 +11,7 @@ from perijove.domain.launch import Kind, Launch, Status, Wanted
 from perijove.kit.ids import new_id, platform_name
 from perijove.services.people import ensure_user
 
-NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+NOW = datetime(2020, 11, 20, 12, tzinfo=UTC)
 
 
 def insert_launch(

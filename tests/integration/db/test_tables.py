@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 
-NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+NOW = datetime(2020, 11, 20, 12, tzinfo=UTC)
 TTL = timedelta(seconds=20)
 HERE = "http://127.0.0.1:1"
 THERE = "http://127.0.0.1:2"
