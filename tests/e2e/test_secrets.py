@@ -61,9 +61,9 @@ def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
         said["command lines"] = lines
         key = (tmp_path / "data/keyring").read_text().split()[1]
         secrets["key"] = key
-        for path in (tmp_path / "data").rglob("*"):
-            if path.is_file() and path.name != "keyring" and "homes" not in path.parts:
-                said[str(path.relative_to(tmp_path))] = path.read_bytes().decode(errors="replace")
+        for file in (tmp_path / "data").rglob("*"):
+            if file.is_file() and file.name != "keyring" and "homes" not in file.parts:
+                said[str(file.relative_to(tmp_path))] = file.read_bytes().decode(errors="replace")
         assert any("log" in where for where in said)
         leaks = [
             (what, where)

@@ -14,17 +14,16 @@ call                  SQLite                                          PostgreSQL
 ====================  ==============================================  =======================
 """
 
+import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 import structlog
 from sqlalchemy import (
@@ -178,13 +177,27 @@ def _rollback(connection: Connection) -> None:
 
 
 class _Unit:
-    """One unit of work on its way through the writer thread."""
+    """One unit of work on its way through the writer thread, and back to the loop it came from."""
 
-    __slots__ = ("future", "work")
+    __slots__ = ("_loop", "future", "work")
 
     def __init__(self, work: Work[Any]) -> None:
         self.work = work
-        self.future: Future[Any] = Future()
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self._loop.create_future()
+
+    def finish(self, result: Any, failure: BaseException | None) -> None:
+        """Hand the outcome over, without waiting for the loop to take it."""
+        with suppress(RuntimeError):  # the loop has ended; nobody waits any more
+            self._loop.call_soon_threadsafe(self._deliver, result, failure)
+
+    def _deliver(self, result: Any, failure: BaseException | None) -> None:
+        if self.future.done():  # who waited was cancelled
+            return
+        if failure is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(failure)
 
 
 class SqliteDatabase:
@@ -227,17 +240,8 @@ class SqliteDatabase:
     async def write(self, work: Work[T]) -> T:
         """Run a unit that writes; committed, perhaps together with others, when this returns."""
         unit = _Unit(work)
-        done = anyio.Event()
-        token = anyio.lowlevel.current_token()
-
-        def wake(_future: Future[Any]) -> None:
-            with suppress(RuntimeError):  # the loop has ended; nobody waits any more
-                anyio.from_thread.run_sync(done.set, token=token)
-
-        unit.future.add_done_callback(wake)
         self._units.put(unit)
-        await done.wait()
-        result: T = unit.future.result()
+        result: T = await unit.future
         return result
 
     def _write_all(self) -> None:
@@ -263,10 +267,7 @@ class SqliteDatabase:
                 _rollback(self._write_connection)
                 outcomes = [(None, error)] * len(group)
             for done, (result, failure) in zip(group, outcomes, strict=True):
-                if failure is None:
-                    done.future.set_result(result)
-                else:
-                    done.future.set_exception(failure)
+                done.finish(result, failure)
             if ending:
                 return
 

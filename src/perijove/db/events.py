@@ -5,13 +5,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from perijove.db.tables import events, launches
 from perijove.domain.asking import Asking
 
 MOST = 500
 """Events kept per launch; what comes after is counted but not stored."""
+
+_NEXT_SEQ = (
+    update(launches)
+    .where(launches.c.id == bindparam("the_launch"))
+    .values(seq=launches.c.seq + 1)
+    .returning(launches.c.seq)
+)
+_ADD = insert(events)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,27 +44,23 @@ def record(
     now: datetime,
 ) -> None:
     """Append an event in the transaction of the change it tells of."""
-    seq = connection.scalar(
-        update(launches)
-        .where(launches.c.id == launch_id)
-        .values(seq=launches.c.seq + 1)
-        .returning(launches.c.seq)
-    )
+    seq = connection.scalar(_NEXT_SEQ, {"the_launch": launch_id})
     if seq is None or seq > MOST:
         return
     connection.execute(
-        insert(events).values(
-            launch_id=launch_id,
-            seq=seq,
-            at=now,
-            code=code,
-            params=dict(params),
-            actor=asking.actor,
-            token_id=asking.token_id,
-            session_id=asking.session_id,
-            on_behalf=asking.on_behalf,
-            request_id=asking.request_id,
-        )
+        _ADD,
+        {
+            "launch_id": launch_id,
+            "seq": seq,
+            "at": now,
+            "code": code,
+            "params": dict(params),
+            "actor": asking.actor,
+            "token_id": asking.token_id,
+            "session_id": asking.session_id,
+            "on_behalf": asking.on_behalf,
+            "request_id": asking.request_id,
+        },
     )
 
 

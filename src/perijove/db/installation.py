@@ -38,7 +38,10 @@ def beat(connection: Connection, *, now: datetime) -> None:
     connection.execute(update(installation).values(**values))
 
 
+_HEARING_SINCE = select(installation.c.hearing_since)
+
+
 def hearing_since(connection: Connection) -> datetime:
     """Return since when, without a gap, some hub has been able to hear."""
-    at: datetime = connection.execute(select(installation.c.hearing_since)).scalar_one()
+    at: datetime = connection.execute(_HEARING_SINCE).scalar_one()
     return at

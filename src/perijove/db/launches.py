@@ -9,6 +9,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     and_,
+    bindparam,
     case,
     func,
     insert,
@@ -51,6 +52,28 @@ _FIELDS = tuple(
 
 def _select() -> Select[Any]:
     return select(*_FIELDS)
+
+
+# What every step asks for is built once: building a statement costs more than running it. Names
+# of parameters differ from those of columns, which are values in an `update`.
+_BY_ID = _select().where(launches.c.id == bindparam("the_id"))
+_CHANGE = (
+    update(launches)
+    .where(launches.c.id == bindparam("the_id"), launches.c.status == bindparam("the_status"))
+    .returning(*_FIELDS)
+)
+_CHANGE_LEASED = _CHANGE.where(launches.c.lease_token == bindparam("the_lease"))
+_RELEASE = (
+    update(launches)
+    .where(launches.c.id == bindparam("the_id"), launches.c.lease_token == bindparam("the_lease"))
+    .values(lease_token=None, lease_until=None)
+)
+_ADD_HANDLE = insert(handles)
+_HANDLES = (
+    select(handles.c.body)
+    .where(handles.c.launch_id == bindparam("the_id"))
+    .order_by(case((handles.c.registered_at.is_not(None), 0), else_=1), handles.c.id)
+)
 
 
 def launch_of(row: RowMapping) -> Launch:
@@ -116,7 +139,7 @@ def insert_launch(connection: Connection, launch: Launch) -> None:
 
 def find_launch(connection: Connection, launch_id: str) -> Launch | None:
     """Return a launch by id."""
-    row = connection.execute(_select().where(launches.c.id == launch_id)).mappings().first()
+    row = connection.execute(_BY_ID, {"the_id": launch_id}).mappings().first()
     return launch_of(row) if row else None
 
 
@@ -179,6 +202,21 @@ def list_live(
     return [launch_of(row) for row in connection.execute(query).mappings()]
 
 
+def list_newest(
+    connection: Connection, user_id: int, *, server_name: str | None, limit: int
+) -> list[Launch]:
+    """Return a user's launches, live or over, newest first."""
+    query = (
+        _select()
+        .where(launches.c.user_id == user_id)
+        .order_by(launches.c.requested_at.desc(), launches.c.id)
+        .limit(limit)
+    )
+    if server_name is not None:
+        query = query.where(launches.c.server_name == server_name)
+    return [launch_of(row) for row in connection.execute(query).mappings()]
+
+
 # --- changes ----------------------------------------------------------------------------------
 
 
@@ -216,14 +254,12 @@ def change(
         values["due_at"] = due_at
     if not values:
         return launch
-    where = [launches.c.id == launch.id, launches.c.status == launch.status]
+    values |= {"the_id": launch.id, "the_status": launch.status}
+    statement = _CHANGE
     if lease is not None:
-        where.append(launches.c.lease_token == lease)
-    row = (
-        connection.execute(update(launches).where(*where).values(**values).returning(*_FIELDS))
-        .mappings()
-        .first()
-    )
+        values["the_lease"] = lease
+        statement = _CHANGE_LEASED
+    row = connection.execute(statement, values).mappings().first()
     if row is None:
         raise LeaseLost(f"launch {launch.id} was changed by another replica")
     return launch_of(row)
@@ -291,11 +327,7 @@ def claim_due(
 
 def release(connection: Connection, launch_id: str, *, token: str) -> None:
     """Give the lease of a launch back, if it is still held."""
-    connection.execute(
-        update(launches)
-        .where(launches.c.id == launch_id, launches.c.lease_token == token)
-        .values(lease_token=None, lease_until=None)
-    )
+    connection.execute(_RELEASE, {"the_id": launch_id, "the_lease": token})
 
 
 def renew_all(connection: Connection, *, token: str, ttl: timedelta) -> None:
@@ -398,18 +430,11 @@ def append_handle(
     connection: Connection, launch_id: str, body: Mapping[str, Any], *, now: datetime
 ) -> None:
     """Record a handle, unless the very same one is recorded already. Needs no lease."""
-    for known in connection.scalars(select(handles.c.body).where(handles.c.launch_id == launch_id)):
-        if known == dict(body):
-            return
-    connection.execute(insert(handles).values(launch_id=launch_id, body=dict(body), created_at=now))
+    if dict(body) in list_handles(connection, launch_id):
+        return
+    connection.execute(_ADD_HANDLE, {"launch_id": launch_id, "body": dict(body), "created_at": now})
 
 
 def list_handles(connection: Connection, launch_id: str) -> list[Mapping[str, Any]]:
     """Return the handles of a launch: the one that lives first (registered, else the older)."""
-    return list(
-        connection.scalars(
-            select(handles.c.body)
-            .where(handles.c.launch_id == launch_id)
-            .order_by(case((handles.c.registered_at.is_not(None), 0), else_=1), handles.c.id)
-        )
-    )
+    return list(connection.scalars(_HANDLES, {"the_id": launch_id}))

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from perijove.db.core import upsert
 from perijove.db.tables import counters, proxy_workers, routes
@@ -15,22 +17,28 @@ ALIVE = timedelta(seconds=5)
 """A proxy worker whose poll was open within this time is alive (design §2.4)."""
 
 
+_REVISION = select(counters.c.value).where(counters.c.name == _COUNTER)
+_LIVE_WORKERS = select(proxy_workers.c.id, proxy_workers.c.revision, proxy_workers.c.seen_at).where(
+    proxy_workers.c.seen_at >= bindparam("since")
+)
+
+
 def revision(connection: Connection) -> int:
     """Return the revision of the route table."""
-    return connection.scalar(select(counters.c.value).where(counters.c.name == _COUNTER)) or 0
+    return connection.scalar(_REVISION) or 0
 
 
 def _next_revision(connection: Connection) -> int:
-    value = connection.scalar(
-        update(counters)
-        .where(counters.c.name == _COUNTER)
-        .values(value=counters.c.value + 1)
-        .returning(counters.c.value)
+    """Count one change; the counter's row makes changes wait for each other, also the first."""
+    make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    return int(
+        connection.execute(
+            make(counters)
+            .values(name=_COUNTER, value=1)
+            .on_conflict_do_update(index_elements=["name"], set_={"value": counters.c.value + 1})
+            .returning(counters.c.value)
+        ).scalar_one()
     )
-    if value is None:  # the first route ever
-        upsert(connection, counters, key={"name": _COUNTER}, values={"value": 1}, on_update={})
-        return 1
-    return int(value)
 
 
 def put_route(
@@ -150,11 +158,7 @@ def forget_worker(connection: Connection, worker: str) -> None:
 
 def live_workers(connection: Connection, *, now: datetime) -> Sequence[ProxyWorker]:
     """Return the workers whose poll was open lately."""
-    rows = connection.execute(
-        select(proxy_workers.c.id, proxy_workers.c.revision, proxy_workers.c.seen_at).where(
-            proxy_workers.c.seen_at >= now - ALIVE
-        )
-    )
+    rows = connection.execute(_LIVE_WORKERS, {"since": now - ALIVE})
     return [ProxyWorker(**row) for row in rows.mappings()]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 
 from perijove.db.core import upsert
 from perijove.db.tables import orphans, spawner_states
@@ -23,13 +23,12 @@ class SpawnerState:
     breaker_count: int = 0
 
 
+_BY_NAME = select(spawner_states).where(spawner_states.c.name == bindparam("the_name"))
+
+
 def find_state(connection: Connection, name: str) -> SpawnerState:
     """Return the state of a spawner; an empty one before its first answer."""
-    row = (
-        connection.execute(select(spawner_states).where(spawner_states.c.name == name))
-        .mappings()
-        .first()
-    )
+    row = connection.execute(_BY_NAME, {"the_name": name}).mappings().first()
     return SpawnerState(**row) if row else SpawnerState(name=name)
 
 

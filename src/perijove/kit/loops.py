@@ -1,6 +1,7 @@
 """Loops that cannot die quietly, and the doorbell that shortens their pauses."""
 
 from collections.abc import Awaitable, Callable
+from weakref import WeakValueDictionary
 
 import anyio
 import structlog
@@ -32,19 +33,33 @@ class Doorbell:
 
 
 class Gong:
-    """Wakes everyone who waits at this moment; nothing is remembered."""
+    """
+    Wakes everyone who waits at this moment; nothing is remembered.
+
+    Who waits for one subject is not woken by strikes for others: two hundred who wait for a
+    launch each would look two hundred times at every change of any.
+    """
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        self._events: WeakValueDictionary[str, anyio.Event] = WeakValueDictionary()
 
-    def strike(self) -> None:
-        """Wake all present waiters."""
-        self._event.set()
-        self._event = anyio.Event()
+    def strike(self, *subjects: str) -> None:
+        """Wake who waits for one of `subjects` or for anything; without subjects, everyone."""
+        for subject in (*subjects, "") if subjects else list(self._events):
+            event = self._events.pop(subject, None)
+            if event is not None:
+                event.set()
 
-    def listen(self) -> anyio.Event:
-        """Return the event of the next strike; take it *before* looking at what may change."""
-        return self._event
+    def listen(self, subject: str = "") -> anyio.Event:
+        """
+        Return the event of the next strike; take it *before* looking at what may change.
+
+        Without a `subject`, of the next strike for anything.
+        """
+        event = self._events.get(subject)
+        if event is None:
+            event = self._events[subject] = anyio.Event()
+        return event
 
 
 async def every(

@@ -53,7 +53,7 @@ class LaunchLoop:
         for launch in claimed:
             tasks.start_soon(self._run, launch)
         if claimed:
-            self._hub.events.strike()
+            self._hub.events.strike(*(launch.id for launch in claimed))
             self._hub.look.ring()
 
     async def renew(self) -> None:

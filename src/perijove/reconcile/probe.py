@@ -1,17 +1,24 @@
-"""Asking a user's server itself: is it up, and is it busy? Everything it says is untrusted."""
+"""
+Asking a user's server itself: is it up, and is it busy? Everything it says is untrusted.
+
+One connection, one GET, no redirects (wire §1.4), an answer of limited size by a deadline: a
+client library for all that HTTP can do takes ten times as long, and a class that starts asks
+hundreds of servers in a moment.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import anyio
-import httpx2
+import anyio.abc
+import httptools
 import msgspec
 
-_BODY_LIMIT = 1 << 20
+_ANSWER_LIMIT = 1 << 20
 _DEADLINE = 5.0
-_LIMITS = httpx2.Limits(max_connections=200, max_keepalive_connections=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,23 +49,20 @@ class _Response:
 class Prober:
     """Talks to servers at the addresses their launches gave. An async context manager."""
 
-    def __init__(self) -> None:
-        self._client = _client(httpx2.AsyncHTTPTransport(limits=_LIMITS))
-
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._client.aclose()
+        """Nothing stays open between two questions."""
 
     async def answer(self, url: str, prefix: str) -> Answer | None:
         """
         Return the answer of ``GET <prefix>api`` when it means that the server is up.
 
-        Any status below 500 does (wire §1.4); None for everything else.
+        Any final status below 500 does (wire §1.4); None for everything else.
         """
         response = await self._get(url, f"{prefix}api", {})
-        if response is None or response.status >= 500:
+        if response is None or not 200 <= response.status < 500:
             return None
         return Answer(status=response.status, version=response.version)
 
@@ -88,35 +92,73 @@ class Prober:
             return None
 
     async def _get(self, url: str, path: str, headers: Mapping[str, str]) -> _Response | None:
+        host = "server" if url.startswith("unix:") else urlsplit(url).netloc
+        lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Accept: application/json"]
+        lines += ["Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
         try:
             with anyio.fail_after(_DEADLINE):
-                if not url.startswith("unix:"):
-                    return await _fetch(self._client, url.rstrip("/") + path, headers)
-                transport = httpx2.AsyncHTTPTransport(uds=url.removeprefix("unix:"))
-                async with _client(transport) as client:
-                    return await _fetch(client, f"http://server{path}", headers)
-        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, OSError):
+                async with await _connect(url) as stream:
+                    await stream.send("\r\n".join([*lines, "", ""]).encode())
+                    return await _read(stream)
+        except (OSError, TimeoutError, ValueError, anyio.BrokenResourceError):
+            return None
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return None
 
 
-def _client(transport: httpx2.AsyncHTTPTransport) -> httpx2.AsyncClient:
-    # No proxies of the environment, and no redirects (wire §1.4).
-    return httpx2.AsyncClient(
-        transport=transport, trust_env=False, follow_redirects=False, timeout=_DEADLINE
-    )
+async def _connect(url: str) -> anyio.abc.ByteStream:
+    """Connect to ``http://host:port`` or ``unix:/path``; raise `ValueError` for anything else."""
+    if url.startswith("unix:"):
+        return await anyio.connect_unix(url.removeprefix("unix:"))
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ValueError("not an address of a server")
+    return await anyio.connect_tcp(parts.hostname, parts.port or 80)
 
 
-async def _fetch(
-    client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]
-) -> _Response | None:
-    async with client.stream("GET", url, headers=dict(headers)) as response:
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > _BODY_LIMIT:
-                return None
-        version = response.headers.get("X-JupyterHub-Version", "")[:32]
-        return _Response(response.status_code, version, bytes(body))
+class _Incoming:
+    """What the parser has found in an answer."""
+
+    def __init__(self) -> None:
+        self.version = ""
+        self.body = bytearray()
+        self.has_head = False
+        self.is_whole = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note the one field that is asked for."""
+        if name.lower() == b"x-jupyterhub-version":
+            self.version = value[:32].decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """Note that status and fields are known."""
+        self.has_head = True
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        """Note that no more will come."""
+        self.is_whole = True
+
+
+async def _read(stream: anyio.abc.ByteStream) -> _Response | None:
+    incoming = _Incoming()
+    parser = httptools.HttpResponseParser(incoming)
+    left = _ANSWER_LIMIT
+    while not incoming.is_whole:
+        try:
+            piece = await stream.receive()
+        except anyio.EndOfStream:  # it ends a body of no stated length, or cuts the answer short
+            break
+        left -= len(piece)
+        if left < 0:
+            return None
+        parser.feed_data(piece)
+    if not incoming.has_head:
+        return None
+    return _Response(parser.get_status_code(), incoming.version, bytes(incoming.body))
 
 
 def _instant(thing: Mapping[str, Any]) -> datetime | None:

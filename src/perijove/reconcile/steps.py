@@ -323,7 +323,7 @@ class Steps:
 
         changed = await self._hub.database.write(unit)
         self._hub.routes.strike()
-        self._hub.events.strike()
+        self._hub.events.strike(launch.id)
         return changed
 
     async def _keep_log(self, launch: Launch, placed: PlacedSpawner, handles: list[Handle]) -> None:
@@ -376,7 +376,7 @@ class Steps:
 
         await self._hub.database.write(unit)
         log.info("launch_ended", cause=str(launch.end.cause) if launch.end else "evidence")
-        self._hub.events.strike()
+        self._hub.events.strike(launch.id)
         self._hub.due.ring()
 
     # --- writing --------------------------------------------------------------------------
@@ -430,7 +430,7 @@ class Steps:
             work(connection, rows.get_launch(connection, launch.id), self._hub.clock.now())
 
         await self._hub.database.write(unit)
-        self._hub.events.strike()
+        self._hub.events.strike(launch.id)
 
     async def _failed(self, launch: Launch, error: Exception) -> None:
         """Note that the platform could not do it, and try again later, ever more slowly."""

@@ -27,14 +27,14 @@ from perijove.db.notify import notify
 from perijove.db.servers import Server, change_server, delete_server, ensure_server, find_server
 from perijove.db.tables import users
 from perijove.domain.asking import Asking
-from perijove.domain.errors import NotFound
+from perijove.domain.errors import LeaseLost, NotFound
 from perijove.domain.launch import Cause, End, Kind, Launch, Status, Wanted
 from perijove.kit.clock import monotonic
 from perijove.kit.ids import new_id, platform_name
 from perijove.services.admission import admit
 from perijove.services.hub import Hub
 
-T = TypeVar("T")
+L = TypeVar("L", Launch, Launch | None)
 
 __all__ = [
     "Asking",
@@ -149,7 +149,7 @@ async def wait_for(
     """Return the launch as soon as `until` holds of it, or as it is after `seconds`."""
     end = monotonic() + seconds
     while True:
-        strike = hub.events.listen()
+        strike = hub.events.listen(launch_id)
         launch = await hub.database.read(bound(get_launch, launch_id))
         left = end - monotonic()
         if left <= 0 or until(launch):
@@ -176,6 +176,8 @@ def mark_end(
 
 def place_in_line(connection: Connection, launch: Launch) -> tuple[int, int] | None:
     """Return (place, length) in its spawner's line, counted from 1; None when not in it."""
+    if launch.status is not Status.REQUESTED:
+        return None
     line = rows.line_of(connection, launch.spawner)
     for place, other in enumerate(line, 1):
         if other.id == launch.id:
@@ -186,11 +188,22 @@ def place_in_line(connection: Connection, launch: Launch) -> tuple[int, int] | N
 # --- inside the units -------------------------------------------------------------------------
 
 
-async def _written(hub: Hub, unit: Callable[[Connection], T]) -> T:
-    result = await hub.database.write(unit)
+_LOOKS = 10
+"""How often a request looks again at a launch that changes under it (PostgreSQL only)."""
+
+
+async def _written(hub: Hub, unit: Callable[[Connection], L]) -> L:
+    for left in reversed(range(_LOOKS)):
+        try:
+            launch = await hub.database.write(unit)
+            break
+        except LeaseLost:  # what was seen of the launch came in between: look again
+            if not left:
+                raise
     hub.due.ring()
-    hub.events.strike()
-    return result
+    if launch is not None:
+        hub.events.strike(launch.id)
+    return launch
 
 
 def _lock_user(connection: Connection, user_id: int) -> str:
@@ -199,7 +212,7 @@ def _lock_user(connection: Connection, user_id: int) -> str:
     name = connection.scalar(select(users.c.name).where(users.c.id == user_id))
     if name is None:
         raise NotFound("no such user")
-    return name
+    return str(name)
 
 
 @dataclass(frozen=True, slots=True)

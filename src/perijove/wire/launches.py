@@ -86,6 +86,12 @@ class Event(msgspec.Struct, kw_only=True):
     actor: str
 
 
+class Launches(msgspec.Struct):
+    """Answer of ``GET /users/:n/launches``, newest first."""
+
+    launches: list[Launch]
+
+
 class Events(msgspec.Struct):
     """Answer of ``GET /launches/:id/events``."""
 

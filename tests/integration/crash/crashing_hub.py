@@ -184,4 +184,5 @@ async def _work(found: Running, goal: str) -> None:
 
 if __name__ == "__main__":
     configure(style="json", level="warning")
-    anyio.run(main, *sys.argv[1:5])
+    _, data_dir, database_url, goal, point = sys.argv
+    anyio.run(main, data_dir, database_url, goal, point)

@@ -58,9 +58,10 @@ def kernels(state: str, last_activity: str = "2026-01-01T00:00:00Z") -> bytes:
 
 async def test_idle_server_ends_with_cause_idle(database_url: str, tmp_path: Path) -> None:
     """A server unused for its limit is asked, and then ended with cause idle."""
-    async with answering_server(b"[]") as server, running_hub(
-        database_url, tmp_path, server, policies=IDLE
-    ) as hub:
+    async with (
+        answering_server(b"[]") as server,
+        running_hub(database_url, tmp_path, server, policies=IDLE) as hub,
+    ):
         launch = await ready(hub)
         await advance(hub, timedelta(minutes=29))
         await cull(hub)
@@ -78,9 +79,12 @@ async def test_idle_server_ends_with_cause_idle(database_url: str, tmp_path: Pat
 
 async def test_busy_kernel_keeps_a_server_up_to_a_limit(database_url: str, tmp_path: Path) -> None:
     """A busy kernel counts as use, until `max_busy` has passed."""
-    async with answering_server(b"[]") as server, running_hub(
-        database_url, tmp_path, server, policies=IDLE, lifecycle={"max_busy": "2 h"}
-    ) as hub:
+    async with (
+        answering_server(b"[]") as server,
+        running_hub(
+            database_url, tmp_path, server, policies=IDLE, lifecycle={"max_busy": "2 h"}
+        ) as hub,
+    ):
         server.replies["api/kernels"] = kernels("busy")
         launch = await ready(hub)
 
@@ -95,9 +99,10 @@ async def test_busy_kernel_keeps_a_server_up_to_a_limit(database_url: str, tmp_p
 
 async def test_what_the_server_says_counts_as_activity(database_url: str, tmp_path: Path) -> None:
     """A terminal used lately keeps the server, and is remembered as its activity."""
-    async with answering_server(b"[]") as server, running_hub(
-        database_url, tmp_path, server, policies=IDLE
-    ) as hub:
+    async with (
+        answering_server(b"[]") as server,
+        running_hub(database_url, tmp_path, server, policies=IDLE) as hub,
+    ):
         launch = await ready(hub)
         await advance(hub, timedelta(minutes=40))
         lately = hub.hub.clock.now() - timedelta(minutes=5)
@@ -113,9 +118,10 @@ async def test_what_the_server_says_counts_as_activity(database_url: str, tmp_pa
 
 async def test_silent_server_is_left_alone_for_a_while(database_url: str, tmp_path: Path) -> None:
     """An idle server that does not answer is ended only long after its limit."""
-    async with answering_server(b"[]") as server, running_hub(
-        database_url, tmp_path, server, policies=IDLE
-    ) as hub:
+    async with (
+        answering_server(b"[]") as server,
+        running_hub(database_url, tmp_path, server, policies=IDLE) as hub,
+    ):
         launch = await ready(hub)
         server.silent = True
         await advance(hub, timedelta(minutes=40))
@@ -129,9 +135,10 @@ async def test_silent_server_is_left_alone_for_a_while(database_url: str, tmp_pa
 
 async def test_old_server_ends_although_it_is_used(database_url: str, tmp_path: Path) -> None:
     """A server over its maximum age ends with that cause, busy or not."""
-    async with answering_server(kernels("busy")) as server, running_hub(
-        database_url, tmp_path, server, policies=[PolicySection(max_age="1 h")]
-    ) as hub:
+    async with (
+        answering_server(kernels("busy")) as server,
+        running_hub(database_url, tmp_path, server, policies=[PolicySection(max_age="1 h")]) as hub,
+    ):
         launch = await ready(hub)
         await advance(hub, timedelta(minutes=61))
         await cull(hub)
@@ -147,9 +154,12 @@ async def test_nobody_is_culled_for_what_a_deaf_hub_could_not_hear(
     """After an absence longer than every limit no server ends before two reporting periods."""
     policies = [PolicySection(idle_timeout="30 min", max_age="1 h")]
     profiles = [ProfileSection(name="timed", time="45 min")]
-    async with answering_server(b"[]") as server, running_hub(
-        database_url, tmp_path, server, policies=policies, profile_sections=profiles
-    ) as hub:
+    async with (
+        answering_server(b"[]") as server,
+        running_hub(
+            database_url, tmp_path, server, policies=policies, profile_sections=profiles
+        ) as hub,
+    ):
         launch = await ready(hub)
         clock = hub.hub.clock
         assert isinstance(clock, ShiftedClock)
@@ -172,9 +182,10 @@ async def test_start_that_a_deaf_hub_missed_is_not_timed_out(
     database_url: str, tmp_path: Path
 ) -> None:
     """A launch that was connecting when the hub went away has its full limit again afterwards."""
-    async with answering_server(status=b"503 Away") as server, running_hub(
-        database_url, tmp_path, server, spawner={"connect_limit": 30}
-    ) as hub:
+    async with (
+        answering_server(status=b"503 Away") as server,
+        running_hub(database_url, tmp_path, server, spawner={"connect_limit": 30}) as hub,
+    ):
         launch = await hub.becomes(await hub.start(), Status.CONNECTING)
         clock = hub.hub.clock
         assert isinstance(clock, ShiftedClock)
@@ -187,12 +198,15 @@ async def test_start_that_a_deaf_hub_missed_is_not_timed_out(
 
 async def test_wall_time_ends_a_server_with_that_cause(database_url: str, tmp_path: Path) -> None:
     """A server whose own time is over ends with cause walltime."""
-    async with answering_server(b"[]") as server, running_hub(
-        database_url,
-        tmp_path,
-        server,
-        profile_sections=[ProfileSection(name="timed", time="10 min")],
-    ) as hub:
+    async with (
+        answering_server(b"[]") as server,
+        running_hub(
+            database_url,
+            tmp_path,
+            server,
+            profile_sections=[ProfileSection(name="timed", time="10 min")],
+        ) as hub,
+    ):
         launch = await ready(hub)
         await advance(hub, timedelta(minutes=9))
         assert (await hub.launch(launch.id)).wanted is Wanted.RUN
@@ -206,9 +220,10 @@ async def test_wall_time_ends_a_server_with_that_cause(database_url: str, tmp_pa
 
 async def test_use_during_the_question_keeps_the_server(database_url: str, tmp_path: Path) -> None:
     """A server used between the question and the answer is not ended."""
-    async with answering_server(b"[]") as server, running_hub(
-        database_url, tmp_path, server, policies=IDLE
-    ) as hub:
+    async with (
+        answering_server(b"[]") as server,
+        running_hub(database_url, tmp_path, server, policies=IDLE) as hub,
+    ):
         launch = await ready(hub)
         await advance(hub, timedelta(minutes=40))
         culler = Culler(hub.hub, hub.prober)

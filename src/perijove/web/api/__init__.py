@@ -52,6 +52,9 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ("GET", "/perijove/launches/:id/events"): Endpoint(
         on=On.KNOWN, acts=launches.events_or_stream, own=True, label="perijove.events"
     ),
+    ("GET", "/perijove/users/:n/launches"): Endpoint(
+        on=On.USER, any_of=["read:servers"], reads=launches.listed, own=True
+    ),
     ("GET", "/perijove/users/:n/options"): Endpoint(
         on=On.USER, any_of=["read:servers", "start:servers"], reads=launches.options, own=True
     ),

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from perijove.db.core import bound
 from perijove.db.events import Event, list_events
-from perijove.db.launches import find_launch, get_launch
+from perijove.db.launches import find_launch, get_launch, list_newest
 from perijove.domain import launch as domain
 from perijove.domain.errors import Invalid, NotFound
 from perijove.domain.launch import CLOCK_OF, Launch, Status
@@ -30,6 +30,8 @@ _COMMENT: Final = b":\n\n"
 _POLL_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 0.05
 _LARGEST_SEQ: Final = 1 << 31
+_LIMIT: Final = 20
+_MOST: Final = 200
 
 
 def show(connection: Connection, call: Call) -> Reply:
@@ -37,6 +39,16 @@ def show(connection: Connection, call: Call) -> Reply:
     launch = _visible(connection, call)
     line = place_in_line(connection, launch)
     return json_reply(launch_model(call.hub, launch, line))
+
+
+def listed(connection: Connection, call: Call) -> Reply:
+    """``GET users/:n/launches``: what a user started, newest first; ``?server=&limit=``."""
+    user = get_user(connection, call.user_name)
+    found = list_newest(
+        connection, user.id, server_name=call.query.get("server"), limit=_limit(call)
+    )
+    models = [launch_model(call.hub, launch, place_in_line(connection, launch)) for launch in found]
+    return json_reply(wire.Launches(models))
 
 
 def events(connection: Connection, call: Call) -> Reply:
@@ -74,6 +86,13 @@ def _visible(connection: Connection, call: Call) -> Launch:
     owner = None if launch.user_id is None else find_name(connection, launch.user_id)
     call.require(SCOPE, owner, launch.server_name)
     return launch
+
+
+def _limit(call: Call) -> int:
+    text = call.query.get("limit", str(_LIMIT))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:4]) <= _MOST:
+        raise Invalid(f"limit must be from 1 to {_MOST}", field="limit", code="limit-number")
+    return int(text[:4])
 
 
 def _after(call: Call) -> int:
