@@ -301,6 +301,10 @@ def test_waiting_page_follows_what_happens(open_page: Opener, show: Show) -> Non
     """The page tells of each change by itself and goes on when the server is ready."""
     page = open_page("waiting-starting")
     expect(page.locator("h1")).to_have_text("Starting")
+    with page.expect_response(lambda response: "/events?" in response.url) as stream:
+        page.reload()
+    assert stream.value.status == 200
+    assert stream.value.headers["content-type"] == "text/event-stream"
     show.change("lch_annstarting", status="connecting")
     expect(page.locator("h1")).to_have_text("Connecting", timeout=20_000)
     expect(page.locator("#announcer")).to_have_text("Connecting")

@@ -91,12 +91,19 @@ async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Res
         nav="home",
         told=told,
         suggestion=suggest(frame.texts, launch, seen.offers, links.spawn),
-        stream_url=f"{frame.hub.hub_prefix}api/perijove/launches/{launch.id}/events",
+        stream_url=_stream_url(frame, launch, seen.events),
         open_url=links.open,
         stop_url=links.act("stop"),
         again_url=links.act("start"),
         spawn_url=with_query(links.spawn, again="1" if launch.is_live else ""),
     )
+
+
+def _stream_url(frame: Frame, launch: Launch, events: Sequence[Event]) -> str:
+    """Return where the events come from that this page does not show yet."""
+    last = str(events[-1].seq) if events else ""
+    stream = f"{frame.hub.hub_prefix}api/perijove/launches/{launch.id}/events"
+    return with_query(stream, after=last)
 
 
 async def _log_of(frame: Frame, launch: Launch) -> str:

@@ -148,6 +148,7 @@
     source: null,
     timer: 0,
     busy: false,
+    again: false,
     notify: false,
 
     start() {
@@ -175,8 +176,9 @@
     },
 
     async refresh() {
-      if (this.busy) return;
+      if (this.busy) { this.again = true; return; }
       this.busy = true;
+      this.again = false;
       try {
         const response = await fetch(location.href, { redirect: "manual", headers: { Accept: "text/html" } });
         if (response.type === "opaqueredirect") { this.leave(); return; }
@@ -184,7 +186,8 @@
         if (next) this.replace(next);
       } catch { /* the hub is away for a moment: the next round tries again */ }
       finally { this.busy = false; }
-      if (this.region.dataset.poll) this.watch();
+      if (this.again) this.refresh();
+      else if (this.region.dataset.poll) this.watch();
       else this.source?.close();
     },
 
