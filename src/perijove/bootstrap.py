@@ -27,7 +27,7 @@ from perijove.db.installation import beat, ensure_installation
 from perijove.db.launches import release_all
 from perijove.db.routes import put_route
 from perijove.domain.errors import ConfigError, SpawnerTransient
-from perijove.kit.clock import Clock, SystemClock
+from perijove.kit.clock import Clock, SystemClock, monotonic
 from perijove.kit.ids import new_id
 from perijove.kit.keyring import KeyringError, load_keyring
 from perijove.kit.places import (
@@ -114,7 +114,7 @@ async def running(
     open_state: Callable[[str], Database] = open_database,
 ) -> AsyncIterator[Running]:
     """Open everything, serve, and run the loops, until the block ends; raises `ConfigError`."""
-    clock = clock or SystemClock()
+    clock, began = clock or SystemClock(), monotonic()
     places = prepare(settings)
     async with AsyncExitStack() as stack:
         try:
@@ -152,6 +152,7 @@ async def running(
         await _start(tasks, app, listeners)
         await _start(tasks, control, [control_listener])
         start_loops(tasks, hub, prober, database_url=places.database_url)
+        hub.metrics.started(monotonic() - began)
         try:
             yield Running(hub=hub, places=places, app=app, signin_link=link)
         finally:

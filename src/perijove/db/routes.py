@@ -1,6 +1,6 @@
 """The route table, its revision, and the proxy workers that use it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,7 +9,8 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from perijove.db.core import upsert
-from perijove.db.tables import counters, proxy_workers, routes
+from perijove.db.tables import counters, launches, proxy_workers, routes
+from perijove.domain.launch import Status
 from perijove.wire.control import Route, RouteTable
 
 _COUNTER = "routes"
@@ -126,6 +127,41 @@ def purge_tombstones(connection: Connection, *, before: datetime) -> int:
         return 0
     upsert(connection, counters, key={"name": _PURGED}, values={"value": newest})
     return connection.execute(delete(routes).where(old)).rowcount
+
+
+_ROUTED = (Status.READY, Status.SUSPENDED)
+
+
+def repair_routes(
+    connection: Connection, *, now: datetime, prefix_of: Callable[[str, str], str]
+) -> int:
+    """Remove routes of launches that are over, add those that ready ones lack; returns how many."""
+    live = select(launches.c.id).where(launches.c.status.in_((*_ROUTED, Status.CONNECTING)))
+    stale = connection.scalars(
+        select(routes.c.launch_id)
+        .where(
+            routes.c.removed_at.is_(None),
+            routes.c.launch_id.is_not(None),
+            routes.c.launch_id.not_in(live),
+        )
+        .distinct()
+    ).all()
+    for launch_id in stale:
+        remove_routes(connection, launch_id, now=now)
+    routed = select(routes.c.launch_id).where(
+        routes.c.removed_at.is_(None), routes.c.launch_id.is_not(None)
+    )
+    lacking = connection.execute(
+        select(launches.c.id, launches.c.user_name, launches.c.server_name, launches.c.url).where(
+            launches.c.status.in_(_ROUTED),
+            launches.c.ready_at.is_not(None),
+            launches.c.id.not_in(routed),
+        )
+    ).all()
+    for row in lacking:
+        prefix = prefix_of(row.user_name, row.server_name)
+        put_route(connection, prefix=prefix, target=row.url, launch_id=row.id)
+    return len(stale) + len(lacking)
 
 
 # --- proxy workers ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import structlog
 from sqlalchemy import Connection, delete, select
 
 from perijove.db.installation import beat
-from perijove.db.routes import purge_tombstones, purge_workers
+from perijove.db.routes import purge_tombstones, purge_workers, repair_routes
 from perijove.db.tables import (
     events,
     launches,
@@ -17,7 +17,8 @@ from perijove.db.tables import (
     tokens,
 )
 from perijove.domain.launch import Status
-from perijove.services.hub import Hub
+from perijove.kit.clock import monotonic
+from perijove.services.hub import Hub, server_prefix
 
 log = structlog.get_logger()
 
@@ -48,6 +49,27 @@ class Housekeeper:
         purged = await self._hub.database.write(unit)
         if purged:
             log.info("purged", rows=purged)
+
+    async def check_routes(self) -> None:
+        """
+        Bring the route table in line with the launches, should they ever differ.
+
+        Each change of a launch changes its route in the same transaction; this is the net
+        under it, for a database that was restored or changed by hand.
+        """
+        began = monotonic()
+
+        def unit(connection: Connection) -> int:
+            return repair_routes(connection, now=self._hub.clock.now(), prefix_of=self._prefix_of)
+
+        repaired = await self._hub.database.write(unit)
+        self._hub.metrics.routes_checked(monotonic() - began)
+        if repaired:
+            log.warning("routes_repaired", routes=repaired)
+            self._hub.routes.strike()
+
+    def _prefix_of(self, user: str, server: str) -> str:
+        return server_prefix(self._hub.base_path, user, server)
 
     def _purge(self, connection: Connection) -> int:
         now = self._hub.clock.now()

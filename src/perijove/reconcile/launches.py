@@ -43,17 +43,21 @@ class LaunchLoop:
         if room <= 0 or not await self._hub.database.read(self._is_work):
             return
 
-        def unit(connection: Connection) -> list[Launch]:
+        def unit(connection: Connection) -> tuple[list[str], list[Launch]]:
             now = self._hub.clock.now()
-            self._advance_lines(connection, now)
-            return rows.claim_due(connection, token=self._token, now=now, ttl=self._ttl, limit=room)
+            submitted = self._advance_lines(connection, now)
+            claimed = rows.claim_due(
+                connection, token=self._token, now=now, ttl=self._ttl, limit=room
+            )
+            return submitted, claimed
 
-        claimed = await self._hub.database.write(unit)
+        submitted, claimed = await self._hub.database.write(unit)
+        if submitted:
+            self._hub.events.strike(*submitted)
         self._running += len(claimed)
         for launch in claimed:
             tasks.start_soon(self._run, launch)
         if claimed:
-            self._hub.events.strike(*(launch.id for launch in claimed))
             self._hub.look.ring()
 
     async def renew(self) -> None:
@@ -83,8 +87,9 @@ class LaunchLoop:
             return 0
         return placed.settings.max_starting - rows.count_on_the_way(connection, spawner)
 
-    def _advance_lines(self, connection: Connection, now: datetime) -> None:
+    def _advance_lines(self, connection: Connection, now: datetime) -> list[str]:
         """Write the intent to submit for as many launches as each spawner has room for."""
+        advanced = []
         for spawner in rows.spawners_with_line(connection):
             rows.lock_line(connection, spawner)
             room = self._room(connection, spawner)
@@ -96,6 +101,8 @@ class LaunchLoop:
                 )
                 issue_server_token(self._hub, connection, submitted)
                 record(connection, launch.id, "submitted", {}, asking=HUB, now=now)
+                advanced.append(launch.id)
+        return advanced
 
 
 async def run_launches(hub: Hub, prober: Prober) -> None:

@@ -33,6 +33,8 @@ def start_loops(tasks: TaskGroup, hub: Hub, prober: Prober, *, database_url: str
     period = hub.lifecycle.reporting_period.total_seconds()
     loop(min(60, max(1, period / 5)), culler.cull, "cull", 300)
     loop(5, lambda: activity.flush(hub), "activity", 30)
+    loop(300, housekeeper.check_routes, "routes", 120)
+    loop(1, hub.metrics.measure_loop, "loop-delay", 30)
     for name, placed in hub.spawners.items():
         observer = Observer(hub, name, placed, prober)
         loop(1, observer.look, f"observe:{name}", 300, wait=observer.pause)

@@ -28,6 +28,7 @@ from perijove.db.spawner_states import (
 )
 from perijove.domain.asking import HUB
 from perijove.domain.launch import ON_PLATFORM, Cause, End, Launch, Status, Wanted
+from perijove.kit.clock import monotonic
 from perijove.kit.ids import new_id
 from perijove.reconcile.judge import (
     ABSENCES_TO_BE_GONE,
@@ -69,6 +70,7 @@ class Observer:
         self._placed = placed
         self._prober = prober
         self._token = new_id("observer")
+        self._began: float | None = monotonic()
 
     async def pause(self, _seconds: float) -> None:
         """Wait until the next survey is due: soon while something is on its way."""
@@ -87,7 +89,7 @@ class Observer:
         lease = f"observe:{self._name}"
         if not await self._hub.database.write(bound(take_lease, lease, token=self._token, ttl=ttl)):
             return
-        asked_at = self._hub.clock.now()
+        asked_at, began = self._hub.clock.now(), monotonic()
         try:
             with anyio.fail_after(SURVEY_DEADLINE):
                 survey = sensible(await self._placed.spawner.survey())
@@ -96,6 +98,11 @@ class Observer:
             await self._hub.database.write(bound(self._note_silence, error))
             self._hub.events.strike()
             return
+
+        self._hub.metrics.survey(monotonic() - began, running=bool(survey.sightings))
+        if self._began is not None:  # the first answer since this hub started
+            self._hub.metrics.spawners_checked(monotonic() - self._began)
+            self._began = None
 
         def unit(connection: Connection) -> _Findings:
             return self._write_down(connection, survey, asked_at)

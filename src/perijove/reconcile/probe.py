@@ -92,18 +92,23 @@ class Prober:
             return None
 
     async def _get(self, url: str, path: str, headers: Mapping[str, str]) -> _Response | None:
-        host = "server" if url.startswith("unix:") else urlsplit(url).netloc
-        lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Accept: application/json"]
-        lines += ["Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
         try:
+            head = _head(url, path, headers)
             with anyio.fail_after(_DEADLINE):
                 async with await _connect(url) as stream:
-                    await stream.send("\r\n".join([*lines, "", ""]).encode())
+                    await stream.send(head)
                     return await _read(stream)
         except (OSError, TimeoutError, ValueError, anyio.BrokenResourceError):
             return None
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return None
+
+
+def _head(url: str, path: str, headers: Mapping[str, str]) -> bytes:
+    host = "server" if url.startswith("unix:") else urlsplit(url).netloc
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Accept: application/json"]
+    lines += ["Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 async def _connect(url: str) -> anyio.abc.ByteStream:

@@ -156,6 +156,9 @@ class Steps:
 
     async def _is_out_of_time(self, launch: Launch, placed: PlacedSpawner) -> bool:
         """End a launch whose clock ran out; only after one complete observation since we hear."""
+        earliest = deadline_of(launch, placed.settings, hearing_since=launch.entered_at())
+        if earliest is None or earliest[1] > self._hub.clock.now():
+            return False  # deafness only ever puts it off: nothing to be read yet
 
         def read(connection: Connection) -> tuple[datetime, datetime | None]:
             state = find_state(connection, launch.spawner)
@@ -180,9 +183,13 @@ class Steps:
         answer = await self._until_answer(launch, placed, prefix)
         if answer is None:
             return
+        began = monotonic()
         launch = await self._publish(launch, prefix, answer)
         if await self._until_routed(launch):
             now = self._hub.clock.now()
+            self._hub.metrics.route_added("success", monotonic() - began)
+            waited = now - launch.requested_at
+            self._hub.metrics.spawn("success", waited.total_seconds())
             since = await self._hub.database.read(hearing_since)
             at = walltime_ends_at(launch, hearing_since=since, hearing=timedelta(0))
             await self._write(
@@ -321,7 +328,9 @@ class Steps:
                 connection, current, now=now, lease=self._token, status=Status.ENDING, reason=None
             )
 
+        began = monotonic()
         changed = await self._hub.database.write(unit)
+        self._hub.metrics.route_deleted("success", monotonic() - began)
         self._hub.routes.strike()
         self._hub.events.strike(launch.id)
         return changed
@@ -351,13 +360,13 @@ class Steps:
     async def _finish(self, launch: Launch, evidence: Sighting | None) -> None:
         """Write the end. What was asked or seen first is the cause; else the evidence is."""
 
-        def unit(connection: Connection) -> None:
+        def unit(connection: Connection) -> Launch | None:
             now = self._hub.clock.now()
             current = rows.get_launch(connection, launch.id)
             if current.status is Status.ENDED:
-                return
+                return None
             end = current.end or (evidence.end if evidence else None) or End(cause=Cause.UNKNOWN)
-            rows.change(
+            ended = rows.change(
                 connection,
                 current,
                 now=now,
@@ -373,11 +382,23 @@ class Steps:
             if current.server_id is not None:
                 remove_if_asked(connection, current.server_id)
             notify(connection, "due")
+            return ended
 
-        await self._hub.database.write(unit)
-        log.info("launch_ended", cause=str(launch.end.cause) if launch.end else "evidence")
+        ended = await self._hub.database.write(unit)
+        if ended is not None:
+            log.info("launch_ended", end=str(ended.end))
+            self._count_end(ended)
         self._hub.events.strike(launch.id)
         self._hub.due.ring()
+
+    def _count_end(self, launch: Launch) -> None:
+        ended_at = launch.ended_at or self._hub.clock.now()
+        if launch.ending_at is not None:
+            self._hub.metrics.stop("success", (ended_at - launch.ending_at).total_seconds())
+        if launch.ready_at is None and launch.end and launch.end.cause not in _ASKED_FOR:
+            reason = "exited" if launch.end.cause in (Cause.EXITED, Cause.SIGNAL) else ""
+            waited = (ended_at - launch.requested_at).total_seconds()
+            self._hub.metrics.spawn("failure", waited, reason)
 
     # --- writing --------------------------------------------------------------------------
 
@@ -454,6 +475,7 @@ class Steps:
             log.info("lease_lost")
 
 
+_ASKED_FOR = frozenset({Cause.USER, Cause.ADMIN})
 _TELLS_LOG = frozenset(
     {Cause.EXITED, Cause.SIGNAL, Cause.OUT_OF_MEMORY, Cause.UNKNOWN, Cause.NEVER_STARTED}
 )

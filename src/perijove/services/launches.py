@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import anyio
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from perijove.db import launches as rows
 from perijove.db.core import bound
@@ -272,6 +272,7 @@ def _admit_and_insert(
         last_activity=now,
         user_options={**(request.extra or {}), **admission.remembered()},
     )
+    connection.execute(update(users).where(users.c.id == user_id).values(last_activity=now))
     params = {"profile": launch.spec["profile"]["name"]}
     record(connection, launch.id, "requested", params, asking=request.asking, now=now)
     notify(connection, "due")

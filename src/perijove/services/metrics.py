@@ -163,7 +163,7 @@ class Metrics:
         self._startup.observe(seconds)
 
     def spawners_checked(self, seconds: float) -> None:
-        """Record how long the spawners took to be checked at start."""
+        """Record how long after the hub's start a platform was seen first."""
         self._init_spawners.observe(seconds)
 
     async def measure_loop(self) -> None:

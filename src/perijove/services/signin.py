@@ -25,6 +25,7 @@ from perijove.auth.native import NativeAuthenticator
 from perijove.db.core import bound
 from perijove.db.tables import signin_links
 from perijove.domain.errors import Conflict, Forbidden, HubError, Invalid, Throttled
+from perijove.kit.clock import monotonic
 from perijove.kit.ids import hash_secret
 from perijove.services import people
 from perijove.services.audit import Audited, record_audit
@@ -66,7 +67,14 @@ async def sign_in(
     def finish(connection: Connection, person: people.Person, door: people.Door) -> Opened:
         return _open(hub, connection, person, door.authenticator, visitor)
 
-    return await _enter(hub, credentials, visitor, authenticator, finish)
+    began = monotonic()
+    try:
+        opened = await _enter(hub, credentials, visitor, authenticator, finish)
+    except HubError:
+        hub.metrics.login("failure", monotonic() - began)
+        raise
+    hub.metrics.login("success", monotonic() - began)
+    return opened
 
 
 async def recognise(hub: Hub, credentials: Credentials, visitor: Visitor) -> people.Person:
@@ -222,7 +230,9 @@ async def sign_out(hub: Hub, session: Session, visitor: Visitor) -> None:
         )
         record_audit(connection, audited, hub.clock.now())
 
+    began = monotonic()
     await hub.database.write(unit)
+    hub.metrics.logout(monotonic() - began)
 
 
 # --- one-time links ---------------------------------------------------------------------------

@@ -81,9 +81,11 @@ class _Control:
                 break
             with anyio.move_on_after(min(left, _POLL)):
                 await strike.wait()
+        asked = monotonic()
         table = await self._hub.database.read(
             bound(rows.table_since, known, installation=self._hub.installation)
         )
+        self._hub.metrics.route_poll(monotonic() - asked)
         await respond(send, 200, msgspec.json.encode(table), b"application/json")
 
     async def _note(self, worker: str, revision: int) -> None:
