@@ -49,7 +49,10 @@ def start_and_wait(page: Page, site: Site) -> None:
 def compute(page: Page, site: Site, name: str) -> None:
     """Run ``6*7`` in a new notebook and see 42."""
     page.goto(f"{site.url}/user/admin/lab?reset")  # not the notebook of the journey before
-    page.locator(".jp-LauncherCard[data-category='Notebook']").first.click(timeout=60_000)
+    # The Lab shows an idle kernel before there is one; what is run then is lost.
+    with page.expect_websocket(lambda socket: "/channels" in socket.url, timeout=90_000) as opened:
+        page.locator(".jp-LauncherCard[data-category='Notebook']").first.click(timeout=60_000)
+    opened.value.wait_for_event("framereceived", timeout=60_000)
     page.locator("[data-status='idle'].jp-Notebook-ExecutionIndicator").wait_for(timeout=60_000)
     cell = page.locator(".jp-Notebook .cm-content").first
     cell.click(timeout=60_000)
