@@ -7,26 +7,27 @@ get values, never the tree.
 """
 
 import difflib
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from perijove.domain.errors import ConfigError
 from perijove.kit.config import Section
 from perijove.proxy.settings import ProxySettings
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.sections import HubSection, LifecycleSection
-from perijove.spawners.contract import SpawnerSettings
 
 PREFIX = "PERIJOVE__"
 
 
 class Settings(Section):
-    """Everything that can be configured."""
+    """Everything that can be configured; made by `load`."""
 
     hub: HubSection = HubSection()
     """The hub: addresses, state, and who may do what."""
@@ -34,31 +35,21 @@ class Settings(Section):
     """The proxy in front of hub and servers."""
     lifecycle: LifecycleSection = LifecycleSection()
     """Limits of the life cycle."""
-    auth: dict[str, Any] = Field(default={"native": {}}, validate_default=True)
+    auth: dict[str, Any]
     """Ways to sign in, `[auth.NAME]`; the name is that of the authenticator. The first one is
     the site's main way in."""
-    spawners: dict[str, Any] = Field(default={"local": {"kind": "local"}}, validate_default=True)
+    spawners: dict[str, Any]
     """Platforms on which servers are started, `[spawners.NAME]`, each with its `kind`."""
     profiles: list[ProfileSection] = []
     """What people can start, in the order shown. One is built in when none is given."""
     policies: list[PolicySection] = []
     """Who may have how much: top-down, the first match decides each limit."""
 
-    @model_validator(mode="after")
-    def _decode_plugins(self) -> Self:
-        """Decode the sections of plug-ins with the classes they name."""
-        for name, section in self.auth.items():
-            if not isinstance(section, Section):
-                kind = section.get("kind", name) if isinstance(section, dict) else name
-                self.auth[name] = _decode("auth", name, kind, section)
-        for name, section in self.spawners.items():
-            if not isinstance(section, Section):
-                kind = section.get("kind", name) if isinstance(section, dict) else name
-                values = {"kind": kind, **section} if isinstance(section, dict) else section
-                decoded = _decode("spawners", name, kind, values)
-                assert isinstance(decoded, SpawnerSettings)
-                self.spawners[name] = decoded
-        return self
+
+_DEFAULT_PLUGINS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "auth": {"native": {}},
+    "spawners": {"local": {"kind": "local"}},
+}
 
 
 def plugin(group: str, kind: str) -> Any:
@@ -79,33 +70,51 @@ def load(
     """
     Read `path`, lay the environment and then `overrides` over it, and check it all.
 
-    Raises `ConfigError` that lists every fault, each with the nearest known key.
+    Raises `ConfigError` that lists every fault, each with the nearest known key; its parameter
+    ``faults`` has them one by one.
     """
     tree = _read(path) if path else {}
-    for section, key, value in _from_environment(environ):
-        _put(tree, section, key, value)
+    sources = dict(origins(path, environ))
+    for variable in _from_environment(environ):
+        variable.put(tree)
     for section, values in (overrides or {}).items():
         for key, value in values.items():
             _put(tree, [section], key, value)
-    where = str(path) if path else "the configuration"
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        faults = [_fault(fault) for fault in error.errors()]
-        raise ConfigError(f"{where}:\n  " + "\n  ".join(faults)) from None
+            sources[f"{section}.{key}"] = "the command line"
+    faults: list[_Fault] = []
+    for group in _DEFAULT_PLUGINS:
+        tree[group] = _decode_all(group, tree.get(group, _DEFAULT_PLUGINS[group]), faults)
+    settings = _validate(Settings, tree, (), faults)
+    if settings is None or faults:
+        lines = _in_words(faults, sources)
+        where = str(path) if path else "the configuration"
+        raise ConfigError("\n  ".join([f"{where}:", *lines]), faults=lines)
+    return settings
 
 
 def origins(path: Path | None, environ: Mapping[str, str]) -> Mapping[str, str]:
     """Return where each configured key came from: the file, or the name of a variable."""
-    found = {
-        f"{section}.{key}": str(path)
-        for section, values in (_read(path) if path else {}).items()
-        if isinstance(values, dict)
-        for key in values
-    }
-    for path_, key, _value in _from_environment(environ):
-        found[".".join([*path_, key])] = PREFIX + "__".join([*path_, key]).upper()
+    found = dict.fromkeys(_leaves(_read(path)), str(path)) if path else {}
+    for variable in _from_environment(environ):
+        found = {
+            name: source
+            for name, source in found.items()
+            if not name.startswith(f"{variable.path}.")
+        }
+        found[variable.path] = variable.name
     return found
+
+
+def origin_of(name: str, origins: Mapping[str, str]) -> str:
+    """Return where a key came from: what set it, or set the whole that it is a part of."""
+    while name:
+        if name in origins:
+            return origins[name]
+        name = name.rpartition(".")[0]
+    return "default"
+
+
+# --- reading ----------------------------------------------------------------------------------
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -117,13 +126,37 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not TOML: {error}") from None
 
 
-def _from_environment(environ: Mapping[str, str]) -> list[tuple[list[str], str, Any]]:
-    found = []
-    for name, text in sorted(environ.items()):
-        if name.startswith(PREFIX):
-            *section, key = name.removeprefix(PREFIX).lower().split("__")
-            found.append((section, key, _value(text)))
-    return found
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    """A variable of the environment that sets a key."""
+
+    name: str
+    text: str
+
+    @property
+    def path(self) -> str:
+        return ".".join(self.name.removeprefix(PREFIX).lower().split("__"))
+
+    def put(self, tree: dict[str, Any]) -> None:
+        *section, key = self.path.split(".")
+        try:
+            _put(tree, section, key, _value(self.text))
+        except TypeError as error:
+            raise ConfigError(f"{self.name}: {error}") from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> list[_Variable]:
+    return [
+        _Variable(name, text) for name, text in sorted(environ.items()) if name.startswith(PREFIX)
+    ]
 
 
 def _value(text: str) -> Any:
@@ -137,34 +170,95 @@ def _value(text: str) -> Any:
 def _put(tree: dict[str, Any], section: Sequence[str], key: str, value: Any) -> None:
     node = tree
     for part in section:
-        below = node.setdefault(part, {})
-        if not isinstance(below, dict):
-            raise ConfigError(f"{PREFIX}{'__'.join([*section, key]).upper()}: {part} is no section")
-        node = below
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise TypeError(f"{part} is no section")
     node[key] = value
 
 
-def _decode(group: str, name: str, kind: str, section: Any) -> Section:
-    cls = plugin(group, kind)
-    settings: type[Section] = cls.Settings
-    values = {k: v for k, v in section.items() if k != "kind"} if group == "auth" else section
+# --- checking ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """One thing that is wrong, and where."""
+
+    where: tuple[str | int, ...]
+    message: str
+
+
+M = TypeVar("M", bound=Section)
+
+
+def _validate(model: type[M], values: Any, base: tuple[str, ...], faults: list[_Fault]) -> M | None:
+    """Return `values` as a section, or None after adding what is wrong with them to `faults`."""
     try:
-        return settings.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        # Pydantic shows a plug-in's faults as one: say each in full.
-        faults = [_fault(fault, (group, name), settings) for fault in error.errors()]
-        raise ValueError("; ".join(faults)) from None
+        faults += [_fault(each, base, model) for each in error.errors()]
+        return None
 
 
-def _fault(fault: Any, base: tuple[str, ...] = (), model: type[Section] | None = None) -> str:
-    """Return one fault in words: where, what, and for an unknown key the nearest known one."""
-    location = tuple(fault["loc"])
-    where = ".".join(str(part) for part in (*base, *location))
-    if fault["type"] == "extra_forbidden":
-        known = _keys_at(model or Settings, location[:-1])
-        return f"{where}: unknown key{_nearest(str(location[-1]), known)}"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+def _decode_all(group: str, sections: Any, faults: list[_Fault]) -> dict[str, Section]:
+    """Decode the sections of plug-ins with the classes they name."""
+    if not isinstance(sections, Mapping):
+        faults.append(_Fault((group,), f"must be sections: [{group}.NAME]"))
+        return {}
+    if not sections:
+        faults.append(_Fault((group,), "there must be one at least"))
+    found = {name: _decode(group, name, each, faults) for name, each in sections.items()}
+    return {name: section for name, section in found.items() if section is not None}
+
+
+def _decode(group: str, name: str, section: Any, faults: list[_Fault]) -> Section | None:
+    if not isinstance(section, Mapping):
+        faults.append(_Fault((group, name), f"must be a section: [{group}.{name}]"))
+        return None
+    # An authenticator's name is its kind; of one kind of spawner there may be several.
+    kind = section.get("kind", name) if group == "spawners" else name
+    try:
+        model: type[Section] = plugin(group, str(kind)).Settings
+    except ConfigError as error:
+        faults.append(_Fault((group, name), str(error)))
+        return None
+    values = {"kind": kind, **section} if group == "spawners" else section
+    return _validate(model, values, (group, name), faults)
+
+
+_UNION_TAG = re.compile(r".*\[.*|int|float|str|bool|timedelta", re.DOTALL)
+"""What pydantic adds to a place where a value may be one of several kinds."""
+
+
+def _fault(error: Any, base: tuple[str, ...], model: type[Section]) -> _Fault:
+    """Return a fault in words; for an unknown key with the nearest known one."""
+    where = [*error["loc"]]
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(model, where[:-1])
+        return _Fault((*base, *where), f"unknown key{_nearest(str(where[-1]), known)}")
+    while len(where) > 1 and isinstance(where[-1], str) and _UNION_TAG.fullmatch(where[-1]):
+        where.pop()
+    message = "is missing" if error["type"] == "missing" else error["msg"]
+    for said, shown in (("Value error, ", ""), ("Input should be", "must be"), ("Input is", "is")):
+        message = shown + message.removeprefix(said) if message.startswith(said) else message
+    return _Fault((*base, *where), message)
+
+
+def _in_words(faults: Sequence[_Fault], origins: Mapping[str, str]) -> list[str]:
+    """Return a line for each place: what is wrong, and which variable set it."""
+    places: dict[str, list[str]] = {}
+    for fault in faults:
+        messages = places.setdefault(".".join(map(str, fault.where)), [])
+        if fault.message not in messages:
+            messages.append(fault.message)
+    return [
+        f"{where}: {', or '.join(messages)}{_set_by(where, origins)}"
+        for where, messages in places.items()
+    ]
+
+
+def _set_by(where: str, origins: Mapping[str, str]) -> str:
+    source = origin_of(where, origins)
+    return f" (set by {source})" if source.startswith((PREFIX, "the command")) else ""
 
 
 def _keys_at(model: type[Section], location: Sequence[Any]) -> list[str]:

@@ -5,4 +5,4 @@ from perijove.cli.app import app
 
 def main() -> None:
     """Run the command that the arguments name; exits with 0, 1 (failed) or 2 (wrong usage)."""
-    app()
+    app(prog_name="perijove")

@@ -6,9 +6,8 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import anyio
 import typer
 
 from perijove.cli.admin import db_app, token_app, user_app
@@ -19,17 +18,20 @@ from perijove.cli.common import (
     DataDirOption,
     err,
     out,
+    plain,
     reporting_errors,
     settings_of,
 )
 from perijove.cli.config import config_app
-from perijove.kit.logs import configure
-from perijove.kit.processes import Supervisor, die_with_parent
-from perijove.settings import Settings
+
+if TYPE_CHECKING:
+    from perijove.bootstrap import Running
+    from perijove.settings import Settings
 
 app = typer.Typer(
     name="perijove",
     help="A multi-user notebook hub.",
+    epilog="Exit codes: 0 when it worked, 1 when it failed, 2 for wrong usage or configuration.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -42,6 +44,26 @@ app.add_typer(db_app, name="db")
 ParentOption = Annotated[int | None, typer.Option(hidden=True, help="End with this process.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"perijove {version('perijove')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Say which version this is."
+        ),
+    ] = False,
+) -> None:
+    """Take what stands before the command."""
+
+
 @app.command()
 @reporting_errors
 def run(
@@ -49,6 +71,7 @@ def run(
 ) -> None:
     """Run hub and proxy together, and start either again should it die."""
     from perijove.bootstrap import prepare
+    from perijove.kit.processes import Supervisor
     from perijove.web.listen import open_tcp
 
     settings = settings_of(config, bind, data_dir)
@@ -72,6 +95,11 @@ def hub(
     parent: ParentOption = None,
 ) -> None:
     """Run the hub alone; people reach it through a proxy."""
+    import anyio
+
+    from perijove.kit.logs import configure
+    from perijove.kit.processes import die_with_parent
+
     if parent is not None:
         die_with_parent(parent)
     settings = settings_of(config, bind, data_dir)
@@ -89,6 +117,8 @@ def proxy(
 ) -> None:
     """Run the proxy alone; it goes on routing while hubs restart."""
     from perijove.bootstrap import prepare
+    from perijove.kit.logs import configure
+    from perijove.kit.processes import die_with_parent
     from perijove.proxy import ControlAddress, ProxyOptions
     from perijove.proxy import run as run_proxy
 
@@ -107,13 +137,15 @@ def proxy(
     raise SystemExit(run_proxy(options))
 
 
-async def _serve_hub(settings: Settings) -> None:
-    from perijove.bootstrap import Running, running
+async def _serve_hub(settings: "Settings") -> None:
+    import anyio
+
+    from perijove.bootstrap import running
     from perijove.db.core import bound
     from perijove.db.routes import live_workers
     from perijove.kit.loops import until
 
-    async def greet(hub: Running) -> None:
+    async def greet(hub: "Running") -> None:
         async def is_reachable() -> bool:
             now = hub.hub.clock.now()
             return bool(await hub.hub.database.read(bound(live_workers, now=now)))
@@ -129,14 +161,13 @@ async def _serve_hub(settings: Settings) -> None:
                 break
 
 
-def _greet(settings: Settings, running: object) -> None:
+def _greet(settings: "Settings", running: "Running") -> None:
     """Say where the hub is, and the first time how to get in."""
-    from perijove.bootstrap import Running, warnings
+    from perijove.bootstrap import warnings
 
-    assert isinstance(running, Running)
     base = (settings.hub.url or f"http://{settings.hub.bind}{settings.hub.base_path}").rstrip("/")
     origin = base.removesuffix(settings.hub.base_path.rstrip("/"))
-    out.print(f"\n  [bold]{settings.hub.title}[/] is at [link={base}/]{base}/[/link]")
+    out.print(f"\n  [bold]{plain(settings.hub.title)}[/] is at [link={base}/]{base}/[/link]")
     if running.signin_link:
         out.print(
             f"  Sign in as [bold]{running.hub.settings.admins[0]}[/] with this link,"

@@ -1,18 +1,24 @@
-"""What every command shares: reading the configuration, printing, and exit codes."""
+"""
+What every command shares: its options, reading the configuration, printing, and exit codes.
+
+Nothing heavy is imported before a command needs it: ``--help`` is answered at once.
+"""
 
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 
 from perijove.domain.errors import ConfigError, HubError
-from perijove.settings import Settings, load
+
+if TYPE_CHECKING:
+    from perijove.settings import Settings
 
 FAILED = 1
 WRONG = 2
@@ -39,8 +45,10 @@ err = Console(stderr=True, highlight=False)
 
 def settings_of(
     config: Path | None, bind: str | None = None, data_dir: Path | None = None
-) -> Settings:
+) -> "Settings":
     """Return the configuration with the command line laid over it."""
+    from perijove.settings import load
+
     hub: dict[str, Any] = {}
     if bind is not None:
         hub["bind"] = bind
@@ -57,9 +65,9 @@ def reporting_errors(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*args, **kwargs)
         except HubError as error:
-            err.print(f"[red]error:[/] {_plain(error)}")
+            err.print(f"[red]error:[/] {plain(error)}", soft_wrap=True)
             if error.hint:
-                err.print(error.hint)
+                err.print(plain(error.hint), soft_wrap=True)
             raise SystemExit(WRONG if isinstance(error, ConfigError) else FAILED) from None
         except KeyboardInterrupt:
             raise SystemExit(130) from None
@@ -67,25 +75,23 @@ def reporting_errors(command: Callable[P, T]) -> Callable[P, T]:
     return wrapped
 
 
-def _plain(error: object) -> str:
-    return str(error).replace("[", "\\[")
+def plain(text: object) -> str:
+    """Return a text for `out` and `err` in which nothing is mark-up."""
+    return str(text).replace("[", "\\[")
 
 
 def print_json(value: Any) -> None:
     """Print a value for programs."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
 
 
-def print_rows(rows: list[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Print a list, as a table for people or as JSON."""
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a list as a table for people."""
     from rich.table import Table
 
-    if as_json:
-        print_json(rows)
-        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in rows[0] if rows else ():
-        table.add_column(column)
+        table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*("" if value is None else plain(value) for value in row.values()))
     out.print(table if rows else "none")

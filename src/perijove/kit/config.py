@@ -4,12 +4,14 @@ Each component owns its section and lives beside it, so that adding a spawner or
 authenticator never edits a central class.
 """
 
+import re
 from datetime import timedelta
+from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from perijove.kit.quantities import DURATION_UNITS, SIZE_UNITS, read_quantity
+from perijove.kit.quantities import DURATION_UNITS, SIZE_UNITS, read_quantity, write_duration
 
 
 class Section(BaseModel):
@@ -18,8 +20,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+_BETWEEN_QUANTITIES = re.compile(r"(?<=[A-Za-z])\s+(?=\d)")
+
+
 def parse_duration(value: Any) -> Any:
-    """Read ``"90 s"``, ``"15 min"``, ``"2 h"``, ``"30 d"``; a bare number is seconds."""
+    """Read ``"90 s"``, ``"2 h"``, ``"1 h 30 min"``; a bare number is seconds."""
     if isinstance(value, timedelta) or value is None:
         return value
     if isinstance(value, bool):
@@ -27,11 +32,18 @@ def parse_duration(value: Any) -> Any:
     if isinstance(value, (int, float)):
         seconds = float(value)
     else:
-        seconds = float(read_quantity(str(value), DURATION_UNITS, bare="s"))
+        parts = _BETWEEN_QUANTITIES.split(str(value).strip())
+        bare = "s" if len(parts) == 1 else None
+        seconds = float(sum(read_quantity(part, DURATION_UNITS, bare=bare) for part in parts))
     try:
         return timedelta(seconds=seconds)
     except (OverflowError, ValueError):
         raise ValueError(f"{str(value)[:40]!r} is not a usable duration") from None
+
+
+def write_seconds(value: timedelta) -> str:
+    """Write a duration as `parse_duration` reads it, exactly."""
+    return write_duration(Fraction(value // timedelta(microseconds=1), 1_000_000))
 
 
 def parse_size(value: Any) -> Any:

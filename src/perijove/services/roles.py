@@ -98,15 +98,20 @@ def load(connection: Connection, settings: HubSection, *, now: datetime) -> None
 
     Raises `ConfigError` that lists all faults; then nothing must be committed.
     """
-    faults = _faults(settings)
-    if faults:
-        raise ConfigError("hub:\n  " + "\n  ".join(faults))
+    check(settings)
     names = _Names(connection, now)
     _load_groups(connection, settings.groups, names)
     _load_admins(settings.admins, names)
     _load_roles(connection, settings.roles, names)
     _load_tokens(connection, settings.tokens, names)
     _settle_services(connection, settings)
+
+
+def check(settings: HubSection) -> None:
+    """Raise the `ConfigError` that `load` would; lists all faults."""
+    faults = _faults(settings)
+    if faults:
+        raise ConfigError("hub:\n  " + "\n  ".join(faults), faults=faults)
 
 
 def _faults(settings: HubSection) -> list[str]:

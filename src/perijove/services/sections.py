@@ -16,6 +16,20 @@ def _base_path(value: str) -> str:
     return value if value.endswith("/") else value + "/"
 
 
+def _address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    bracketed = host.startswith("[") == host.endswith("]") == (":" in host)
+    if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535:
+        raise ValueError("must be an address, host:port")
+    if not bracketed:
+        raise ValueError("must have brackets around an IPv6 host: [::1]:8000")
+    return value
+
+
+def _optional_address(value: str) -> str:
+    return _address(value) if value else value
+
+
 class FileToken(Section):
     """An API token given by the configuration, for services and scripts."""
 
@@ -59,13 +73,13 @@ class RoleSection(Section):
 class HubSection(Section):
     """The hub: addresses, state, and who may do what."""
 
-    bind: str = "127.0.0.1:8000"
+    bind: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8000"
     """The public address, `host:port`: the proxy's, under `perijove run`."""
     url: str = ""
     """The public URL, if the hub stands behind another proxy; must end with `base_path`."""
     base_path: Annotated[str, AfterValidator(_base_path)] = "/"
     """Path below which everything lives, percent-encoded as in URLs."""
-    api_bind: str = ""
+    api_bind: Annotated[str, AfterValidator(_optional_address)] = ""
     """`host:port` on which servers reach the hub; default: loopback and a port chosen once."""
     database: SecretStr = SecretStr("")
     """SQLAlchemy URL, `sqlite:////path` or `postgresql://…`; default: a file in `data_dir`."""
@@ -102,6 +116,14 @@ class HubSection(Section):
     """The least severe lines that are written."""
     authenticate_metrics: bool = True
     """Whether `/hub/metrics` needs a token with `read:metrics`."""
+
+    @model_validator(mode="after")
+    def _url_leads_here(self) -> "HubSection":
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError("url must begin with http:// or https://")
+        if self.url and not self.url.endswith(self.base_path):
+            raise ValueError(f"url must end with base_path, {self.base_path}")
+        return self
 
 
 class LifecycleSection(Section):
