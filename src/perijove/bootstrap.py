@@ -25,10 +25,10 @@ from perijove.db import schema
 from perijove.db.core import Database, Work, open_database
 from perijove.db.installation import beat, ensure_installation
 from perijove.db.launches import release_all
+from perijove.db.leases import drop_all
 from perijove.db.routes import put_route
 from perijove.domain.errors import ConfigError, SpawnerTransient
 from perijove.kit.clock import Clock, SystemClock, monotonic
-from perijove.kit.ids import new_id
 from perijove.kit.keyring import KeyringError, load_keyring
 from perijove.kit.places import (
     NETWORK_FILE_SYSTEMS,
@@ -138,7 +138,6 @@ async def running(
             api_url=_api_url(settings, api_listener),
             spawners=spawners,
             authenticators=_authenticators(settings, database, clock),
-            replica=new_id("hub"),
         )
         _check_addresses(settings, hub)
         await database.write(_default_route(places))
@@ -173,7 +172,9 @@ def _first_rows(settings: Settings, clock: Clock) -> Work[str]:
         name = ensure_installation(connection, now=now)
         beat(connection, now=now)
         if connection.dialect.name == "sqlite":
-            release_all(connection)  # those of the hub before this one: there is no other
+            # Those of the hub before this one: there is no other.
+            release_all(connection)
+            drop_all(connection)
         roles.load(connection, settings.hub, now=now)
         profiles.load_offers(
             connection,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perijove.domain.scopes import STANDARD
+from perijove.domain.scope_names import STANDARD
 from scripts import reference
 
 PAGES = reference.pages()

@@ -148,7 +148,10 @@ tokens = [{{ name = "tests", user = "admin", token = "{ADMIN_TOKEN}" }}]
     def link(self) -> str:
         """Return the one-time link that was printed."""
         return wait_for(
-            lambda: (re.findall(r"http://\S+link=\S+", self.output) or [""])[-1], what="the link"
+            lambda: ([str(one) for one in re.findall(r"http://\S+link=\S+", self.output)] or [""])[
+                -1
+            ],
+            what="the link",
         )
 
     def api(self, method: str, path: str, body: Any = None, token: str = ADMIN_TOKEN) -> Any:

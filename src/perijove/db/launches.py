@@ -268,19 +268,6 @@ def change(
 _UNKNOWN = End(cause=Cause.UNKNOWN)
 
 
-def set_due(connection: Connection, launch_id: str, at: datetime) -> None:
-    """Make a launch due at `at` if it is not due earlier."""
-    connection.execute(
-        update(launches)
-        .where(
-            launches.c.id == launch_id,
-            launches.c.status != Status.ENDED,
-            or_(launches.c.due_at.is_(None), launches.c.due_at > at),
-        )
-        .values(due_at=at)
-    )
-
-
 def next_due(connection: Connection) -> datetime | None:
     """Return when the next launch that nobody works on is due; past lease ends count."""
     at: datetime | None = connection.scalar(

@@ -2,7 +2,8 @@
 Leases: the right of one replica to work on something until a time.
 
 Counted on the database's clock. A lease saves work, it is not a fence (design decision 4):
-what must not be lost is written without asking for it.
+what must not be lost is written without asking for it. The leases of launches are columns of
+their own table (`db/launches.py`).
 """
 
 from datetime import datetime, timedelta
@@ -26,11 +27,6 @@ def take_lease(connection: Connection, name: str, *, token: str, ttl: timedelta)
     return _insert_if_absent(connection, name, token, now + ttl)
 
 
-def drop_lease(connection: Connection, name: str, *, token: str) -> None:
-    """Give the named lease back, so that another replica need not wait for its end."""
-    connection.execute(delete(leases).where(leases.c.name == name, leases.c.token == token))
-
-
 def _insert_if_absent(connection: Connection, name: str, token: str, until: datetime) -> bool:
     make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     made = connection.execute(
@@ -39,3 +35,8 @@ def _insert_if_absent(connection: Connection, name: str, token: str, until: date
         .on_conflict_do_nothing(index_elements=["name"])
     )
     return made.rowcount == 1
+
+
+def drop_all(connection: Connection) -> None:
+    """Take every lease back: for a database that only one hub uses, when that one starts."""
+    connection.execute(delete(leases))

@@ -182,14 +182,8 @@ def note_worker(connection: Connection, worker: str, *, revision: int, now: date
         connection,
         proxy_workers,
         key={"id": worker},
-        values={"revision": revision, "seen_at": now, "started_at": now},
-        on_update={"revision": revision, "seen_at": now},
+        values={"revision": revision, "seen_at": now},
     )
-
-
-def forget_worker(connection: Connection, worker: str) -> None:
-    """Drop a worker that said it ends."""
-    connection.execute(delete(proxy_workers).where(proxy_workers.c.id == worker))
 
 
 def live_workers(connection: Connection, *, now: datetime) -> Sequence[ProxyWorker]:

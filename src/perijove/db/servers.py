@@ -1,6 +1,6 @@
 """The server table: names that point to at most one live launch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,14 +35,6 @@ def find_server(connection: Connection, user_id: int, name: str) -> Server | Non
         .first()
     )
     return Server(**row) if row else None
-
-
-def list_servers(connection: Connection, user_id: int) -> Sequence[Server]:
-    """Return all servers of a user: the default one first, then by name."""
-    rows = connection.execute(
-        select(servers).where(servers.c.user_id == user_id).order_by(servers.c.name)
-    )
-    return [Server(**row) for row in rows.mappings()]
 
 
 def ensure_server(

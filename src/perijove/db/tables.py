@@ -79,7 +79,6 @@ users = Table(
     Column("created_at", Instant, nullable=False),
     Column("last_activity", Instant),
     Column("user_info", Json),
-    Column("preferences", Json, nullable=False, default=dict, server_default=text("'{}'")),
 )
 
 identities = Table(
@@ -502,5 +501,4 @@ proxy_workers = Table(
     Column("id", String(64), primary_key=True),
     Column("revision", BigInteger, nullable=False),
     Column("seen_at", Instant, nullable=False),
-    Column("started_at", Instant, nullable=False),
 )

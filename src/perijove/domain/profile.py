@@ -229,11 +229,6 @@ class Profile:
         )
 
 
-def localised(texts: Mapping[str, str], language: str) -> str:
-    """Return the text in a language; else in English; else in the first one there is."""
-    return texts.get(language) or texts.get("en") or next(iter(texts.values()), "")
-
-
 def as_json(value: Value) -> Any:
     """Return a value as JSON has it: a whole number wherever it is one."""
     if isinstance(value, str):

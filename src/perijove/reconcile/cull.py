@@ -27,7 +27,7 @@ from perijove.services.specs import server_token
 
 log = structlog.get_logger()
 
-_LEASE = timedelta(minutes=5)
+_LEASE = timedelta(minutes=2)
 _SILENT = timedelta(minutes=10)
 """How much longer than its limit an idle server that does not answer is left alone."""
 

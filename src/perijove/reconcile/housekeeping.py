@@ -14,11 +14,11 @@ from perijove.db.tables import (
     sessions,
     signin_failures,
     signin_links,
-    tokens,
 )
 from perijove.domain.launch import Status
 from perijove.kit.clock import monotonic
 from perijove.services.hub import Hub, server_prefix
+from perijove.services.tokens import delete_expired
 
 log = structlog.get_logger()
 
@@ -78,7 +78,6 @@ class Housekeeper:
             launches.c.ended_at < now - self._hub.lifecycle.events_kept,
         )
         statements = (
-            delete(tokens).where(tokens.c.expires_at < now),
             delete(sessions).where(sessions.c.expires_at < now),
             delete(oauth_codes).where(oauth_codes.c.expires_at < now),
             delete(signin_links).where(signin_links.c.expires_at < now),
@@ -86,5 +85,6 @@ class Housekeeper:
             delete(events).where(events.c.launch_id.in_(old_launches)),
         )
         purged = sum(connection.execute(statement).rowcount for statement in statements)
+        purged += delete_expired(connection, now)
         purge_workers(connection, before=now - _TOMBSTONES_KEPT)
         return purged + purge_tombstones(connection, before=now - _TOMBSTONES_KEPT)

@@ -85,7 +85,8 @@ class Observer:
 
     async def look(self) -> None:
         """Survey the platform once, if the lease is ours, and write what changed."""
-        ttl = timedelta(seconds=SURVEY_DEADLINE + self._placed.settings.survey_period + 30)
+        # Should a survey outlast it another replica surveys too, which does no harm.
+        ttl = self._hub.lifecycle.takeover + timedelta(seconds=self._placed.settings.survey_period)
         lease = f"observe:{self._name}"
         if not await self._hub.database.write(bound(take_lease, lease, token=self._token, ttl=ttl)):
             return

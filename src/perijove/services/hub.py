@@ -45,8 +45,6 @@ class Hub:
     """``http://host:port`` + ``B hub/api``, as servers reach it (wire §1.2)."""
     spawners: Mapping[str, PlacedSpawner] = field(default_factory=dict)
     authenticators: Mapping[str, "Authenticator"] = field(default_factory=dict)
-    replica: str = ""
-    """This process's own id; leases are taken in its name."""
     due: Doorbell = field(default_factory=Doorbell)
     """Rung when a launch has become due: wakes the reconciler."""
     look: Doorbell = field(default_factory=Doorbell)

@@ -25,7 +25,7 @@ user's id, so renaming a user moves no password, and setting one claims the name
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, exists, insert, or_, select, update
 
 from perijove.auth.contract import Proof, StoredPassword
 from perijove.db.core import Database, bound, upsert
@@ -279,13 +279,3 @@ def store_password(connection: Connection, user_id: int, hash_: str, *, now: dat
 def has_password(connection: Connection, user_id: int) -> bool:
     """Tell whether a user has an account of the hub's own."""
     return bool(connection.scalar(select(exists().where(passwords.c.user_id == user_id))))
-
-
-def remove_password(connection: Connection, user_id: int) -> None:
-    """Take back a user's own account; who comes in another way goes on doing so."""
-    connection.execute(delete(passwords).where(passwords.c.user_id == user_id))
-    connection.execute(
-        delete(identities).where(
-            identities.c.user_id == user_id, identities.c.authenticator == NATIVE
-        )
-    )

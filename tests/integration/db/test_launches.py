@@ -136,22 +136,6 @@ async def test_next_due_counts_leases(database_url: str) -> None:
         assert leased > NOW
 
 
-async def test_due_comes_nearer_and_never_goes_back(database_url: str) -> None:
-    """`set_due` makes a launch due sooner; a later instant changes nothing."""
-
-    def due(connection: Connection) -> datetime | None:
-        at: datetime | None = connection.scalar(select(table.c.due_at))
-        return at
-
-    async with opened(database_url) as database:
-        launch = await database.write(insert_launch)
-        for at in (NOW, NOW + TTL):
-            await database.write(bound(launches.set_due, launch.id, at))
-            assert await database.read(due) == NOW
-        await database.write(bound(launches.set_due, launch.id, NOW - TTL))
-        assert await database.read(due) == NOW - TTL
-
-
 # --- changing ---------------------------------------------------------------------------------
 
 

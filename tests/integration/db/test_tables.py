@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, update
 from perijove.db import events, routes, schema, spawner_states
 from perijove.db.core import Database, bound, database_now, open_database
 from perijove.db.installation import DEAF_AFTER, beat, ensure_installation, hearing_since
-from perijove.db.leases import drop_lease, take_lease
+from perijove.db.leases import drop_all, take_lease
 from perijove.db.tables import counters, launches, leases
 from perijove.domain.asking import Asking
 from perijove.wire.control import Route, RouteTable
@@ -74,8 +74,6 @@ async def test_a_lease_that_ran_out_can_be_taken(database_url: str) -> None:
 
         assert await database.write(bound(take_lease, "work", token="heir", ttl=TTL))
         assert not await database.write(bound(take_lease, "work", token="dead", ttl=TTL))
-        await database.write(bound(drop_lease, "work", token="dead"))
-        assert not await database.write(bound(take_lease, "work", token="third", ttl=TTL))
 
 
 def run_out(connection: Connection) -> None:
@@ -85,10 +83,10 @@ def run_out(connection: Connection) -> None:
 
 
 async def test_a_lease_that_was_given_back_is_free_at_once(database_url: str) -> None:
-    """A hub that stops makes nobody wait."""
+    """The only hub of a database does not wait for the one before it."""
     async with opened(database_url) as database:
         await database.write(bound(take_lease, "work", token="one", ttl=TTL))
-        await database.write(bound(drop_lease, "work", token="one"))
+        await database.write(drop_all)
 
         assert await database.write(bound(take_lease, "work", token="two", ttl=TTL))
 
@@ -206,7 +204,7 @@ async def test_routes_put_at_once_have_different_revisions(database_url: str) ->
 
 
 async def test_workers_count_while_they_poll(database_url: str) -> None:
-    """A worker that was seen lately counts with its newest revision; one that left does not."""
+    """A worker that was seen lately counts with its newest revision; an old one is forgotten."""
 
     def live(connection: Connection, now: datetime) -> dict[str, int]:
         return {w.id: w.revision for w in routes.live_workers(connection, now=now)}
@@ -218,10 +216,8 @@ async def test_workers_count_while_they_poll(database_url: str) -> None:
 
         assert await database.read(bound(live, later)) == {"a": 2, "b": 1}
         assert await database.read(bound(live, later + timedelta(seconds=1))) == {"a": 2}
-        await database.write(bound(routes.forget_worker, "a"))
-        assert await database.read(bound(live, later)) == {"b": 1}
         await database.write(bound(routes.purge_workers, before=later))
-        assert await database.read(bound(live, NOW)) == {}
+        assert await database.read(bound(live, NOW)) == {"a": 2}
 
 
 # --- events -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from perijove.domain.bounds import unavailable
 from perijove.domain.faults import Fault, InvalidOptions, RefusedOptions
 from perijove.domain.options import apply, schema, still_valid
 from perijove.domain.policy import Limits, Policy, Rule, evaluate
-from perijove.domain.profile import QUANTITIES, Profile, localised
+from perijove.domain.profile import QUANTITIES, Profile
 
 GIB = 2**30
 
@@ -304,14 +304,6 @@ def test_schema_shows_fixed_values_and_hides_what_is_open() -> None:
     assert list(schema(fixed, FREE)["properties"]) == ["memory"]
     assert schema(fixed, FREE)["properties"]["memory"]["readOnly"] is True
     assert schema(profile(), limits(cpu=2))["properties"]["cpu"]["default"] == 2
-
-
-def test_titles_fall_back_to_english_then_to_any() -> None:
-    """A profile without a text in the person's language still has a name."""
-    assert localised({"en": "Small", "fr": "Petit"}, "fr") == "Petit"
-    assert localised({"en": "Small", "fr": "Petit"}, "pt") == "Small"
-    assert localised({"fr": "Petit"}, "es") == "Petit"
-    assert localised({}, "en") == ""
 
 
 # --- attacks ----------------------------------------------------------------------------------

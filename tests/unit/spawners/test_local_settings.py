@@ -59,7 +59,7 @@ def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
 
 def test_sizes_have_units() -> None:
     """A size is written with its unit."""
-    assert LocalSettings(log_limit="1 MiB").log_limit == 2**20  # type: ignore[arg-type]
+    assert LocalSettings(log_limit="1 MiB").log_limit == 2**20
 
 
 def test_platform_names_are_file_names() -> None:

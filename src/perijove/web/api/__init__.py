@@ -55,6 +55,9 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ("GET", "/perijove/users/:n/launches"): Endpoint(
         on=On.USER, any_of=["read:servers"], reads=launches.listed, own=True
     ),
+    ("GET", "/perijove/users/:n/policy"): Endpoint(
+        on=On.USER, any_of=["read:servers"], reads=launches.policy, own=True
+    ),
     ("GET", "/perijove/users/:n/options"): Endpoint(
         on=On.USER, any_of=["read:servers", "start:servers"], reads=launches.options, own=True
     ),

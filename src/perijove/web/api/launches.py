@@ -13,6 +13,7 @@ from perijove.domain import launch as domain
 from perijove.domain.errors import Invalid, NotFound
 from perijove.domain.launch import CLOCK_OF, Launch, Status
 from perijove.kit.clock import isoformat, monotonic
+from perijove.services.admission import explain
 from perijove.services.hub import Hub
 from perijove.services.launches import place_in_line
 from perijove.services.profiles import options_schema
@@ -76,6 +77,11 @@ def options(connection: Connection, call: Call) -> Reply:
     user = get_user(connection, call.user_name)
     form = options_schema(connection, user.id, call.query.get("server", ""))
     return json_reply(form.as_json())
+
+
+def policy(connection: Connection, call: Call) -> Reply:
+    """``GET users/:n/policy``: what a user may have, and which rule of which policy says so."""
+    return json_reply(explain(connection, get_user(connection, call.user_name).id))
 
 
 def _visible(connection: Connection, call: Call) -> Launch:

@@ -104,7 +104,6 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("seen_at", Instant(), nullable=False),
-        sa.Column("started_at", Instant(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_proxy_workers")),
     )
     op.create_table(
@@ -174,7 +173,6 @@ def upgrade() -> None:
         sa.Column("created_at", Instant(), nullable=False),
         sa.Column("last_activity", Instant(), nullable=True),
         sa.Column("user_info", Json, nullable=True),
-        sa.Column("preferences", Json, server_default=sa.text("'{}'"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
         sa.UniqueConstraint("name", name=op.f("uq_users_name")),
     )
@@ -183,16 +181,10 @@ def upgrade() -> None:
         sa.Column("group_id", Id, nullable=False),
         sa.Column("user_id", Id, nullable=False),
         sa.ForeignKeyConstraint(
-            ["group_id"],
-            ["groups.id"],
-            name=op.f("fk_group_members_group_id"),
-            ondelete="CASCADE",
+            ["group_id"], ["groups.id"], name=op.f("fk_group_members_group_id"), ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
-            ["user_id"],
-            ["users.id"],
-            name=op.f("fk_group_members_user_id"),
-            ondelete="CASCADE",
+            ["user_id"], ["users.id"], name=op.f("fk_group_members_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("group_id", "user_id", name=op.f("pk_group_members")),
     )
@@ -208,10 +200,7 @@ def upgrade() -> None:
         sa.Column("created_at", Instant(), nullable=False),
         sa.Column("last_login_at", Instant(), nullable=True),
         sa.ForeignKeyConstraint(
-            ["user_id"],
-            ["users.id"],
-            name=op.f("fk_identities_user_id"),
-            ondelete="CASCADE",
+            ["user_id"], ["users.id"], name=op.f("fk_identities_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_identities")),
         sa.UniqueConstraint(
@@ -227,10 +216,7 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(length=255), nullable=False),
         sa.Column("changed_at", Instant(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["user_id"],
-            ["users.id"],
-            name=op.f("fk_passwords_user_id"),
-            ondelete="CASCADE",
+            ["user_id"], ["users.id"], name=op.f("fk_passwords_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("user_id", name=op.f("pk_passwords")),
     )
@@ -276,16 +262,10 @@ def upgrade() -> None:
             name=op.f("ck_role_grants_one_holder"),
         ),
         sa.ForeignKeyConstraint(
-            ["group_id"],
-            ["groups.id"],
-            name=op.f("fk_role_grants_group_id"),
-            ondelete="CASCADE",
+            ["group_id"], ["groups.id"], name=op.f("fk_role_grants_group_id"), ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
-            ["role_id"],
-            ["roles.id"],
-            name=op.f("fk_role_grants_role_id"),
-            ondelete="CASCADE",
+            ["role_id"], ["roles.id"], name=op.f("fk_role_grants_role_id"), ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
             ["service_id"],
@@ -294,28 +274,19 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
-            ["user_id"],
-            ["users.id"],
-            name=op.f("fk_role_grants_user_id"),
-            ondelete="CASCADE",
+            ["user_id"], ["users.id"], name=op.f("fk_role_grants_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_role_grants")),
     )
     with op.batch_alter_table("role_grants", schema=None) as batch_op:
         batch_op.create_index(
-            batch_op.f("ix_role_grants_group_id_role_id"),
-            ["group_id", "role_id"],
-            unique=True,
+            batch_op.f("ix_role_grants_group_id_role_id"), ["group_id", "role_id"], unique=True
         )
         batch_op.create_index(
-            batch_op.f("ix_role_grants_service_id_role_id"),
-            ["service_id", "role_id"],
-            unique=True,
+            batch_op.f("ix_role_grants_service_id_role_id"), ["service_id", "role_id"], unique=True
         )
         batch_op.create_index(
-            batch_op.f("ix_role_grants_user_id_role_id"),
-            ["user_id", "role_id"],
-            unique=True,
+            batch_op.f("ix_role_grants_user_id_role_id"), ["user_id", "role_id"], unique=True
         )
 
     op.create_table(
@@ -330,10 +301,7 @@ def upgrade() -> None:
         sa.Column("launch_id", sa.String(length=40), nullable=True),
         sa.Column("remove", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
         sa.ForeignKeyConstraint(
-            ["user_id"],
-            ["users.id"],
-            name=op.f("fk_servers_user_id"),
-            ondelete="CASCADE",
+            ["user_id"], ["users.id"], name=op.f("fk_servers_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_servers")),
         sa.UniqueConstraint("user_id", "name", name=op.f("uq_servers_user_id_name")),
@@ -351,10 +319,7 @@ def upgrade() -> None:
         sa.Column("device", sa.String(length=255), server_default="", nullable=False),
         sa.Column("address", sa.String(length=64), server_default="", nullable=False),
         sa.ForeignKeyConstraint(
-            ["user_id"],
-            ["users.id"],
-            name=op.f("fk_sessions_user_id"),
-            ondelete="CASCADE",
+            ["user_id"], ["users.id"], name=op.f("fk_sessions_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
         sa.UniqueConstraint("hash", name=op.f("uq_sessions_hash")),
@@ -369,10 +334,7 @@ def upgrade() -> None:
         sa.Column("user_id", Id, nullable=False),
         sa.Column("expires_at", Instant(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["user_id"],
-            ["users.id"],
-            name=op.f("fk_signin_links_user_id"),
-            ondelete="CASCADE",
+            ["user_id"], ["users.id"], name=op.f("fk_signin_links_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("hash", name=op.f("pk_signin_links")),
     )
@@ -417,12 +379,10 @@ def upgrade() -> None:
         sa.Column("heard_at", Instant(), nullable=True),
         sa.Column("server_version", sa.String(length=32), server_default="", nullable=False),
         sa.CheckConstraint(
-            "(status = 'ended') = (end_cause IS NOT NULL)",
-            name=op.f("ck_launches_end_cause_given"),
+            "(status = 'ended') = (end_cause IS NOT NULL)", name=op.f("ck_launches_end_cause_given")
         ),
         sa.CheckConstraint(
-            "(status = 'ended') = (ended_at IS NOT NULL)",
-            name=op.f("ck_launches_ended"),
+            "(status = 'ended') = (ended_at IS NOT NULL)", name=op.f("ck_launches_ended")
         ),
         sa.CheckConstraint(
             "end_cause IS NULL OR end_cause IN ('user', 'admin', 'idle', 'max-age', 'walltime', 'out-of-memory', 'node-fail', 'preempted', 'cancelled-outside', 'exited', 'signal', 'never-started', 'policy', 'maintenance', 'unknown')",
@@ -437,16 +397,10 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("wanted IN ('run', 'end')", name=op.f("ck_launches_wanted")),
         sa.ForeignKeyConstraint(
-            ["server_id"],
-            ["servers.id"],
-            name=op.f("fk_launches_server_id"),
-            ondelete="SET NULL",
+            ["server_id"], ["servers.id"], name=op.f("fk_launches_server_id"), ondelete="SET NULL"
         ),
         sa.ForeignKeyConstraint(
-            ["user_id"],
-            ["users.id"],
-            name=op.f("fk_launches_user_id"),
-            ondelete="SET NULL",
+            ["user_id"], ["users.id"], name=op.f("fk_launches_user_id"), ondelete="SET NULL"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_launches")),
         sa.UniqueConstraint("name", name=op.f("uq_launches_name")),
@@ -490,10 +444,7 @@ def upgrade() -> None:
         sa.Column("on_behalf", sa.String(length=255), nullable=True),
         sa.Column("request_id", sa.String(length=40), nullable=True),
         sa.ForeignKeyConstraint(
-            ["launch_id"],
-            ["launches.id"],
-            name=op.f("fk_events_launch_id"),
-            ondelete="CASCADE",
+            ["launch_id"], ["launches.id"], name=op.f("fk_events_launch_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("launch_id", "seq", name=op.f("pk_events")),
     )
@@ -509,10 +460,7 @@ def upgrade() -> None:
         sa.Column("registered_at", Instant(), nullable=True),
         sa.Column("stopped_at", Instant(), nullable=True),
         sa.ForeignKeyConstraint(
-            ["launch_id"],
-            ["launches.id"],
-            name=op.f("fk_handles_launch_id"),
-            ondelete="CASCADE",
+            ["launch_id"], ["launches.id"], name=op.f("fk_handles_launch_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_handles")),
     )
@@ -563,10 +511,7 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
-            ["user_id"],
-            ["users.id"],
-            name=op.f("fk_oauth_codes_user_id"),
-            ondelete="CASCADE",
+            ["user_id"], ["users.id"], name=op.f("fk_oauth_codes_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("hash", name=op.f("pk_oauth_codes")),
     )
@@ -591,8 +536,7 @@ def upgrade() -> None:
             "source IN ('builtin', 'file', 'browser')", name=op.f("ck_tokens_source")
         ),
         sa.CheckConstraint(
-            "(user_id IS NULL) <> (service_id IS NULL)",
-            name=op.f("ck_tokens_one_owner"),
+            "(user_id IS NULL) <> (service_id IS NULL)", name=op.f("ck_tokens_one_owner")
         ),
         sa.ForeignKeyConstraint(
             ["client_id"],
@@ -601,22 +545,13 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
-            ["launch_id"],
-            ["launches.id"],
-            name=op.f("fk_tokens_launch_id"),
-            ondelete="CASCADE",
+            ["launch_id"], ["launches.id"], name=op.f("fk_tokens_launch_id"), ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
-            ["service_id"],
-            ["services.id"],
-            name=op.f("fk_tokens_service_id"),
-            ondelete="CASCADE",
+            ["service_id"], ["services.id"], name=op.f("fk_tokens_service_id"), ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
-            ["user_id"],
-            ["users.id"],
-            name=op.f("fk_tokens_user_id"),
-            ondelete="CASCADE",
+            ["user_id"], ["users.id"], name=op.f("fk_tokens_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
         sa.UniqueConstraint("hash", name=op.f("uq_tokens_hash")),
