@@ -23,6 +23,7 @@ from perijove.cli.common import (
     settings_of,
 )
 from perijove.cli.config import config_app
+from perijove.domain.errors import ConfigError
 
 if TYPE_CHECKING:
     from perijove.bootstrap import Running
@@ -119,7 +120,7 @@ def proxy(
     from perijove.bootstrap import prepare
     from perijove.kit.logs import configure
     from perijove.kit.processes import die_with_parent
-    from perijove.proxy import ControlAddress, ProxyOptions
+    from perijove.proxy import EXIT_ADDRESS, ControlAddress, ProxyOptions
     from perijove.proxy import run as run_proxy
 
     if parent is not None:
@@ -134,7 +135,13 @@ def proxy(
         settings=settings.proxy,
         die_with_parent=parent is not None,
     )
-    raise SystemExit(run_proxy(options))
+    try:
+        code = run_proxy(options)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"proxy: {error}") from None
+    if code == EXIT_ADDRESS:
+        raise ConfigError(f"the proxy cannot listen at {settings.hub.bind}")
+    raise SystemExit(code)
 
 
 async def _serve_hub(settings: "Settings") -> None:

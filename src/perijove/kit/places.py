@@ -20,7 +20,12 @@ class PlaceError(Exception):
 
 
 def ensure_private(directory: Path) -> Path:
-    """Make a directory that only its owner can enter; raises `PlaceError`."""
+    """
+    Make a directory that only its owner can enter; raises `PlaceError`.
+
+    An empty one that others can enter is closed to them. One that holds something is left
+    alone: it may be there for other things, such as a home directory or ``/tmp``.
+    """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = directory.stat()
@@ -29,6 +34,11 @@ def ensure_private(directory: Path) -> Path:
     if state.st_uid != os.geteuid():
         raise PlaceError(f"{directory} belongs to another user (uid {state.st_uid})")
     if stat.S_IMODE(state.st_mode) & 0o077:
+        if any(directory.iterdir()):
+            raise PlaceError(
+                f"{directory} can be entered by others and is not empty: use another directory,"
+                " or close it to them (chmod 700)"
+            )
         directory.chmod(0o700)
     return directory.resolve()
 
