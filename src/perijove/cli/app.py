@@ -118,7 +118,7 @@ def proxy(
 ) -> None:
     """Run the proxy alone; it goes on routing while hubs restart."""
     from perijove.bootstrap import prepare
-    from perijove.kit.logs import configure
+    from perijove.kit.logs import configure, is_console
     from perijove.kit.processes import die_with_parent
     from perijove.proxy import EXIT_ADDRESS, ControlAddress, ProxyOptions
     from perijove.proxy import run as run_proxy
@@ -128,11 +128,14 @@ def proxy(
     settings = settings_of(config, bind, data_dir)
     configure(style=settings.hub.log_format, level=settings.hub.log_level, program="proxy")
     places = prepare(settings)
+    section = settings.proxy
+    if is_console(settings.hub.log_format):  # a person reads along: the hub's own lines are enough
+        section = section.model_copy(update={"access_log": False})
     options = ProxyOptions(
         bind=(settings.hub.bind,),
         control=ControlAddress(f"unix:{places.control_socket}"),
         snapshot=places.snapshot,
-        settings=settings.proxy,
+        settings=section,
         die_with_parent=parent is not None,
     )
     try:

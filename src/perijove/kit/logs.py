@@ -49,13 +49,17 @@ def _write_traceback(out: TextIO, error: Any) -> None:
     out.write("\n" + _mask_text(lines))
 
 
+def is_console(style: str) -> bool:
+    """Tell whether log lines of a style are for people."""
+    return style == "console" or (style == "auto" and sys.stderr.isatty())
+
+
 def configure(*, style: str = "auto", level: str = "info", program: str = "hub") -> None:
     """
     Set up structlog and the standard library's logging for this process.
 
     `style`: ``json``, ``console``, or ``auto`` (colours when standard error is a terminal).
     """
-    is_console = style == "console" or (style == "auto" and sys.stderr.isatty())
     number = getattr(logging, level.upper())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -63,7 +67,7 @@ def configure(*, style: str = "auto", level: str = "info", program: str = "hub")
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         mask,
     ]
-    if is_console:
+    if is_console(style):
         last: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=_write_traceback)]
     else:
         last = [

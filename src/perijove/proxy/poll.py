@@ -43,6 +43,7 @@ class RoutePoller:
         """Poll until cancelled, calling `changed` after each change; log a failure once."""
         pause = 0.0
         trouble = ""
+        has_answered = False
         while True:
             before = self._routes.revision
             asked_at = monotonic()
@@ -50,10 +51,11 @@ class RoutePoller:
                 await self._poll()
                 if trouble:
                     log.info("proxy_hub_answers", revision=self._routes.revision)
-                pause, trouble = 0.0, ""
+                pause, trouble, has_answered = 0.0, "", True
             except HubAway as error:
-                if not trouble:
-                    log.warning("proxy_hub_away", reason=str(error))
+                if not trouble:  # a hub that starts beside us is not away yet
+                    say = log.warning if has_answered else log.info
+                    say("proxy_hub_away", reason=str(error))
                 trouble = str(error)
             except RefusedTable as error:
                 if trouble != str(error):
