@@ -65,6 +65,7 @@ def measure(
     with running_proxies(directory, targets) as (ours, theirs):
         for proxy in (ours, theirs):
             small(proxy, 2)  # until the Node one has compiled what it runs often
+        load.download(upstream.port, path="/big")  # until the file is in memory
         for name in NAMES:
             if name in wanted:
                 put = loads[name]

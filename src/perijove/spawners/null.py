@@ -63,10 +63,10 @@ class NullSpawner:
     async def start(self, spec: LaunchSpec, checkpoint: Checkpoint) -> Sighting:
         """Write the name down."""
         check_platform_name(spec.name)
-        if not await self._in_thread(lambda: self._add(spec.name)):
+        if not self._at_once(lambda: self._add(spec.name)):
             return _gone(spec.name)
         await checkpoint({"file": spec.name})
-        if not await self._in_thread((self._running / spec.name).exists):
+        if not self._at_once((self._running / spec.name).exists):
             return _gone(spec.name)  # Stopped meanwhile.
         return self._sighting(spec.name)
 
@@ -79,7 +79,7 @@ class NullSpawner:
         """Cross the name out."""
         if not is_platform_name(name):
             return None
-        return _gone(name) if await self._in_thread(lambda: self._remove(name)) else None
+        return _gone(name) if self._at_once(lambda: self._remove(name)) else None
 
     def _prepare(self) -> None:
         self._running.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,8 +108,12 @@ class NullSpawner:
         return Sighting(name=name, phase=Phase.RUNNING, handle={"file": name}, url=self._url)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(self._at_once, work)
+
+    def _at_once(self, work: Callable[[], T]) -> T:
+        """Do what takes a system call or three, less than the way to a thread."""
         try:
-            return await anyio.to_thread.run_sync(work)
+            return work()
         except OSError as error:
             raise SpawnerTransient(f"this machine could not do it: {error}") from error
 
