@@ -12,6 +12,7 @@ import hmac
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,8 @@ def parse_keyring(text: str) -> Keyring:
             raise KeyringError(f"line {number} of the keyring is not base64") from None
         if len(key) != 32:
             raise KeyringError(f"line {number} of the keyring has {len(key)} bytes, not 32")
+        if key_id in keys:
+            raise KeyringError(f"line {number} of the keyring has the id of another")
         keys[key_id] = key
     if not keys:
         raise KeyringError("the keyring holds no key")
@@ -81,19 +84,23 @@ def load_keyring(path: Path, environ: Mapping[str, str]) -> Keyring:
     """
     if text := environ.get(VARIABLE):
         return parse_keyring(text)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        mode = path.stat().st_mode
-        if mode & 0o077:
-            raise KeyringError(
-                f"{path} can be read by others (mode {mode & 0o777:o}): chmod 600"
-            ) from None
-        return parse_keyring(path.read_text())
-    key_id = secrets.token_hex(4)
-    line = f"{key_id} {base64.b64encode(secrets.token_bytes(32)).decode()}\n"
+    if not path.exists():
+        _make(path)
+    mode = path.stat().st_mode
+    if mode & 0o077:
+        raise KeyringError(f"{path} can be read by others (mode {mode & 0o777:o}): chmod 600")
+    return parse_keyring(path.read_text())
+
+
+def _make(path: Path) -> None:
+    """Write a keyring of one key; the file appears whole, and that of another is kept."""
+    line = f"{secrets.token_hex(4)} {base64.b64encode(secrets.token_bytes(32)).decode()}\n"
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
-    return parse_keyring(line)
+    with suppress(FileExistsError):
+        os.link(new, path)
+    new.unlink()

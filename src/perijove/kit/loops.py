@@ -27,9 +27,11 @@ class Doorbell:
 
     async def wait(self, seconds: float) -> None:
         """Return when rung or after `seconds`, whichever is first."""
+        event = self._event
         with anyio.move_on_after(seconds):
-            await self._event.wait()
-        self._event = anyio.Event()
+            await event.wait()
+        if event.is_set() and self._event is event:  # else another waiter has renewed it
+            self._event = anyio.Event()
 
 
 class Gong:
@@ -88,7 +90,7 @@ async def every(
             log.exception("loop_step_failed", loop=name, failures=failures)
         if failures:
             # A failing loop must not spin, however often its doorbell rings.
-            await anyio.sleep(min(period * 2 ** min(failures - 1, 6), 60))
+            await anyio.sleep(max(period, min(period * 2 ** min(failures - 1, 6), 60)))
         else:
             await wait(period)
 
