@@ -122,7 +122,7 @@ class Scene:
     idle_minutes: float = 0
     reason: Mapping[str, Any] | None = None
     end: Mapping[str, Any] | None = None
-    node: str = "nl1042"
+    node: str = "node-042"
     unknown: bool = False
 
 
@@ -205,12 +205,12 @@ async def gallery_hub(
             beat(connection, now=now)
             roles.load(connection, section, now=now)
             profiles.load_offers(
-                connection, profiles=PROFILES, policies=POLICIES, spawners=["narval"], now=now
+                connection, profiles=PROFILES, policies=POLICIES, spawners=["cluster"], now=now
             )
             return name
 
         installation = await database.write(first_rows)
-        surroundings = Surroundings(name="narval", installation=installation, data_dir=directory)
+        surroundings = Surroundings(name="cluster", installation=installation, data_dir=directory)
         spawner = TalkingSpawner(MemorySettings(), surroundings)
         hub = Hub(
             database=database,
@@ -220,7 +220,7 @@ async def gallery_hub(
             settings=section,
             lifecycle=LifecycleSection(),
             api_url="http://127.0.0.1:8081/hub/api",
-            spawners={"narval": PlacedSpawner(spawner=spawner, settings=MemorySettings())},
+            spawners={"cluster": PlacedSpawner(spawner=spawner, settings=MemorySettings())},
             authenticators=authenticators,
         )
         hash_ = CHEAP.hash(PASSWORD)
@@ -269,7 +269,7 @@ def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
     _insert_token(connection, people["ann"], now)
     connection.execute(
         insert(spawner_states).values(
-            name="narval", answered_at=now, complete_at=now - timedelta(seconds=8)
+            name="cluster", answered_at=now, complete_at=now - timedelta(seconds=8)
         )
     )
 
@@ -300,7 +300,7 @@ def _insert(connection: Connection, user_id: int, user: str, scene: Scene, now: 
             wanted="run" if scene.end is None else "end",
             status=scene.status,
             name=f"pj-{launch_id}",
-            spawner="narval",
+            spawner="cluster",
             user_id=user_id,
             user_name=user,
             server_id=server.id,

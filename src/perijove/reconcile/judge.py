@@ -3,7 +3,7 @@ Judgements on what was seen: pure functions, one place for each rule.
 
 A platform's answer is three-valued: alive, gone (with evidence), or unknown; *unknown never
 means gone* (design decision 5). Time-outs count only time in which a hub could hear
-(decision 7).
+(design decision 7).
 """
 
 import re
@@ -149,7 +149,7 @@ def trips_breaker(absent: int, watched: int) -> bool:
     Tell whether so many launches missing from one answer must not be believed at once.
 
     An answer that shows nothing of what was there is never believed at once: an empty list
-    with exit status 0 is what a scheduler in trouble says (anchors 5.3).
+    with exit status 0 is what a scheduler in trouble says (failure 5.3).
     """
     return absent > max(BREAKER_LEAST, BREAKER_SHARE * watched) or (0 < watched == absent)
 

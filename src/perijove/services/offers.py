@@ -1,4 +1,4 @@
-"""The configuration sections of what is offered: profiles and policies (design §5)."""
+"""The configuration sections of what is offered: profiles and policies (design decision 17)."""
 
 import re
 from collections.abc import Sequence
