@@ -45,3 +45,24 @@ def test_a_cited_number_is_on_its_page(page: str) -> None:
     cited = list(_cited(page))
     assert cited
     assert sorted({f"{where}: {number}" for number, where in cited if number not in there}) == []
+
+
+def _tests() -> Iterator[str]:
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        yield from re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+
+
+def test_a_test_that_is_named_exists() -> None:
+    """The page of failures names files and tests that exist; an ellipsis ends a shortened name."""
+    text = (DOCS / "design/failures.md").read_text()
+    tests = set(_tests())
+    files = set(re.findall(r"\b\w+\.py\b", text))
+    named = set(re.findall(r"\b(test_\w+)\b(?!\.py|…)", text))
+    shortened = set(re.findall(r"\b(test_\w+)…", text))
+    there = {path.name for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")}
+    assert files
+    assert named
+    assert shortened
+    assert files - there == set()
+    assert named - tests == set()
+    assert {each for each in shortened if not any(map(re.compile(each).match, tests))} == set()
