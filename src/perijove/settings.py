@@ -225,6 +225,7 @@ def _decode(group: str, name: str, section: Any, faults: list[_Fault]) -> Sectio
     return _validate(model, values, (group, name), faults)
 
 
+_MISSING = "is missing"
 _UNION_TAG = re.compile(r".*\[.*|int|float|str|bool|timedelta", re.DOTALL)
 """What pydantic adds to a place where a value may be one of several kinds."""
 
@@ -237,7 +238,7 @@ def _fault(error: Any, base: tuple[str, ...], model: type[Section]) -> _Fault:
         return _Fault((*base, *where), f"unknown key{_nearest(str(where[-1]), known)}")
     while len(where) > 1 and isinstance(where[-1], str) and _UNION_TAG.fullmatch(where[-1]):
         where.pop()
-    message = "is missing" if error["type"] == "missing" else error["msg"]
+    message = _MISSING if error["type"] == "missing" else error["msg"]
     for said, shown in (("Value error, ", ""), ("Input should be", "must be"), ("Input is", "is")):
         message = shown + message.removeprefix(said) if message.startswith(said) else message
     return _Fault((*base, *where), message)
@@ -251,7 +252,8 @@ def _in_words(faults: Sequence[_Fault], origins: Mapping[str, str]) -> list[str]
         if fault.message not in messages:
             messages.append(fault.message)
     return [
-        f"{where}: {', or '.join(messages)}{_set_by(where, origins)}"
+        f"{where}: {', or '.join(messages)}"
+        + ("" if messages == [_MISSING] else _set_by(where, origins))
         for where, messages in places.items()
     ]
 

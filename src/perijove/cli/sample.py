@@ -30,6 +30,7 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "spawners.queue_limit": "3600",
     "spawners.port_range": "[49152, 65535]",
     "spawners.homes": '"/srv/homes"',
+    "spawners.url": '"http://127.0.0.1:8888"',
     "profiles.name": '"small"',
     "profiles.spawner": '"local"',
     "profiles.title": '{ en = "Small", fr = "Petit", es = "Pequeño", pt = "Pequeno" }',

@@ -5,6 +5,8 @@ It listens on a socket of its own, which no request of a browser reaches.
 """
 
 import hmac
+import math
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs
 
@@ -25,6 +27,7 @@ _POLL = 1.0
 """Seconds after which a poll looks again although nothing struck: another hub may have written."""
 _REPORT_LIMIT = 4 << 20
 _FUTURE = timedelta(minutes=1)
+_LONGEST_ID = 64
 
 
 def create_control_app(hub: Hub, pages: App, *, secret: str = "") -> App:
@@ -61,18 +64,14 @@ class _Control:
 
     async def routes(self, scope: Scope, send: Send) -> None:
         """Answer with what changed since the revision the worker has, as soon as there is any."""
-        query = parse_qs(scope["query_string"].decode("latin-1"))
         try:
-            worker = query["worker"][0][:64]
-            known = int(query.get("revision", ["0"])[0])
-            wait = min(float(query.get("wait", ["0"])[0]), MAX_WAIT_SECONDS)
+            poll = _read_poll(scope["query_string"])
         except (KeyError, ValueError):
             await respond(send, 400)
             return
-        if query.get("installation", [""])[0] not in ("", self._hub.installation):
-            known = 0
-        await self._note(worker, known)
-        end = monotonic() + wait
+        known = poll.revision if poll.installation in ("", self._hub.installation) else 0
+        await self._note(poll.worker, known)
+        end = monotonic() + poll.wait
         while True:
             strike = self._hub.routes.listen()
             revision = await self._hub.database.read(rows.revision)
@@ -102,6 +101,7 @@ class _Control:
             seen = {
                 launch: min(datetime.fromtimestamp(at, UTC), now + _FUTURE)
                 for launch, at in report.launches.items()
+                if len(launch) <= _LONGEST_ID and launch.isprintable()
             }
         except (msgspec.DecodeError, OverflowError, ValueError, OSError):
             await respond(send, 400)
@@ -113,6 +113,32 @@ class _Control:
         """Relay the public application's error page."""
         path = f"{self._hub.hub_prefix}error/{scope['path'].removeprefix('/error/')}"
         await self._pages({**scope, "path": path, "raw_path": path.encode()}, receive, send)
+
+
+@dataclass(frozen=True, slots=True)
+class _Poll:
+    worker: str
+    installation: str
+    revision: int
+    wait: float
+
+
+def _read_poll(query_string: bytes) -> _Poll:
+    """Read what a worker asks; raises `KeyError` or `ValueError`."""
+    query = {
+        name: values[0] for name, values in parse_qs(query_string.decode(), errors="strict").items()
+    }
+    poll = _Poll(
+        worker=query["worker"],
+        installation=query.get("installation", ""),
+        revision=int(query.get("revision", "0")),
+        wait=float(query.get("wait", "0")),
+    )
+    if len(poll.worker) > _LONGEST_ID or not poll.worker.isprintable():
+        raise ValueError("not the name of a worker")
+    if not (0 <= poll.revision < 2**63 and 0 <= poll.wait < math.inf):
+        raise ValueError("not a revision and a time to wait")
+    return replace(poll, wait=min(poll.wait, MAX_WAIT_SECONDS))
 
 
 def _note_activity(connection: Connection, seen: dict[str, datetime]) -> None:
