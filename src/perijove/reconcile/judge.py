@@ -67,14 +67,28 @@ def sensible(survey: Survey) -> Survey:
     return Survey(complete=complete, sightings=kept)
 
 
+_TYPES: Final[Mapping[str, Any]] = {
+    "name": str,
+    "phase": Phase,
+    "handle": Mapping | None,
+    "owner": str,
+    "url": str,
+    "node": str,
+    "reason": Reason | None,
+    "end": End | None,
+}
+
+
 def is_sensible(sighting: object) -> bool:
     """Tell whether what a spawner says of one thing can be believed at all."""
+    if not isinstance(sighting, Sighting):
+        return False
+    if not all(isinstance(getattr(sighting, name), kind) for name, kind in _TYPES.items()):
+        return False
     return (
-        isinstance(sighting, Sighting)
-        and sighting.phase in Phase
-        and _NAME.fullmatch(sighting.name) is not None
+        _NAME.fullmatch(sighting.name) is not None
         and (not sighting.url or _URL.fullmatch(sighting.url) is not None)
-        and (sighting.phase is not Phase.GONE or isinstance(sighting.end, End))
+        and (sighting.phase is not Phase.GONE or sighting.end is not None)
     )
 
 
