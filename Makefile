@@ -28,7 +28,8 @@ testbeds-down: ## stop what `make testbeds` started
 	@testbeds/down
 
 bench: .venv/.dev ## measure side by side with JupyterHub and configurable-http-proxy
-	@testbeds/bench/up.sh
+	@testbeds/up bench
+	@testbeds/singleuser/up.sh 6
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
 lint: .venv/.dev ## check style, types, layers, spelling and test docstrings

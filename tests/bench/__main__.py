@@ -10,22 +10,38 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 from rich.table import Table
 
 from tests import beds
 from tests.bench import hubs, lab, proxies
-from tests.bench.programs import BenchError
+from tests.bench.programs import BenchError, find
 from tests.bench.results import Result
-from tests.bench.upstream import running_upstream
+from tests.bench.upstream import Upstream, running_upstream
 
 _ALL = (*hubs.NAMES, *proxies.NAMES, *lab.NAMES)
 _QUICK = hubs.Size(
     rounds=1, seconds=2, users=1_000, servers=100, many_users=2_000, many_servers=200
 )
-_NEEDS = ("jupyterhub", "configurable-http-proxy", "singleuser-6")
 
+
+class Part(Protocol):
+    """A module of measurements that share what they run."""
+
+    NAMES: tuple[str, ...]
+    NEEDS: tuple[str, ...]
+    """What the machine must have, of `tests.beds.NEEDS`."""
+
+    def measure(
+        self, directory: Path, upstream: Upstream, size: hubs.Size, wanted: Collection[str]
+    ) -> Iterator[Result]:
+        """Yield the results of `wanted`, of the names in `NAMES`."""
+        ...
+
+
+_PARTS: tuple[Part, ...] = (proxies, hubs, lab)
 console = Console(stderr=True, highlight=False)
 
 
@@ -33,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the arguments ask for; 0 also when a goal is missed, for this is no test."""
     options = _parser().parse_args(arguments)
     beds.load_environment(os.environ)
-    if lacking := _lacking():
+    wanted = options.only or _ALL
+    parts = [part for part in _PARTS if set(part.NAMES) & set(wanted)]
+    if lacking := _lacking(parts):
         console.print(f"[red]error:[/] {lacking}")
         return 1
     place = beds.ROOT / "bench-results"
@@ -41,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory = Path(tempfile.mkdtemp(prefix="run-", dir=place))
     results: list[Result] = []
     try:
-        for result in _measure(directory, options.only or _ALL, quick=options.quick):
+        for result in _measure(directory, parts, wanted, quick=options.quick):
             results.append(result)
             console.print(f"{result.what}: {result.ratio:.2f} ×")
     except BenchError as error:
@@ -66,24 +84,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _lacking() -> str:
+def _lacking(parts: Collection[Part]) -> str:
     """Say what this machine lacks; an empty text if it has everything."""
-    programs = [name for name in ("wrk", "nginx", "curl") if _find(name) is None]
+    programs = [name for name in ("wrk", "nginx", "curl") if find(name) is None]
+    needs = {need for part in parts for need in part.NEEDS}
     found = [f"needs {', '.join(programs)}: testbeds/up bench"] if programs else []
-    return "; ".join([*found, *filter(None, [beds.missing(_NEEDS)])])
+    return "; ".join([*found, *filter(None, [beds.missing(tuple(sorted(needs)))])])
 
 
-def _find(program: str) -> str | None:
-    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-
-
-def _measure(directory: Path, wanted: Collection[str], *, quick: bool) -> Iterator[Result]:
+def _measure(
+    directory: Path, parts: Sequence[Part], wanted: Collection[str], *, quick: bool
+) -> Iterator[Result]:
     size = _QUICK if quick else hubs.Size()
     with running_upstream(directory / "upstream", size=2**30) as upstream:
-        for part in (proxies, hubs, lab):
-            if set(part.NAMES) & set(wanted):
-                place = directory / part.__name__.rpartition(".")[2]
-                yield from part.measure(place, upstream, size, wanted)
+        for part in parts:
+            yield from part.measure(directory / part.NAMES[0], upstream, size, wanted)
 
 
 def _table(results: Sequence[Result]) -> Table:

@@ -16,7 +16,8 @@ from tests.bench.results import Result
 from tests.bench.systems import PerijoveHub, add_users
 from tests.bench.upstream import Upstream
 
-NAMES = ("lab",)
+NAMES: tuple[str, ...] = ("lab",)
+NEEDS: tuple[str, ...] = ("singleuser-6",)
 _GOAL = 0.3
 _MODEL, _PERSON = "model", "ann"
 _MORE_ROUNDS = 2
@@ -24,7 +25,7 @@ _MORE_ROUNDS = 2
 
 
 def measure(
-    directory: Path, _upstream: Upstream, size: Size, _wanted: Collection[str]
+    directory: Path, upstream: Upstream, size: Size, wanted: Collection[str]
 ) -> Iterator[Result]:
     """Yield the one result: the median of both kinds of start, taken in turns."""
     command = beds.singleuser("6")

@@ -9,7 +9,8 @@ from tests.bench.results import Goal, Result, Sample, compare
 from tests.bench.systems import JupyterHub, PerijoveHub, running_proxies
 from tests.bench.upstream import Upstream
 
-NAMES = ("proxy", "echo", "download", "upload")
+NAMES: tuple[str, ...] = ("proxy", "echo", "download", "upload")
+NEEDS: tuple[str, ...] = ("configurable-http-proxy",)
 
 _ROUTES = 1_000
 _CONNECTIONS = 32

@@ -130,7 +130,7 @@ class PerijoveHub:
         (data / "routes.json").write_bytes(msgspec.json.encode(table))
 
     def _start(self, part: str) -> Program:
-        command = [sys.executable, "-m", "perijove", part, "--config", self._file]
+        command = [sys.executable, "-m", "perijove", part, "--config", str(self._file)]
         return Program.start(
             f"perijove {part}", command, self.directory / f"{part}.log", directory=self.directory
         )
@@ -190,6 +190,7 @@ class JupyterHub:
         command += ["--api-port", str(self.proxy_api_port), "--metrics-ip", "127.0.0.1"]
         command += ["--metrics-port", str(free_port())]
         command += ["--error-target", f"http://127.0.0.1:{self.port}/hub/error"]
+        command += ["--log-level", "debug"]  # the only level with a line for each request
         self.programs["proxy"] = Program.start(
             "configurable-http-proxy",
             command,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench.programs import Program, free_port, is_open, stopping
+from tests.bench.programs import Program, find, free_port, is_open, stopping
 
 MESSAGE: Final = b"x" * 120
 """What a WebSocket message holds; as long as a short message of a kernel."""
@@ -30,7 +30,8 @@ _DONE: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 _BUFFER: Final = bytearray(1 << 20)
 
 _NGINX: Final = """
-{user}worker_processes 1; daemon off; pid {directory}/nginx.pid; error_log {directory}/error.log warn;
+{user}worker_processes 1; daemon off;
+pid {directory}/nginx.pid; error_log {directory}/error.log warn;
 events {{ worker_connections 4096; }}
 http {{
     access_log off; sendfile on; keepalive_requests 1000000000; keepalive_timeout 300s;
@@ -75,7 +76,9 @@ def running_upstream(directory: Path, *, size: int) -> Iterator[Upstream]:
     user = "user root; " if os.geteuid() == 0 else ""
     configuration.write_text(_NGINX.format(user=user, directory=directory, port=port, big=big))
     log = directory / "output.log"
-    nginx = Program.start("nginx", ["nginx", "-c", configuration, "-e", log], log)
+    program = find("nginx")
+    assert program is not None
+    nginx = Program.start("nginx", [program, "-c", configuration, "-e", log], log)
     command = [sys.executable, "-m", "tests.bench.upstream", str(sink_port)]
     sink = Program.start("the sink", command, log)
     with stopping(nginx, sink):
