@@ -1,5 +1,6 @@
 """Users over the REST API, on both databases (wire §2.3 to §2.6)."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ async def test_list_knows_states_and_orders(database_url: str, tmp_path: Path) -
         assert await _names(api, "state=ready") == ["ann"]
         assert await _names(api, "state=active") == ["ann"]
         assert "ann" not in await _names(api, "state=inactive")
-        at = "2026-11-20T10:00:00Z"
+        at = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()  # after ann's start
         await api.call("POST", "/users/bob/activity", {"last_activity": at})
         latest_first = await _names(api, "sort=-last_activity")
         never_first = await _names(api, "sort=last_activity")
