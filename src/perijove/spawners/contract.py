@@ -185,7 +185,7 @@ class ChecksListener(Protocol):
 
 @runtime_checkable
 class Warns(Protocol):
-    """A spawner with something an administrator must know (shown at start and on the admin page)."""
+    """A spawner that an administrator must know something about; said at start and on a page."""
 
     def warnings(self, *, public: bool) -> Sequence[str]:
         """Return message codes; raise `ConfigError` when it refuses to serve a public address."""
