@@ -113,7 +113,7 @@ def _curl(arguments: Sequence[str]) -> float:
 
 
 def echo(port: int, *, connections: int, seconds: float) -> tuple[int, float]:
-    """Send messages there and back on many WebSockets; return how many came back, and in how long."""
+    """Send messages there and back on many WebSockets; return how many came, and in how long."""
     selector = selectors.EpollSelector()
     sockets = [_open_websocket(port) for _ in range(connections)]
     for sock in sockets:
