@@ -17,11 +17,14 @@ from perijove.db.tables import users
 from perijove.domain.errors import HubError, NotFound
 from perijove.kit.clock import SystemClock
 from perijove.services.access import caller_of_user
+from perijove.services.blocking import block, unblock
 from perijove.services.people import Person, clean_user_name, ensure_user, find_person
 from perijove.services.tokens import NewToken, create_token
 from perijove.settings import Settings
 
 T = TypeVar("T")
+
+_ACTOR = "command line"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,26 @@ def set_password(settings: Settings, name: str, password: str) -> None:
     """Set the password of a user; raises `NotFound`, or `Invalid` for one that is too weak."""
     clean = clean_user_name(name)
     _on_database(settings, lambda database: store(settings, database, clean, password))
+
+
+def block_user(settings: Settings, name: str) -> int:
+    """Keep a user out; returns how many servers are being ended. Raises `NotFound`."""
+    clean = clean_user_name(name)
+
+    def unit(connection: Connection) -> int:
+        return block(connection, _get(connection, clean), actor=_ACTOR, now=SystemClock().now())
+
+    return _on_database(settings, lambda database: database.write(unit))
+
+
+def unblock_user(settings: Settings, name: str) -> None:
+    """Let a user in again; raises `NotFound`."""
+    clean = clean_user_name(name)
+
+    def unit(connection: Connection) -> None:
+        unblock(connection, _get(connection, clean), actor=_ACTOR, now=SystemClock().now())
+
+    _on_database(settings, lambda database: database.write(unit))
 
 
 def new_token(settings: Settings, name: str, wanted: NewToken) -> tuple[int, str]:

@@ -100,6 +100,42 @@ def set_password(
     out.print(f"the password of {plain(person.name)} is set")
 
 
+@user_app.command("block")
+@reporting_errors
+def block_user(
+    name: NameArgument,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a user out: sessions and servers end, tokens open nothing."""
+    from perijove.cli import accounts
+
+    ending = accounts.block_user(settings_of(config, data_dir=data_dir), name)
+    if as_json:
+        print_json({"name": name, "blocked": True, "servers_ending": ending})
+    else:
+        out.print(f"{plain(name)} is blocked; servers being ended: {ending}")
+
+
+@user_app.command("unblock")
+@reporting_errors
+def unblock_user(
+    name: NameArgument,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a blocked user in again."""
+    from perijove.cli import accounts
+
+    accounts.unblock_user(settings_of(config, data_dir=data_dir), name)
+    if as_json:
+        print_json({"name": name, "blocked": False})
+    else:
+        out.print(f"{plain(name)} may sign in again")
+
+
 @token_app.command("new")
 @reporting_errors
 def new_token(
