@@ -39,7 +39,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from perijove.domain.errors import ConfigError, Conflict
 
@@ -320,6 +319,9 @@ class PostgresDatabase:
     dialect = "postgresql"
 
     def __init__(self, url: str) -> None:
+        # It brings the whole ORM with it, which a start with SQLite need not wait for.
+        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
+
         parsed = make_url(url).set(drivername="postgresql+asyncpg")
         self.url = parsed.render_as_string(hide_password=True)
         self._engine = create_async_engine(

@@ -13,6 +13,7 @@ from sqlalchemy import (
     case,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -37,12 +38,15 @@ from perijove.domain.launch import (
 _STAMPS: Mapping[Status, str] = {
     Status.SUBMITTED: "submitted_at",
     Status.QUEUED: "queued_at",
+    Status.HELD: "queued_at",
     Status.STARTING: "starting_at",
     Status.CONNECTING: "connecting_at",
     Status.READY: "ready_at",
     Status.ENDING: "ending_at",
     Status.ENDED: "ended_at",
 }
+_IN_QUEUE = frozenset({Status.QUEUED, Status.HELD})
+"""One stay in the platform's queue, with one time stamp: being held does not start it anew."""
 _FIELDS = tuple(
     column
     for column in launches.c
@@ -53,6 +57,9 @@ _FIELDS = tuple(
 def _select() -> Select[Any]:
     return select(*_FIELDS)
 
+
+IS_LIVE = launches.c.status != literal_column(f"'{Status.ENDED}'")
+"""The condition of the index of live launches, word for word: without it a query reads them all."""
 
 # What every step asks for is built once: building a statement costs more than running it. Names
 # of parameters differ from those of columns, which are values in an `update`.
@@ -194,7 +201,7 @@ def list_live(
     connection: Connection, *, spawner: str | None = None, user_id: int | None = None
 ) -> list[Launch]:
     """Return all launches that are not over, oldest first."""
-    query = _select().where(launches.c.status != Status.ENDED).order_by(launches.c.requested_at)
+    query = _select().where(IS_LIVE).order_by(launches.c.requested_at)
     if spawner is not None:
         query = query.where(launches.c.spawner == spawner)
     if user_id is not None:
@@ -235,14 +242,14 @@ def change(
 
     `launch` must have been read in the same unit: the row is changed only while its status is
     still that one. With `lease` it must also still be held, and raises `LeaseLost` otherwise.
-    A new `status` must be allowed (`check_transition`) and sets its time stamp, the first time.
+    A new `status` must be allowed (`check_transition`) and sets its time stamp.
     `due_at` False leaves it alone.
     """
     if status is not None and status != launch.status:
         check_transition(launch.status, status)
         values["status"] = status
         stamp = _STAMPS.get(status)
-        if stamp and (getattr(launch, stamp) is None or status is not Status.QUEUED):
+        if stamp and not (launch.status in _IN_QUEUE and status in _IN_QUEUE):
             values[stamp] = now
     if "reason" in values:
         values["reason"] = reason_as_json(values["reason"])
@@ -268,24 +275,25 @@ def change(
 _UNKNOWN = End(cause=Cause.UNKNOWN)
 
 
+_NEXT_DUE = select(
+    func.min(
+        case(
+            (
+                and_(
+                    launches.c.lease_until.is_not(None),
+                    launches.c.lease_until > launches.c.due_at,
+                ),
+                launches.c.lease_until,
+            ),
+            else_=launches.c.due_at,
+        )
+    )
+).where(launches.c.due_at.is_not(None))
+
+
 def next_due(connection: Connection) -> datetime | None:
     """Return when the next launch that nobody works on is due; past lease ends count."""
-    at: datetime | None = connection.scalar(
-        select(
-            func.min(
-                case(
-                    (
-                        and_(
-                            launches.c.lease_until.is_not(None),
-                            launches.c.lease_until > launches.c.due_at,
-                        ),
-                        launches.c.lease_until,
-                    ),
-                    else_=launches.c.due_at,
-                )
-            )
-        ).where(launches.c.due_at.is_not(None))
-    )
+    at: datetime | None = connection.scalar(_NEXT_DUE)
     return at
 
 
@@ -346,7 +354,7 @@ def count_on_the_way(connection: Connection, spawner: str) -> int:
         connection.scalar(
             select(func.count())
             .select_from(launches)
-            .where(launches.c.spawner == spawner, launches.c.status.in_(_ON_THE_WAY))
+            .where(IS_LIVE, launches.c.spawner == spawner, launches.c.status.in_(_ON_THE_WAY))
         )
         or 0
     )
@@ -361,7 +369,7 @@ def line_of(connection: Connection, spawner: str, *, limit: int | None = None) -
     """
     busy = (
         select(launches.c.user_id, func.count().label("busy"))
-        .where(launches.c.spawner == spawner, launches.c.status.in_(ON_PLATFORM))
+        .where(IS_LIVE, launches.c.spawner == spawner, launches.c.status.in_(ON_PLATFORM))
         .group_by(launches.c.user_id)
         .subquery()
     )
@@ -377,6 +385,7 @@ def line_of(connection: Connection, spawner: str, *, limit: int | None = None) -
             and_(earlier.c.id == launches.c.after, earlier.c.status != Status.ENDED),
         )
         .where(
+            IS_LIVE,
             launches.c.spawner == spawner,
             launches.c.status == Status.REQUESTED,
             launches.c.wanted == Wanted.RUN,
@@ -399,15 +408,16 @@ def lock_line(connection: Connection, spawner: str) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(key)))
 
 
+_WITH_LINE = (
+    select(launches.c.spawner)
+    .where(IS_LIVE, launches.c.status == Status.REQUESTED, launches.c.wanted == Wanted.RUN)
+    .distinct()
+)
+
+
 def spawners_with_line(connection: Connection) -> Collection[str]:
     """Return the names of the spawners for which a launch waits to be submitted."""
-    return set(
-        connection.scalars(
-            select(launches.c.spawner)
-            .where(launches.c.status == Status.REQUESTED, launches.c.wanted == Wanted.RUN)
-            .distinct()
-        )
-    )
+    return set(connection.scalars(_WITH_LINE))
 
 
 # --- handles ----------------------------------------------------------------------------------

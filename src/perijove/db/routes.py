@@ -42,6 +42,13 @@ def _next_revision(connection: Connection) -> int:
     )
 
 
+_ROUTE = select(routes.c.revision, routes.c.target, routes.c.launch_id).where(
+    routes.c.host == bindparam("the_host"),
+    routes.c.prefix == bindparam("the_prefix"),
+    routes.c.removed_at.is_(None),
+)
+
+
 def put_route(
     connection: Connection,
     *,
@@ -51,17 +58,9 @@ def put_route(
     host: str = "",
 ) -> int:
     """Add or replace a route; returns the table's revision that has it."""
-    same = connection.scalar(
-        select(routes.c.revision).where(
-            routes.c.host == host,
-            routes.c.prefix == prefix,
-            routes.c.target == target,
-            routes.c.launch_id.is_not_distinct_from(launch_id),
-            routes.c.removed_at.is_(None),
-        )
-    )
-    if same is not None:
-        return int(same)
+    found = connection.execute(_ROUTE, {"the_host": host, "the_prefix": prefix}).first()
+    if found is not None and (found.target, found.launch_id) == (target, launch_id):
+        return int(found.revision)
     number = _next_revision(connection)
     upsert(
         connection,

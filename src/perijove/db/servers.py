@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from perijove.db.tables import servers
 
@@ -25,15 +25,15 @@ class Server:
     remove: bool
 
 
+_BY_NAME = select(servers).where(
+    servers.c.user_id == bindparam("the_user"), servers.c.name == bindparam("the_name")
+)
+_CHANGE = update(servers).where(servers.c.id == bindparam("the_id"))
+
+
 def find_server(connection: Connection, user_id: int, name: str) -> Server | None:
     """Return a user's server by name."""
-    row = (
-        connection.execute(
-            select(servers).where(servers.c.user_id == user_id, servers.c.name == name)
-        )
-        .mappings()
-        .first()
-    )
+    row = connection.execute(_BY_NAME, {"the_user": user_id, "the_name": name}).mappings().first()
     return Server(**row) if row else None
 
 
@@ -64,7 +64,7 @@ def ensure_server(
 
 def change_server(connection: Connection, server_id: int, **values: Any) -> None:
     """Write columns of a server."""
-    connection.execute(update(servers).where(servers.c.id == server_id).values(**values))
+    connection.execute(_CHANGE, {**values, "the_id": server_id})
 
 
 def remove_if_asked(connection: Connection, server_id: int) -> bool:
