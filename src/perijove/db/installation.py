@@ -2,8 +2,9 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
+from perijove.db.core import upsert
 from perijove.db.tables import installation
 from perijove.kit.ids import new_installation_id
 
@@ -12,16 +13,20 @@ DEAF_AFTER = timedelta(seconds=60)
 
 
 def ensure_installation(connection: Connection, *, now: datetime) -> str:
-    """Return the installation's name, giving it one on the first run."""
-    name = connection.scalar(select(installation.c.name))
-    if name is None:
-        name = new_installation_id()
-        connection.execute(
-            insert(installation).values(
-                id=1, name=name, created_at=now, hearing_since=now, heard_until=now
-            )
-        )
-    return name
+    """Return the installation's name, giving it one on the first run, whichever hub is first."""
+    upsert(
+        connection,
+        installation,
+        key={"id": 1},
+        values={
+            "name": new_installation_id(),
+            "created_at": now,
+            "hearing_since": now,
+            "heard_until": now,
+        },
+        on_update={},
+    )
+    return connection.execute(select(installation.c.name)).scalar_one()
 
 
 def beat(connection: Connection, *, now: datetime) -> None:

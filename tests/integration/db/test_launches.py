@@ -177,19 +177,22 @@ async def test_change_under_a_lease_needs_the_lease(database_url: str) -> None:
 
 
 async def test_change_stamps_each_status(database_url: str) -> None:
-    """When a status was entered stands in the row; in a queue, when it was first entered."""
-    later = NOW + TTL
+    """When a status was entered stands in the row; being held in a queue is one stay there."""
 
     async with opened(database_url) as database:
         launch = await database.write(insert_launch)
-        launch = await database.write(bound(bring, launch, Status.SUBMITTED, Status.QUEUED))
-        launch = await database.write(bound(bring, launch, Status.STARTING))
-        for status in (Status.QUEUED, Status.STARTING):
-            launch = await database.write(bound(launches.change, launch, now=later, status=status))
 
-        assert (launch.submitted_at, launch.queued_at) == (NOW, NOW)
-        assert launch.starting_at == later
-        assert launch.entered_at() == later
+        async def enter(status: Status, seconds: int) -> Launch:
+            now = NOW + timedelta(seconds=seconds)
+            return await database.write(bound(launches.change, launch, now=now, status=status))
+
+        entered = {}
+        path = (Status.SUBMITTED, Status.HELD, Status.QUEUED, Status.HELD, Status.STARTING)
+        for seconds, status in enumerate((*path, Status.QUEUED, Status.STARTING)):
+            launch = await enter(status, seconds)
+            entered[seconds] = (launch.entered_at() - NOW).total_seconds()
+
+        assert entered == {0: 0, 1: 1, 2: 1, 3: 1, 4: 4, 5: 5, 6: 6}
 
 
 async def test_what_is_written_is_read_back(database_url: str) -> None:

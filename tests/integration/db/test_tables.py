@@ -280,6 +280,14 @@ async def test_an_installation_keeps_its_name(database_url: str) -> None:
         assert await database.write(bound(ensure_installation, now=NOW + TTL)) == name
 
 
+async def test_hubs_that_start_at_once_are_of_one_installation(database_url: str) -> None:
+    """Whoever comes second takes the name that the first has given."""
+    async with opened(database_url) as database:
+        names = await at_once(database, [bound(ensure_installation, now=NOW) for _ in range(8)])
+
+        assert len(set(names)) == 1
+
+
 async def test_hearing_starts_anew_only_after_a_gap(database_url: str) -> None:
     """Beats without a gap leave it alone; a gap, however short a time too long, moves it."""
     async with opened(database_url) as database:
