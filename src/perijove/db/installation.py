@@ -26,7 +26,8 @@ def ensure_installation(connection: Connection, *, now: datetime) -> str:
         },
         on_update={},
     )
-    return connection.execute(select(installation.c.name)).scalar_one()
+    name: str = connection.execute(select(installation.c.name)).scalar_one()
+    return name
 
 
 def beat(connection: Connection, *, now: datetime) -> None:
