@@ -49,6 +49,7 @@ from perijove.web.app import create_app
 from perijove.web.asgi import App
 from perijove.web.control import create_control_app
 from perijove.web.listen import open_tcp, open_unix, serve, split_address
+from perijove.web.pages.look import look_of
 
 log = structlog.get_logger()
 
@@ -152,6 +153,7 @@ async def running(
         await _start(tasks, control, [control_listener])
         start_loops(tasks, hub, prober, database_url=places.database_url)
         hub.metrics.started(monotonic() - began)
+        tasks.start_soon(anyio.to_thread.run_sync, look_of(hub).warm)
         try:
             yield Running(hub=hub, places=places, app=app, signin_link=link)
         finally:

@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, make_url, text
+from sqlalchemy import Connection, Engine, inspect, make_url, text
 
 from perijove.db.core import sync_engine
 from perijove.domain.errors import ConfigError
+
+HEAD: Final = "0001"
+"""The revision this program needs: the last one of the tree, which a test holds it to."""
 
 _LOCK = 7205759403792793
 """PostgreSQL advisory lock under which schemas are changed: any fixed number of our own."""
@@ -31,43 +30,32 @@ _TOO_NEW = (
 )
 
 
-def _config(connection: Connection | None = None) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    return config
-
-
-def head() -> str:
-    """Return the revision this program needs."""
-    found = ScriptDirectory.from_config(_config()).get_current_head()
-    assert found is not None
-    return found
-
-
 def current(connection: Connection) -> str | None:
     """Return the revision of a database; None for an empty one."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return None if found is None else str(found)
 
 
 def upgrade(url: str) -> tuple[str | None, str]:
     """
-    Bring a database to `head`; returns the revisions before and after.
+    Bring a database to `HEAD`; returns the revisions before and after.
 
     An SQLite file that holds something is copied beside itself first. Safe to call from
     several hubs at once. Raises `ConfigError` when a newer program made the database.
     """
+    from perijove.db import revisions  # noqa: PLC0415 - see there
+
     with _alone(url) as connection:
-        before, after = current(connection), head()
-        if before is not None and not _is_known(before):
-            raise ConfigError(_TOO_NEW.format(found=before, needed=after))
-        if before != after:
+        before = current(connection)
+        if before is not None and not revisions.is_known(before):
+            raise ConfigError(_TOO_NEW.format(found=before, needed=HEAD))
+        if before != HEAD:
             if before is not None and connection.dialect.name == "sqlite":
                 back_up(Path(make_url(url).database or ""), before)
-            command.upgrade(_config(connection), "head")
-            connection.commit()
-    return before, after
+            revisions.upgrade(connection)
+    return before, HEAD
 
 
 @contextmanager
@@ -90,9 +78,10 @@ def _alone(url: str) -> Iterator[Connection]:
 
 def downgrade(url: str, revision: str) -> None:
     """Take a database back to `revision` (``base`` empties it)."""
+    from perijove.db import revisions  # noqa: PLC0415 - see there
+
     with _alone(url) as connection:
-        command.downgrade(_config(connection), revision)
-        connection.commit()
+        revisions.downgrade(connection, revision)
 
 
 def ensure(url: str) -> None:
@@ -106,9 +95,11 @@ def ensure(url: str) -> None:
         found = current(connection)
     if found is None:
         upgrade(url)
-    elif found != head():
-        message = _TOO_OLD if _is_known(found) else _TOO_NEW
-        raise ConfigError(message.format(found=found, needed=head()))
+    elif found != HEAD:
+        from perijove.db import revisions  # noqa: PLC0415 - see there
+
+        message = _TOO_OLD if revisions.is_known(found) else _TOO_NEW
+        raise ConfigError(message.format(found=found, needed=HEAD))
 
 
 @contextmanager
@@ -132,12 +123,6 @@ def _disposing(engine: Engine) -> Iterator[None]:
         yield
     finally:
         engine.dispose()
-
-
-def _is_known(revision: str) -> bool:
-    """Tell whether a revision is one of this program's, and not of a newer one's."""
-    scripts = ScriptDirectory.from_config(_config())
-    return any(script.revision == revision for script in scripts.walk_revisions())
 
 
 def back_up(path: Path, revision: str) -> Path:

@@ -156,8 +156,8 @@ def test_a_bad_token_is_refused(
 def test_a_database_is_upgraded(tmp_path: Path) -> None:
     """The first time it is made, the second time there is nothing to do."""
     here = at(tmp_path / "data")
-    assert answer("db", "upgrade", *here) == {"before": None, "after": schema.head()}
-    assert answer("db", "upgrade", *here) == {"before": schema.head(), "after": schema.head()}
+    assert answer("db", "upgrade", *here) == {"before": None, "after": schema.HEAD}
+    assert answer("db", "upgrade", *here) == {"before": schema.HEAD, "after": schema.HEAD}
     assert "up to date" in perijove("db", "upgrade", *here).stdout
 
 

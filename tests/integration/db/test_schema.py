@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Connection, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 
-from perijove.db import schema
+from perijove.db import revisions, schema
 from perijove.db.core import sync_engine
 from perijove.db.tables import metadata
 from perijove.domain.errors import ConfigError
@@ -23,7 +23,7 @@ AT_ONCE = 3
 """How many programs start on the same empty database."""
 STARTING = """
 import sys
-from perijove.db import schema
+from perijove.db import revisions, schema
 print("loaded", flush=True)
 sys.stdin.readline()
 schema.ensure(sys.argv[1])
@@ -133,13 +133,13 @@ def test_downgrade_leaves_nothing_and_upgrade_works_again(database_url: str) -> 
     """Base is empty, and the way up is open again."""
     before, after = schema.upgrade(database_url)
     assert before is None
-    assert after == schema.head()
+    assert after == schema.HEAD
     assert tables_of(database_url) == set(metadata.tables)
 
     schema.downgrade(database_url, "base")
     assert tables_of(database_url) == set()
 
-    assert schema.upgrade(database_url) == (None, schema.head())
+    assert schema.upgrade(database_url) == (None, schema.HEAD)
     assert tables_of(database_url) == set(metadata.tables)
 
 
@@ -147,7 +147,7 @@ def test_upgrade_of_what_is_up_to_date_changes_nothing(database_url: str, tmp_pa
     """A second upgrade says that nothing was to be done, and copies nothing."""
     schema.upgrade(database_url)
 
-    assert schema.upgrade(database_url) == (schema.head(), schema.head())
+    assert schema.upgrade(database_url) == (schema.HEAD, schema.HEAD)
     assert list(tmp_path.glob("*.bak")) == []
 
 
@@ -168,7 +168,7 @@ def test_a_database_of_a_newer_program_is_refused(database_url: str) -> None:
         with pytest.raises(ConfigError, match="newer program") as refused:
             refusing(database_url)
         assert "9999" in str(refused.value)
-        assert schema.head() in str(refused.value)
+        assert schema.HEAD in str(refused.value)
 
 
 def test_a_file_in_no_directory_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
@@ -220,3 +220,8 @@ def test_upgrade_copies_an_sqlite_file_first(tmp_path: Path) -> None:
     connection.close()
     assert rows == [(7,)]
     assert copy.stat().st_mode & 0o077 == 0
+
+
+def test_needed_revision_is_the_last_of_the_tree() -> None:
+    """What the program asks a database for is what its own upgrade leads to."""
+    assert revisions.newest() == schema.HEAD

@@ -28,9 +28,9 @@ from perijove.services.oauth import (
 )
 from perijove.services.sessions import Opened, find_session
 from perijove.services.signin import sign_out
+from perijove.web.access_log import AccessLog
 from perijove.web.app import create_app
 from perijove.web.asgi import App
-from perijove.web.access_log import AccessLog
 from tests.doors import HERE, SetClock, count, make_launch, make_user, open_for, signin_hub
 
 pytestmark = pytest.mark.anyio

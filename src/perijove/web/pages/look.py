@@ -69,7 +69,7 @@ class Site:
 
 
 class Look:
-    """Templates, catalogues and assets of one hub. Reads files: build it at start."""
+    """Templates, catalogues and assets of one hub; `warm` makes all of them ready."""
 
     def __init__(self, settings: HubSection, hub_prefix: str) -> None:
         self.catalogues = Catalogues()
@@ -82,6 +82,10 @@ class Look:
             languages=LANGUAGES,
             static=self.assets.url,
         )
+
+    def warm(self) -> None:
+        """Compile every template and read every language; in a thread, while the hub serves."""
+        self.catalogues.warm()
         for name in self._templates.list_templates():
             self._templates.get_template(name)
 

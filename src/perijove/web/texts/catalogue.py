@@ -1,4 +1,4 @@
-"""`Catalogues`: all languages, read once at start. `Texts`: one language, and its formats."""
+"""`Catalogues`: all languages, each read once. `Texts`: one language, and its formats."""
 
 import gettext
 import io
@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from babel import Locale
 from babel.dates import format_date, format_datetime
-from babel.messages.mofile import write_mo
-from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
 
 from perijove.web.texts.pseudo import PseudoTranslations
@@ -27,6 +25,7 @@ LANGUAGES: Final[Mapping[str, str]] = {
     "pt": "Português",
 }
 """What a person can choose, in each language's own words."""
+_SPOKEN: Final = (*LANGUAGES, PSEUDO)
 DIRECTORY: Final = Path(__file__).parents[2] / "locale"
 """Where the catalogues are: ``<language>.po``, the source itself, nothing compiled."""
 
@@ -155,26 +154,34 @@ class Texts:
 
 
 class Catalogues:
-    """Every language the hub speaks. Reads files: build it at start, not in a request."""
+    """Every language the hub speaks; a language's file is read when it is first asked for."""
 
     def __init__(self) -> None:
-        self._texts = {language: _load(language) for language in (*LANGUAGES, PSEUDO)}
-        for texts in self._texts.values():
-            _warm(texts)
+        self._texts: dict[str, Texts] = {}
+
+    def warm(self) -> None:
+        """Read all files now; in a thread, so that no person waits for it."""
+        for language in _SPOKEN:
+            self.get(language)
 
     def get(self, language: str) -> Texts:
         """Return the texts of `language`, English for one we do not speak."""
-        return self._texts.get(language) or self._texts[SOURCE]
+        language = language if language in _SPOKEN else SOURCE
+        if language not in self._texts:
+            texts = _load(language)
+            _warm(texts)
+            self._texts[language] = texts
+        return self._texts[language]
 
     def choose(self, *wishes: str, accept_language: str = "") -> Texts:
         """Return the first wish that we speak, else the browser's best, else English."""
         for wish in wishes:
-            if wish in self._texts:
-                return self._texts[wish]
+            if wish in _SPOKEN:
+                return self.get(wish)
         for wish in _by_quality(accept_language):
             if wish in LANGUAGES:
-                return self._texts[wish]
-        return self._texts[SOURCE]
+                return self.get(wish)
+        return self.get(SOURCE)
 
 
 def _load(language: str) -> Texts:
@@ -182,6 +189,10 @@ def _load(language: str) -> Texts:
         return Texts(language, gettext.NullTranslations(), Locale.parse(SOURCE))
     if language == PSEUDO:
         return Texts(language, PseudoTranslations(), Locale.parse(SOURCE))
+    # It takes as long to import as a language to read: not before a person needs one.
+    from babel.messages.mofile import write_mo  # noqa: PLC0415
+    from babel.messages.pofile import read_po  # noqa: PLC0415
+
     with (DIRECTORY / f"{language}.po").open("rb") as file:
         catalogue = read_po(file, locale=language)
     compiled = io.BytesIO()
