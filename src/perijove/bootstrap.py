@@ -208,7 +208,14 @@ def _api_listener(settings: Settings, places: Places) -> socket.socket:
         return open_tcp(settings.hub.api_bind)
     kept = places.data_dir / "api_bind"
     if kept.exists():
-        return open_tcp(kept.read_text().strip())
+        address = kept.read_text().strip()
+        try:
+            return open_tcp(address)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}; servers that run know this address from {kept}: free it, or set "
+                "hub.api_bind to another and restart the servers"
+            ) from None
     listener = open_tcp("127.0.0.1:0")
     kept.write_text(f"127.0.0.1:{listener.getsockname()[1]}\n")
     return listener

@@ -53,6 +53,10 @@ _RETRIES = 3
 """How often a unit is run again after a deadlock or a serialisation failure."""
 
 
+class DatabaseClosed(Exception):
+    """A unit of work came after the database was closed; nothing was written."""
+
+
 class Database(Protocol):
     """Where the state is."""
 
@@ -217,6 +221,7 @@ class SqliteDatabase:
         self._units: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_all, name="db-writer", daemon=True)
         self._long_reads = anyio.CapacityLimiter(1)
+        self._is_closed = False
 
     async def __aenter__(self) -> Self:
         # The writer's connection comes first: it may have to make the file and its WAL.
@@ -227,6 +232,7 @@ class SqliteDatabase:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._is_closed = True
         self._units.put(None)
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._writer.join)
@@ -245,6 +251,8 @@ class SqliteDatabase:
 
     async def write(self, work: Work[T]) -> T:
         """Run a unit that writes; committed, perhaps together with others, when this returns."""
+        if self._is_closed:
+            raise DatabaseClosed("the database is closed: this hub is stopping")
         unit = _Unit(work)
         self._units.put(unit)
         result: T = await unit.future
@@ -270,12 +278,21 @@ class SqliteDatabase:
                     outcomes.append(_run(self._write_connection, following.work))
                 _commit(self._write_connection)
             except BaseException as error:  # noqa: BLE001 - the waiters must learn of anything
-                _rollback(self._write_connection)
                 outcomes = [(None, error)] * len(group)
+                self._recover()
             for done, (result, failure) in zip(group, outcomes, strict=True):
                 done.finish(result, failure)
             if ending:
                 return
+
+    def _recover(self) -> None:
+        """Undo the transaction; on a connection that cannot even do that, take a new one."""
+        try:
+            _rollback(self._write_connection)
+        except Exception:
+            log.exception("database_connection_replaced")
+            self._write_connection.invalidate()
+            self._write_connection = self._engine.connect()
 
 
 def _read(connection: Connection, work: Work[T]) -> T:

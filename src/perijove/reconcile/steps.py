@@ -45,7 +45,7 @@ from perijove.spawners.contract import ChecksListener, Handle, HasLogs, Sighting
 
 log = structlog.get_logger()
 
-STEP_DEADLINE = 30.0
+STEP_DEADLINE = 60.0
 """Seconds one step may take, besides the grace a server has to end."""
 _AWAKE = 20.0
 """Seconds a connecting step stays awake before it gives its place to another."""
@@ -125,7 +125,9 @@ class Steps:
             raise SpawnerTransient("the platform's answer to the start makes no sense")
         if sighting.handle is not None and sighting.handle not in recorded:
             await checkpoint(sighting.handle)
-        await self._apply(launch, read_sighting(launch, sighting), failures=0)
+        launch = await self._apply(launch, read_sighting(launch, sighting), failures=0)
+        if launch.status is Status.CONNECTING and launch.wanted is Wanted.RUN:
+            await self._connect(launch, placed)  # it runs already: no need to be claimed again
 
     async def _seen_before(self, launch: Launch, placed: PlacedSpawner) -> Sighting | None:
         """Look for the launch on the platform when an earlier try may have succeeded."""
@@ -412,14 +414,18 @@ class Steps:
         )
         self._hub.due.ring()
 
-    async def _apply(self, launch: Launch, change: Change, **values: Any) -> None:
-        """Write what a sighting changed."""
+    async def _apply(self, launch: Launch, change: Change, **values: Any) -> Launch:
+        """Write what a sighting changed; returns the launch as it is then."""
 
-        def work(connection: Connection, current: Launch, now: datetime) -> None:
-            apply_change(connection, current, change, now=now, lease=self._token, **values)
+        def unit(connection: Connection) -> Launch:
+            current = rows.get_launch(connection, launch.id)
+            now = self._hub.clock.now()
+            return apply_change(connection, current, change, now=now, lease=self._token, **values)
 
-        await self._locked(launch, work)
+        changed = await self._hub.database.write(unit)
+        self._hub.events.strike(launch.id)
         self._hub.due.ring()
+        return changed
 
     async def _write(
         self,

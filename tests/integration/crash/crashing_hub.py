@@ -40,6 +40,7 @@ BACKGROUND = frozenset(
     {
         "Housekeeper.beat.<locals>.unit",
         "Housekeeper.purge.<locals>.unit",
+        "Housekeeper.check_routes.<locals>.unit",
         "Observer._note_silence",
         "take_lease",
         "note_worker",

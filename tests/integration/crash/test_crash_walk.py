@@ -20,9 +20,10 @@ from tests.beds import ROOT
 
 LIFE = {
     "request_start.<locals>.unit": 1,
-    "LaunchLoop.pass_once.<locals>.unit": 3,  # the intent to submit; to connect; to end
+    "LaunchLoop.pass_once.<locals>.unit": 2,  # the intent to submit; to end
     "append_handle": 1,  # the checkpoint
-    "Steps._locked.<locals>.unit": 2,  # what the start saw; ready
+    "Steps._apply.<locals>.unit": 1,  # what the start saw
+    "Steps._locked.<locals>.unit": 1,  # ready
     "Steps._publish.<locals>.unit": 1,
     "Observer.look.<locals>.unit": 2,
     "request_stop.<locals>.unit": 1,

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, event, insert, make_url, select, text, update
 
 from perijove.db import schema
-from perijove.db.core import Database, bound, open_database, upsert
+from perijove.db.core import Database, DatabaseClosed, bound, open_database, upsert
 from perijove.db.tables import counters
 from perijove.domain.errors import ConfigError, Conflict
 
@@ -326,3 +326,11 @@ async def test_postgresql_hides_its_password(postgresql_url: str) -> None:
     url = make_url(postgresql_url).set(username="x", password="topsecret")
 
     assert "topsecret" not in open_database(url.render_as_string(hide_password=False)).url
+
+
+async def test_sqlite_refuses_units_after_it_was_closed(sqlite_url: str) -> None:
+    """A unit that comes too late is told so at once, instead of waiting for ever."""
+    async with opened(sqlite_url) as database:
+        await database.write(bound(add, "early"))
+    with pytest.raises(DatabaseClosed), anyio.fail_after(5):
+        await database.write(bound(add, "late"))
