@@ -191,7 +191,7 @@ async def running_hub(
         prober = await stack.enter_async_context(Prober())
         tasks = await stack.enter_async_context(anyio.create_task_group())
         if with_proxy:
-            tasks.start_soon(_proxy_worker, hub)
+            tasks.start_soon(proxy_worker, hub)
         if loops:
             start_loops(tasks, hub, prober, database_url=database_url)
         yield TestHub(
@@ -223,7 +223,7 @@ def _first_rows(
     return name
 
 
-async def _proxy_worker(hub: Hub) -> None:
+async def proxy_worker(hub: Hub) -> None:
     """Be a proxy worker that takes every table at once."""
     while True:
         strike = hub.routes.listen()

@@ -140,3 +140,26 @@ def test_server_that_is_not_running_says_so_and_can_be_started(
     page.wait_for_url(re.compile(r"/user/admin/lab/tree/x\.ipynb"), timeout=90_000)
     stop_from_the_hub(page, site)
     context.close()
+
+
+def test_failed_start_shows_why_and_the_end_of_the_log(browser: Browser, tmp_path: Path) -> None:
+    """A server that ends at once says with which status, and what it wrote last."""
+    spawner = """
+[spawners.local]
+kind = "local"
+command = ["/bin/sh", "-c", "echo the library quux is missing >&2; exit 3"]
+"""
+    with a_site(tmp_path, extra=spawner) as broken:
+        context = browser.new_context()
+        page = context.new_page()
+        sign_in(page, broken)
+        page.goto(f"{broken.url}/hub/spawn")
+        page.click("#spawn-start")
+        expect(page.locator("main")).to_contain_text("exited(3)", timeout=60_000)
+
+        expect(page.locator("main")).to_contain_text("the library quux is missing")
+        ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=ARTIFACTS / "failed.png")
+        (launch,) = broken.api("GET", "/perijove/users/admin/launches")[1]["launches"]
+        assert (launch["end"]["cause"], launch["end"]["code"]) == ("exited", 3)
+        context.close()

@@ -22,7 +22,6 @@ import anyio
 from perijove.bootstrap import Running, running
 from perijove.db.core import Database, Work, bound, open_database
 from perijove.db.launches import get_launch
-from perijove.db.routes import note_worker, revision
 from perijove.domain.launch import Launch, Status
 from perijove.kit.logs import configure
 from perijove.kit.loops import until
@@ -30,6 +29,7 @@ from perijove.services.hub import Hub
 from perijove.services.launches import Asking, request_start, request_stop
 from perijove.services.people import ensure_user
 from perijove.settings import Settings, load
+from tests.hubs import proxy_worker
 
 T = TypeVar("T")
 
@@ -107,18 +107,6 @@ def say(**fact: Any) -> None:
     os.write(1, json.dumps(fact).encode() + b"\n")
 
 
-async def worker(hub: Hub) -> None:
-    """Be a proxy worker that takes every table at once."""
-    while True:
-        strike = hub.routes.listen()
-        known = await hub.database.read(revision)
-        now = hub.clock.now()
-        await hub.database.write(bound(note_worker, "crash-worker", revision=known, now=now))
-        hub.workers.strike()
-        with anyio.move_on_after(0.5):
-            await strike.wait()
-
-
 async def ask(hub: Hub, goal: str) -> Launch:
     """Ask for the server, and for its end, and wait for the goal."""
 
@@ -177,7 +165,7 @@ async def main(data_dir: str, database_url: str, goal: str, point: str) -> None:
 
 async def _work(found: Running, goal: str) -> None:
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(worker, found.hub)
+        tasks.start_soon(proxy_worker, found.hub)
         launch = await ask(found.hub, goal)
         say(launch=launch.id, name=launch.name, status=str(launch.status), end=str(launch.end))
         tasks.cancel_scope.cancel()
