@@ -101,6 +101,20 @@ class Cause(StrEnum):
     UNKNOWN = "unknown"
 
 
+OUTSIDE: Final = frozenset(
+    {
+        Cause.OUT_OF_MEMORY,
+        Cause.NODE_FAIL,
+        Cause.PREEMPTED,
+        Cause.CANCELLED_OUTSIDE,
+        Cause.EXITED,
+        Cause.SIGNAL,
+        Cause.UNKNOWN,
+    }
+)
+"""What is seen, not asked for here: the server ended by itself or from outside."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
     """

@@ -192,6 +192,8 @@ def _place(launch: Launch) -> str:
 def _ended_by(texts: Texts, launch: Launch, events: Sequence[Event]) -> str:
     """Say on whose behalf it ended: a person, this site's rules, or nobody here."""
     actor = next((event.actor for event in events if event.code == "end-wanted"), "")
+    if launch.end is not None and launch.end.cause in OUTSIDE:
+        actor = ""
     if actor == "hub":
         return texts.gettext("this site")
     if actor:
