@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from perijove.db.events import Event
 from perijove.domain.launch import (
+    OUTSIDE,
     WAITING,
     Cause,
     Launch,
