@@ -104,20 +104,21 @@ def test_the_last_step_of_a_failure_is_marked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("actor", "said"),
+    ("actor", "cause", "said"),
     [
-        ("hub", "this site"),
-        ("bob", "bob"),
-        (None, "nobody here: it ended by itself or from outside"),
+        ("hub", Cause.IDLE, "this site"),
+        ("bob", Cause.ADMIN, "bob"),
+        (None, Cause.USER, "nobody here: it ended by itself or from outside"),
+        ("hub", Cause.SIGNAL, "nobody here: it ended by itself or from outside"),
     ],
 )
-def test_the_page_says_on_whose_behalf_it_ended(actor: str | None, said: str) -> None:
-    """The one who asked for the end is named; nobody is if nobody asked."""
+def test_the_page_says_on_whose_behalf_it_ended(actor: str | None, cause: Cause, said: str) -> None:
+    """The one who asked for the end is named; nobody is if it was only seen."""
     events = [make_event("requested", actor="ann")]
     if actor:
         events.append(make_event("end-wanted", 2, actor=actor))
     launch = make_launch(
-        status=Status.ENDED, wanted=Wanted.END, end=End(cause=Cause.SIGNAL, code=9), ended_at=NOON
+        status=Status.ENDED, wanted=Wanted.END, end=End(cause=cause), ended_at=NOON
     )
     told = tell(EN, make_shown(launch), launch, events, log="", line=None, settings=None, titles={})
     assert {fact.label: fact.text for fact in told.facts}["Ended by"] == said
