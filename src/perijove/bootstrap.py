@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -97,6 +98,10 @@ def prepare(settings: Settings) -> Places:
     except PlaceError as error:
         raise ConfigError(str(error)) from None
     url = settings.hub.database.get_secret_value() or f"sqlite:///{data_dir / 'perijove.sqlite'}"
+    if url.startswith("postgresql") and not all(map(find_spec, ("asyncpg", "psycopg"))):
+        raise ConfigError(
+            "hub.database: PostgreSQL needs two libraries more: pip install 'perijove[postgres]'"
+        )
     kind = file_system_of(data_dir)
     if url.startswith("sqlite") and kind in NETWORK_FILE_SYSTEMS:
         raise ConfigError(
