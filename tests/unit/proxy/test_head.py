@@ -40,6 +40,18 @@ def test_parse_request_refuses(fault: str) -> None:
     assert refused.value.status == status
 
 
+@pytest.mark.parametrize("byte", [*range(0x09), *range(0x0A, 0x20), 0x7F])
+def test_no_control_byte_is_taken_in_any_place(byte: int) -> None:
+    """Wherever a control byte other than a tab stands in a good head, it is refused."""
+    for raw, parse in (
+        (get(HOST + b"A: b\r\n"), parse_request),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", parse_response),
+    ):
+        for at in range(len(raw) + 1):
+            with pytest.raises(BadMessage):
+                parse(raw[:at] + bytes((byte,)) + raw[at:], LIMITS)
+
+
 @pytest.mark.parametrize(
     "target",
     [
