@@ -167,7 +167,7 @@ class ClientConnection(asyncio.Protocol):
         """Begin the request of `head`; its body, and what follows, is in `data` from `start`."""
         server = self._server
         try:
-            request = parse_request(head, server.limits.head)
+            request = parse_request(head, server.limits.head, self.exchange.request)
         except BadMessage as error:
             self._refuse(error)
             return

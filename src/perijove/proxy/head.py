@@ -1,7 +1,7 @@
 """Heads of requests and responses: judged, split and rewritten.
 
-A head is matched as a whole by one expression that, with a look at its control bytes, accepts
-strict HTTP/1.1 and nothing else; a second one finds only the fields that mean something to a
+Two expressions, for the first line and for the fields, and a look at the control bytes accept
+strict HTTP/1.1 and nothing else; a third one finds only the fields that mean something to a
 proxy. Every quantifier is possessive: there is nothing to backtrack into, so the time is linear
 whatever the bytes are. Nothing here does input or output.
 """
@@ -26,16 +26,16 @@ END: Final = b"\r\n\r\n"
 """What ends a head."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-# Control bytes in values are left to `_count_lines`: an expression takes much longer to find them.
-_FIELDS = rb"((?:" + _TOKEN + rb":[^\r]*+\r\n)*+)\r\n"
+# Control bytes in values are left to `_count_fields`: an expression takes much longer for them.
+_FIELDS = re.compile(rb"(?:" + _TOKEN + rb":[^\r]*+\r\n)*+\r\n")
 _PLAIN: Final = b"\t" + bytes(byte for byte in range(0x20, 0x100) if byte != 0x7F)
 """What may stand somewhere in a head, the ends of lines aside."""
 
 # Path without "?", "#" and "\"; query without "#". Both are printable ASCII only.
-_REQUEST = re.compile(
-    rb"([A-Z]++) (/[!\"$->@-\[\]-~]*+)((?:\?[!\"$-~]*+)?+) HTTP/1\.([01])\r\n" + _FIELDS
+_REQUEST_LINE = re.compile(
+    rb"([A-Z]++) (/[!\"$->@-\[\]-~]*+)((?:\?[!\"$-~]*+)?+) HTTP/1\.([01])\r\n"
 )
-_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r]*+)?+\r\n" + _FIELDS)
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r]*+)?+\r\n")
 REQUEST_START: Final = re.compile(rb"[A-Z]{1,32}(?: |\Z)")
 """What the bytes of a request's head begin with, as far as they have come."""
 
@@ -178,42 +178,52 @@ class ResponseHead:
         return values(self.lines, name)
 
 
-def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
-    """Judge one whole request head, blank line included; raise `BadMessage` to refuse it."""
+def parse_request(
+    head: bytes, limits: HeadLimits, before: RequestHead | None = None
+) -> RequestHead:
+    """Judge one whole request head, blank line included; raise `BadMessage` to refuse it.
+
+    `before` is the last request of the same client: a browser often sends the same fields again,
+    byte for byte, and what has been judged need not be judged twice.
+    """
     if len(head) > limits.max_bytes:
         raise too_large(head, limits)
-    match = _REQUEST.fullmatch(head)
-    count = _count_lines(head)
-    if match is None or not count:
+    match = _REQUEST_LINE.match(head)
+    if match is None:
         raise _why_refused(head)
-    method, path, query, minor, lines = match.groups()
+    method, path, query, minor = match.groups()
+    start, is_http10 = match.end(), minor == b"0"
+    fields = None if before is None else _repeated(before, head, start, is_http10=is_http10)
+    count = _count_fields(head, start) if fields is None else 0
+    if count < 0:
+        raise _why_refused(head)
     if method not in METHODS:
         raise BadMessage("method", 405 if method in (b"CONNECT", b"TRACE") else 501)
     if len(path) + len(query) > limits.max_target_bytes:
         raise BadMessage("target too long", 414)
-    if count - 2 > limits.max_fields:
+    if count > limits.max_fields:
         raise BadMessage("too many fields", 431)
     if (b"%" in path or b"/." in path) and _DOT_SEGMENT.search(path):
         raise BadMessage("dot segment in path")
-    is_http10 = minor == b"0"
-    fields = of_request(head, match.start(5) - 1, is_http10=is_http10)
-    return RequestHead(head, method, path, query, lines, fields, is_http10)
+    if fields is None:
+        fields = of_request(head, start - 1, is_http10=is_http10)
+    return RequestHead(head, method, path, query, head[start:-2], fields, is_http10)
 
 
 def parse_response(head: bytes, limits: HeadLimits) -> ResponseHead:
     """Judge one whole response head, blank line included; raise `BadMessage` to refuse it."""
     if len(head) > limits.max_bytes:
         raise BadMessage("response head too large")
-    match = _RESPONSE.fullmatch(head)
-    count = _count_lines(head)
-    if match is None or not count:
+    match = _STATUS_LINE.match(head)
+    count = -1 if match is None else _count_fields(head, match.end())
+    if match is None or count < 0:
         raise BadMessage("malformed response head")
-    minor, status, lines = match.groups()
-    if count - 2 > limits.max_fields:
+    if count > limits.max_fields:
         raise BadMessage("too many fields in the response")
-    is_http10 = minor == b"0"
-    fields = of_response(head, match.start(3) - 1, is_http10=is_http10)
-    return ResponseHead(head, int(status), lines, fields, is_http10)
+    minor, status = match.groups()
+    start, is_http10 = match.end(), minor == b"0"
+    fields = of_response(head, start - 1, is_http10=is_http10)
+    return ResponseHead(head, int(status), head[start:-2], fields, is_http10)
 
 
 def body_length(response: ResponseHead, method: bytes) -> int:
@@ -233,15 +243,30 @@ def host_name(host: bytes) -> bytes:
     return host.partition(b":")[0].rstrip(b".").lower()
 
 
-def _count_lines(head: bytes) -> int:
-    """Return how many lines `head` has, the blank one included; 0 if control bytes are in them.
+def _repeated(
+    before: RequestHead, head: bytes, start: int, *, is_http10: bool
+) -> RequestFields | None:
+    """Return the fields of `before` if those of `head`, from `start`, are the same bytes.
 
-    `_FIELDS` has seen that a line feed follows each carriage return, so where the two alternate
-    there is no other of either.
+    Without any there is nothing to save, and what stands for a refused request has none either.
+    """
+    lines = before.lines
+    if lines and is_http10 == before.is_http10 and head[start:] == lines + b"\r\n":
+        return before.fields
+    return None
+
+
+def _count_fields(head: bytes, start: int) -> int:
+    """Return how many fields `head` has from `start` on; -1 if it is malformed.
+
+    Where carriage return and line feed alternate, and each of the first is followed by one of
+    the second, there is no other of either.
     """
     ends = head.translate(None, _PLAIN)
-    count = len(ends) // 2
-    return count if ends == b"\r\n" * count else 0
+    lines = len(ends) // 2
+    if ends != b"\r\n" * lines or _FIELDS.fullmatch(head, start) is None:
+        return -1
+    return lines - 2
 
 
 def _why_refused(head: bytes) -> BadMessage:

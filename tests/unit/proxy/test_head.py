@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from perijove.proxy.exchange import refused
 from perijove.proxy.fields import CHUNKED, UNTIL_CLOSE, BadMessage
 from perijove.proxy.head import (
     METHODS,
@@ -18,6 +19,7 @@ from perijove.proxy.head import (
     RESPONSE_START,
     HeadLimits,
     PartialHead,
+    RequestHead,
     body_length,
     host_name,
     parse_request,
@@ -38,6 +40,50 @@ def test_parse_request_refuses(fault: str) -> None:
     with pytest.raises(BadMessage) as refused:
         parse_request(raw[:end], LIMITS)
     assert refused.value.status == status
+
+
+def test_repeated_fields_say_what_they_said() -> None:
+    """Fields that a client sends again are taken as they were, whatever the first line is."""
+    fields = HOST + b"Connection: close\r\nSec-Fetch-Mode: navigate\r\nCookie: a=b\r\n"
+    before = parse_request(get(fields), LIMITS)
+    raw = get(fields, target=b"/user/bob/?x")
+    again = parse_request(raw, LIMITS, before)
+    assert again == parse_request(raw, LIMITS)
+    assert again.fields is before.fields
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
+def test_other_fields_are_judged_for_themselves(version: bytes) -> None:
+    """The request before changes nothing where the version or one byte of the fields differs."""
+    fields = HOST + b"Cookie: a=b\r\n"
+    before = parse_request(get(fields), LIMITS)
+    raw = get(fields, version=version)
+    others = [raw[:at] + b"\n" + raw[at + 1 :] for at in range(len(raw))]
+    others += [raw[:at] for at in range(len(raw))]
+    for other in (raw, raw + b"\r\n", *others):
+        assert _outcome(other, before) == _outcome(other, None)
+
+
+@pytest.mark.parametrize("fault", REFUSED_HEADS)
+def test_a_good_request_before_excuses_no_fault(fault: str) -> None:
+    """A head is refused just the same after a good one of the same client."""
+    raw, _ = REFUSED_HEADS[fault]
+    before = parse_request(get(), LIMITS)
+    assert _outcome(raw, before) == _outcome(raw, None)
+
+
+def test_what_stands_for_a_refused_request_is_not_repeated() -> None:
+    """A request without fields is judged for itself when it is the first of its connection."""
+    raw = get(b"", version=b"HTTP/1.0")
+    assert parse_request(raw, LIMITS, refused(0.0).request) == parse_request(raw, LIMITS)
+
+
+def _outcome(raw: bytes, before: RequestHead | None) -> RequestHead | tuple[str, int]:
+    """Return what `raw` is, or why it is refused."""
+    try:
+        return parse_request(raw, LIMITS, before)
+    except BadMessage as error:
+        return error.reason, error.status
 
 
 @pytest.mark.parametrize("byte", [*range(0x09), *range(0x0A, 0x20), 0x7F])
