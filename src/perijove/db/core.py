@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -40,6 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
+from perijove.db.prepared import Statement
 from perijove.domain.errors import ConfigError, Conflict
 
 log = structlog.get_logger()
@@ -123,14 +125,30 @@ def upsert(
     on_update: dict[str, Any] | None = None,
 ) -> None:
     """Insert the row `key` + `values`, or set `on_update` (default: `values`) where it exists."""
+    if on_update is None:
+        statement = _replacing(connection.dialect.name, table, tuple(key), tuple(values))
+        statement.run(connection, {**key, **values})
+        return
     make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = make(table).values({**key, **values})
-    changes = values if on_update is None else on_update
-    if changes:
-        statement = statement.on_conflict_do_update(index_elements=list(key), set_=changes)
+    inserting = make(table).values({**key, **values})
+    if on_update:
+        inserting = inserting.on_conflict_do_update(index_elements=list(key), set_=on_update)
     else:
-        statement = statement.on_conflict_do_nothing(index_elements=list(key))
-    connection.execute(statement)
+        inserting = inserting.on_conflict_do_nothing(index_elements=list(key))
+    connection.execute(inserting)
+
+
+@cache
+def _replacing(
+    dialect: str, table: Table, key: tuple[str, ...], values: tuple[str, ...]
+) -> Statement:
+    """Return the upsert that writes the same in both cases; there are as many as callers."""
+    make: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    inserting = make(table)
+    if not values:
+        return Statement(inserting.on_conflict_do_nothing(index_elements=list(key)))
+    changes = {name: inserting.excluded[name] for name in values}
+    return Statement(inserting.on_conflict_do_update(index_elements=list(key), set_=changes))
 
 
 def _translate(error: IntegrityError) -> Conflict:

@@ -7,19 +7,20 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
+from perijove.db.prepared import Statement
 from perijove.db.tables import events, launches
 from perijove.domain.asking import Asking
 
 MOST = 500
 """Events kept per launch; what comes after is counted but not stored."""
 
-_NEXT_SEQ = (
+_NEXT_SEQ = Statement(
     update(launches)
     .where(launches.c.id == bindparam("the_launch"))
     .values(seq=launches.c.seq + 1)
     .returning(launches.c.seq)
 )
-_ADD = insert(events)
+_ADD = Statement(insert(events))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +45,14 @@ def record(
     now: datetime,
 ) -> None:
     """Append an event in the transaction of the change it tells of."""
-    seq = connection.scalar(_NEXT_SEQ, {"the_launch": launch_id})
-    if seq is None or seq > MOST:
+    counted = _NEXT_SEQ.first(connection, {"the_launch": launch_id})
+    if counted is None or counted["seq"] > MOST:
         return
-    connection.execute(
-        _ADD,
+    _ADD.run(
+        connection,
         {
             "launch_id": launch_id,
-            "seq": seq,
+            "seq": counted["seq"],
             "at": now,
             "code": code,
             "params": dict(params),

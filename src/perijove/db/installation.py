@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, select, update
 
 from perijove.db.core import upsert
+from perijove.db.prepared import Statement
 from perijove.db.tables import installation
 from perijove.kit.ids import new_installation_id
 
@@ -44,10 +45,11 @@ def beat(connection: Connection, *, now: datetime) -> None:
     connection.execute(update(installation).values(**values))
 
 
-_HEARING_SINCE = select(installation.c.hearing_since)
+_HEARING_SINCE = Statement(select(installation.c.hearing_since))
 
 
 def hearing_since(connection: Connection) -> datetime:
     """Return since when, without a gap, some hub has been able to hear."""
-    at: datetime = connection.execute(_HEARING_SINCE).scalar_one()
+    (row,) = _HEARING_SINCE.rows(connection, {})
+    at: datetime = row["hearing_since"]
     return at

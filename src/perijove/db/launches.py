@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from perijove.db.core import database_now
+from perijove.db.prepared import Statement
 from perijove.db.tables import handles, launches
 from perijove.domain.errors import LeaseLost, NotFound
 from perijove.domain.launch import (
@@ -63,27 +64,44 @@ IS_LIVE = launches.c.status != literal_column(f"'{Status.ENDED}'")
 
 # What every step asks for is built once: building a statement costs more than running it. Names
 # of parameters differ from those of columns, which are values in an `update`.
-_BY_ID = _select().where(launches.c.id == bindparam("the_id"))
-_CHANGE = (
+_BY_ID = Statement(_select().where(launches.c.id == bindparam("the_id")))
+_LIVE_OF = Statement(
+    _select()
+    .where(launches.c.server_id == bindparam("the_server"), IS_LIVE)
+    .order_by(
+        case((launches.c.wanted == Wanted.RUN, 0), else_=1),
+        launches.c.requested_at.desc(),
+    )
+    .limit(1)
+)
+_LAST_OF = Statement(
+    _select()
+    .where(launches.c.server_id == bindparam("the_server"))
+    .order_by(launches.c.requested_at.desc(), launches.c.generation.desc())
+    .limit(1)
+)
+_INSERT = Statement(insert(launches))
+_SEEN = (
     update(launches)
     .where(launches.c.id == bindparam("the_id"), launches.c.status == bindparam("the_status"))
     .returning(*_FIELDS)
 )
-_CHANGE_LEASED = _CHANGE.where(launches.c.lease_token == bindparam("the_lease"))
-_RELEASE = (
+_CHANGE = Statement(_SEEN)
+_CHANGE_LEASED = Statement(_SEEN.where(launches.c.lease_token == bindparam("the_lease")))
+_RELEASE = Statement(
     update(launches)
     .where(launches.c.id == bindparam("the_id"), launches.c.lease_token == bindparam("the_lease"))
     .values(lease_token=None, lease_until=None)
 )
-_ADD_HANDLE = insert(handles)
-_HANDLES = (
+_ADD_HANDLE = Statement(insert(handles))
+_HANDLES = Statement(
     select(handles.c.body)
     .where(handles.c.launch_id == bindparam("the_id"))
     .order_by(case((handles.c.registered_at.is_not(None), 0), else_=1), handles.c.id)
 )
 
 
-def launch_of(row: RowMapping) -> Launch:
+def launch_of(row: RowMapping | Mapping[str, Any]) -> Launch:
     """Return the value of a row."""
     values = dict(row)
     values["kind"] = Kind(values["kind"])
@@ -124,29 +142,30 @@ def insert_launch(connection: Connection, launch: Launch) -> None:
 
     Raises `Conflict` (through the unique index) when its server has a wanted launch already.
     """
-    connection.execute(
-        insert(launches).values(
-            id=launch.id,
-            kind=launch.kind,
-            wanted=launch.wanted,
-            status=launch.status,
-            name=launch.name,
-            spawner=launch.spawner,
-            user_id=launch.user_id,
-            user_name=launch.user_name,
-            server_id=launch.server_id,
-            server_name=launch.server_name,
-            generation=launch.generation,
-            spec=dict(launch.spec),
-            after=launch.after,
-            requested_at=launch.requested_at,
-        )
+    _INSERT.run(
+        connection,
+        {
+            "id": launch.id,
+            "kind": launch.kind,
+            "wanted": launch.wanted,
+            "status": launch.status,
+            "name": launch.name,
+            "spawner": launch.spawner,
+            "user_id": launch.user_id,
+            "user_name": launch.user_name,
+            "server_id": launch.server_id,
+            "server_name": launch.server_name,
+            "generation": launch.generation,
+            "spec": dict(launch.spec),
+            "after": launch.after,
+            "requested_at": launch.requested_at,
+        },
     )
 
 
 def find_launch(connection: Connection, launch_id: str) -> Launch | None:
     """Return a launch by id."""
-    row = connection.execute(_BY_ID, {"the_id": launch_id}).mappings().first()
+    row = _BY_ID.first(connection, {"the_id": launch_id})
     return launch_of(row) if row else None
 
 
@@ -166,34 +185,13 @@ def find_by_name(connection: Connection, name: str) -> Launch | None:
 
 def live_launch_of(connection: Connection, server_id: int) -> Launch | None:
     """Return the server's launch that is not over: the wanted one, else the newest that ends."""
-    row = (
-        connection.execute(
-            _select()
-            .where(launches.c.server_id == server_id, launches.c.status != Status.ENDED)
-            .order_by(
-                case((launches.c.wanted == Wanted.RUN, 0), else_=1),
-                launches.c.requested_at.desc(),
-            )
-            .limit(1)
-        )
-        .mappings()
-        .first()
-    )
+    row = _LIVE_OF.first(connection, {"the_server": server_id})
     return launch_of(row) if row else None
 
 
 def last_launch_of(connection: Connection, server_id: int) -> Launch | None:
     """Return the server's newest launch, live or over."""
-    row = (
-        connection.execute(
-            _select()
-            .where(launches.c.server_id == server_id)
-            .order_by(launches.c.requested_at.desc(), launches.c.generation.desc())
-            .limit(1)
-        )
-        .mappings()
-        .first()
-    )
+    row = _LAST_OF.first(connection, {"the_server": server_id})
     return launch_of(row) if row else None
 
 
@@ -266,7 +264,7 @@ def change(
     if lease is not None:
         values["the_lease"] = lease
         statement = _CHANGE_LEASED
-    row = connection.execute(statement, values).mappings().first()
+    row = statement.first(connection, values)
     if row is None:
         raise LeaseLost(f"launch {launch.id} was changed by another replica")
     return launch_of(row)
@@ -322,7 +320,7 @@ def claim_due(
 
 def release(connection: Connection, launch_id: str, *, token: str) -> None:
     """Give the lease of a launch back, if it is still held."""
-    connection.execute(_RELEASE, {"the_id": launch_id, "the_lease": token})
+    _RELEASE.run(connection, {"the_id": launch_id, "the_lease": token})
 
 
 def renew_all(connection: Connection, *, token: str, ttl: timedelta) -> None:
@@ -429,9 +427,9 @@ def append_handle(
     """Record a handle, unless the very same one is recorded already. Needs no lease."""
     if dict(body) in list_handles(connection, launch_id):
         return
-    connection.execute(_ADD_HANDLE, {"launch_id": launch_id, "body": dict(body), "created_at": now})
+    _ADD_HANDLE.run(connection, {"launch_id": launch_id, "body": dict(body), "created_at": now})
 
 
 def list_handles(connection: Connection, launch_id: str) -> list[Mapping[str, Any]]:
     """Return the handles of a launch: the one that lives first (registered, else the older)."""
-    return list(connection.scalars(_HANDLES, {"the_id": launch_id}))
+    return [row["body"] for row in _HANDLES.rows(connection, {"the_id": launch_id})]

@@ -3,16 +3,19 @@
 from sqlalchemy import Connection, bindparam, select
 
 from perijove.db.core import upsert
+from perijove.db.prepared import Statement
 from perijove.db.tables import counters, users
 from perijove.domain.errors import NotFound
 
-_USER = select(users.c.id).where(users.c.id == bindparam("the_id")).with_for_update(key_share=True)
+_USER = Statement(
+    select(users.c.id).where(users.c.id == bindparam("the_id")).with_for_update(key_share=True)
+)
 
 
 def hold_user(connection: Connection, user_id: int) -> None:
     """Hold a user's row until this unit ends; raises `NotFound`."""
     # Rows that refer to the user may still be written meanwhile: tokens, sessions.
-    if connection.scalar(_USER, {"the_id": user_id}) is None:
+    if _USER.first(connection, {"the_id": user_id}) is None:
         raise NotFound("no such user")
 
 

@@ -1,6 +1,6 @@
 """Profiles and policies as rows with revisions (design decision 17)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -9,7 +9,6 @@ from sqlalchemy import (
     Column,
     Connection,
     Row,
-    Select,
     Table,
     and_,
     insert,
@@ -18,6 +17,7 @@ from sqlalchemy import (
 )
 
 from perijove.db.core import upsert
+from perijove.db.prepared import Statement
 from perijove.db.tables import policies, policy_revisions, profile_revisions, profiles
 from perijove.domain.errors import ConfigError
 from perijove.domain.policy import Policy
@@ -52,16 +52,16 @@ POLICIES: Final = Shelf(
 def list_profiles(connection: Connection) -> list[Profile]:
     """Return all profiles in use, in the administrator's order."""
     return [
-        Profile.from_body(row.name, row.body, revision=row.revision)
-        for row in _current(connection, PROFILES)
+        Profile.from_body(row["name"], row["body"], revision=row["revision"])
+        for row in _PROFILES_NOW.rows(connection, {})
     ]
 
 
 def list_policies(connection: Connection) -> list[Policy]:
     """Return all policies in use, top-down."""
     return [
-        Policy.from_body(row.name, row.body, id=row.id, revision=row.revision)
-        for row in _current(connection, POLICIES)
+        Policy.from_body(row["name"], row["body"], id=row["id"], revision=row["revision"])
+        for row in _POLICIES_NOW.rows(connection, {})
     ]
 
 
@@ -118,15 +118,18 @@ def has_browser_rows(connection: Connection, shelf: Shelf) -> bool:
     return connection.scalar(found) is not None
 
 
-def _current(connection: Connection, shelf: Shelf) -> Sequence[Row[Any]]:
+def _current(shelf: Shelf) -> Statement:
     rows, revisions = shelf.rows.c, shelf.revisions.c
-    statement: Select[Any] = (
+    return Statement(
         select(rows.id, rows.name, rows.revision, revisions.body)
         .join(shelf.revisions, and_(shelf.owner == rows.id, revisions.revision == rows.revision))
         .where(rows.retired_at.is_(None))
         .order_by(rows.position, rows.id)
     )
-    return connection.execute(statement).all()
+
+
+_PROFILES_NOW: Final = _current(PROFILES)
+_POLICIES_NOW: Final = _current(POLICIES)
 
 
 def _body(connection: Connection, shelf: Shelf, row: Row[Any]) -> Any:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from perijove.db.core import upsert
+from perijove.db.prepared import Statement
 from perijove.db.tables import counters, launches, proxy_workers, routes
 from perijove.domain.launch import Status
 from perijove.wire.control import Route, RouteTable
@@ -19,8 +20,10 @@ ALIVE = timedelta(seconds=5)
 
 
 _REVISION = select(counters.c.value).where(counters.c.name == _COUNTER)
-_LIVE_WORKERS = select(proxy_workers.c.id, proxy_workers.c.revision, proxy_workers.c.seen_at).where(
-    proxy_workers.c.seen_at >= bindparam("since")
+_LIVE_WORKERS = Statement(
+    select(proxy_workers.c.id, proxy_workers.c.revision, proxy_workers.c.seen_at).where(
+        proxy_workers.c.seen_at >= bindparam("since")
+    )
 )
 
 
@@ -29,24 +32,37 @@ def revision(connection: Connection) -> int:
     return connection.scalar(_REVISION) or 0
 
 
-def _next_revision(connection: Connection) -> int:
-    """Count one change; the counter's row makes changes wait for each other, also the first."""
-    make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return int(
-        connection.execute(
-            make(counters)
-            .values(name=_COUNTER, value=1)
-            .on_conflict_do_update(index_elements=["name"], set_={"value": counters.c.value + 1})
-            .returning(counters.c.value)
-        ).scalar_one()
+def _counting(make: Any) -> Statement:
+    return Statement(
+        make(counters)
+        .values(name=_COUNTER, value=1)
+        .on_conflict_do_update(index_elements=["name"], set_={"value": counters.c.value + 1})
+        .returning(counters.c.value)
     )
 
 
-_ROUTE = select(routes.c.revision, routes.c.target, routes.c.launch_id).where(
-    routes.c.host == bindparam("the_host"),
-    routes.c.prefix == bindparam("the_prefix"),
-    routes.c.removed_at.is_(None),
+_NEXT_REVISION = {
+    "sqlite": _counting(sqlite.insert),
+    "postgresql": _counting(postgresql.insert),
+}
+
+
+def _next_revision(connection: Connection) -> int:
+    """Count one change; the counter's row makes changes wait for each other, also the first."""
+    (row,) = _NEXT_REVISION[connection.dialect.name].rows(connection, {})
+    return int(row["value"])
+
+
+_ROUTE = Statement(
+    select(routes.c.revision, routes.c.target, routes.c.launch_id).where(
+        routes.c.host == bindparam("the_host"),
+        routes.c.prefix == bindparam("the_prefix"),
+        routes.c.removed_at.is_(None),
+    )
 )
+_OF_LAUNCH = (routes.c.launch_id == bindparam("the_launch")) & routes.c.removed_at.is_(None)
+_ROUTE_OF = Statement(select(routes.c.prefix).where(_OF_LAUNCH).limit(1))
+_REMOVE = Statement(update(routes).where(_OF_LAUNCH))
 
 
 def put_route(
@@ -58,9 +74,9 @@ def put_route(
     host: str = "",
 ) -> int:
     """Add or replace a route; returns the table's revision that has it."""
-    found = connection.execute(_ROUTE, {"the_host": host, "the_prefix": prefix}).first()
-    if found is not None and (found.target, found.launch_id) == (target, launch_id):
-        return int(found.revision)
+    found = _ROUTE.first(connection, {"the_host": host, "the_prefix": prefix})
+    if found is not None and (found["target"], found["launch_id"]) == (target, launch_id):
+        return int(found["revision"])
     number = _next_revision(connection)
     upsert(
         connection,
@@ -78,11 +94,10 @@ def put_route(
 
 def remove_routes(connection: Connection, launch_id: str, *, now: datetime) -> bool:
     """Take a launch's routes out of the table; True when there were any."""
-    live = (routes.c.launch_id == launch_id) & routes.c.removed_at.is_(None)
-    if connection.scalar(select(routes.c.prefix).where(live).limit(1)) is None:
+    if _ROUTE_OF.first(connection, {"the_launch": launch_id}) is None:
         return False
     number = _next_revision(connection)
-    connection.execute(update(routes).where(live).values(removed_at=now, revision=number))
+    _REMOVE.run(connection, {"the_launch": launch_id, "removed_at": now, "revision": number})
     return True
 
 
@@ -187,8 +202,8 @@ def note_worker(connection: Connection, worker: str, *, revision: int, now: date
 
 def live_workers(connection: Connection, *, now: datetime) -> Sequence[ProxyWorker]:
     """Return the workers whose poll was open lately."""
-    rows = connection.execute(_LIVE_WORKERS, {"since": now - ALIVE})
-    return [ProxyWorker(**row) for row in rows.mappings()]
+    rows = _LIVE_WORKERS.rows(connection, {"since": now - ALIVE})
+    return [ProxyWorker(**row) for row in rows]
 
 
 def purge_workers(connection: Connection, *, before: datetime) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from perijove.db.prepared import Statement
 from perijove.db.tables import servers
 
 
@@ -25,15 +26,21 @@ class Server:
     remove: bool
 
 
-_BY_NAME = select(servers).where(
-    servers.c.user_id == bindparam("the_user"), servers.c.name == bindparam("the_name")
+_BY_NAME = Statement(
+    select(servers).where(
+        servers.c.user_id == bindparam("the_user"), servers.c.name == bindparam("the_name")
+    )
 )
-_CHANGE = update(servers).where(servers.c.id == bindparam("the_id"))
+_ADD = Statement(insert(servers).returning(*servers.c))
+_CHANGE = Statement(update(servers).where(servers.c.id == bindparam("the_id")))
+_REMOVE_IF_ASKED = Statement(
+    delete(servers).where(servers.c.id == bindparam("the_id"), servers.c.remove)
+)
 
 
 def find_server(connection: Connection, user_id: int, name: str) -> Server | None:
     """Return a user's server by name."""
-    row = connection.execute(_BY_NAME, {"the_user": user_id, "the_name": name}).mappings().first()
+    row = _BY_NAME.first(connection, {"the_user": user_id, "the_name": name})
     return Server(**row) if row else None
 
 
@@ -44,33 +51,25 @@ def ensure_server(
     found = find_server(connection, user_id, name)
     if found is not None:
         return found
-    row = (
-        connection.execute(
-            insert(servers)
-            .values(
-                user_id=user_id,
-                name=name,
-                display_name=display_name or name,
-                created_at=now,
-                remove=False,
-            )
-            .returning(*servers.c)
-        )
-        .mappings()
-        .one()
-    )
+    values = {
+        "user_id": user_id,
+        "name": name,
+        "display_name": display_name or name,
+        "created_at": now,
+        "remove": False,
+    }
+    (row,) = _ADD.rows(connection, values)
     return Server(**row)
 
 
 def change_server(connection: Connection, server_id: int, **values: Any) -> None:
     """Write columns of a server."""
-    connection.execute(_CHANGE, {**values, "the_id": server_id})
+    _CHANGE.run(connection, {**values, "the_id": server_id})
 
 
 def remove_if_asked(connection: Connection, server_id: int) -> bool:
     """Delete the row of a server whose removal was asked for; True when it was."""
-    done = connection.execute(delete(servers).where(servers.c.id == server_id, servers.c.remove))
-    return done.rowcount > 0
+    return _REMOVE_IF_ASKED.run(connection, {"the_id": server_id}) > 0
 
 
 def delete_server(connection: Connection, server_id: int) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import anyio
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from perijove.db import launches as rows
 from perijove.db.core import bound
@@ -24,6 +24,7 @@ from perijove.db.launches import (
 )
 from perijove.db.locks import hold_user
 from perijove.db.notify import notify
+from perijove.db.prepared import Statement
 from perijove.db.servers import Server, change_server, delete_server, ensure_server, find_server
 from perijove.db.tables import users
 from perijove.domain.asking import Asking
@@ -188,6 +189,8 @@ def place_in_line(connection: Connection, launch: Launch) -> tuple[int, int] | N
 # --- inside the units -------------------------------------------------------------------------
 
 
+_USER = Statement(select(users.c.name).where(users.c.id == bindparam("the_id")))
+_TOUCH_USER = Statement(update(users).where(users.c.id == bindparam("the_id")))
 _LOOKS = 10
 """How often a request looks again at a launch that changes under it (PostgreSQL only)."""
 
@@ -209,10 +212,10 @@ async def _written(hub: Hub, unit: Callable[[Connection], L]) -> L:
 def _lock_user(connection: Connection, user_id: int) -> str:
     """Let no other start or stop of this user's servers come in between; returns the name."""
     hold_user(connection, user_id)
-    name = connection.scalar(select(users.c.name).where(users.c.id == user_id))
-    if name is None:
+    user = _USER.first(connection, {"the_id": user_id})
+    if user is None:
         raise NotFound("no such user")
-    return str(name)
+    return str(user["name"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +275,7 @@ def _admit_and_insert(
         last_activity=now,
         user_options={**(request.extra or {}), **admission.remembered()},
     )
-    connection.execute(update(users).where(users.c.id == user_id).values(last_activity=now))
+    _TOUCH_USER.run(connection, {"the_id": user_id, "last_activity": now})
     params = {"profile": launch.spec["profile"]["name"]}
     record(connection, launch.id, "requested", params, asking=request.asking, now=now)
     notify(connection, "due")

@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, insert, or_, select
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select
 
 from perijove.db.core import upsert
+from perijove.db.prepared import Statement
 from perijove.db.tables import (
     launches,
     oauth_clients,
@@ -100,6 +101,16 @@ class Client:
         return f"access:servers!server={self.user_name}/{self.server_name}"
 
 
+_CLIENT_OF = Statement(
+    select(oauth_clients.c.launch_id)
+    .where(oauth_clients.c.id == bindparam("the_id"))
+    .with_for_update()
+)
+_DROP_CLIENT = Statement(
+    delete(oauth_clients).where(oauth_clients.c.launch_id == bindparam("the_launch"))
+)
+
+
 def register_server_client(
     connection: Connection,
     *,
@@ -117,10 +128,8 @@ def register_server_client(
     """
     prefix = server_prefix(base_path, user_name, server_name)
     id_ = client_id_of(user_name, server_name)
-    before = connection.execute(
-        select(oauth_clients.c.launch_id).where(oauth_clients.c.id == id_).with_for_update()
-    ).one_or_none()
-    if before is not None and before.launch_id != launch_id:
+    before = _CLIENT_OF.first(connection, {"the_id": id_})
+    if before is not None and before["launch_id"] != launch_id:
         connection.execute(delete(oauth_codes).where(oauth_codes.c.client_id == id_))
         connection.execute(delete(tokens).where(tokens.c.client_id == id_))
     upsert(
@@ -139,7 +148,7 @@ def register_server_client(
 
 def drop_client(connection: Connection, launch_id: str) -> None:
     """Forget a launch's client with its codes and tokens, unless a newer launch has it now."""
-    connection.execute(delete(oauth_clients).where(oauth_clients.c.launch_id == launch_id))
+    _DROP_CLIENT.run(connection, {"the_launch": launch_id})
 
 
 def find_client(connection: Connection, client_id: str) -> Client | None:

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, delete, insert
+from sqlalchemy import Connection, bindparam, delete, insert
 
+from perijove.db.prepared import Statement
 from perijove.db.tables import tokens
 from perijove.domain.launch import Launch, Resources
 from perijove.kit.ids import hash_secret
@@ -12,6 +13,9 @@ from perijove.services.hub import Hub, client_id_of, quote_name, server_prefix
 from perijove.services.oauth import drop_client, register_server_client
 from perijove.services.roles import server_token_scopes
 from perijove.spawners.contract import LaunchSpec
+
+_ADD_TOKEN = Statement(insert(tokens))
+_DELETE_TOKEN = Statement(delete(tokens).where(tokens.c.launch_id == bindparam("the_launch")))
 
 
 def spec_of(hub: Hub, launch: Launch) -> LaunchSpec:
@@ -58,24 +62,25 @@ def issue_server_token(hub: Hub, connection: Connection, launch: Launch) -> None
         base_path=hub.base_path,
     )
     prefix = server_prefix(hub.base_path, launch.user_name, launch.server_name)
-    connection.execute(
-        insert(tokens).values(
-            hash=secret_hash,
-            scheme="derived",
-            user_id=launch.user_id,
-            scopes=server_token_scopes(connection),
-            note=f"Server at {prefix}",
-            created_at=hub.clock.now(),
-            launch_id=launch.id,
-            source="builtin",
-        )
+    _ADD_TOKEN.run(
+        connection,
+        {
+            "hash": secret_hash,
+            "scheme": "derived",
+            "user_id": launch.user_id,
+            "scopes": server_token_scopes(connection),
+            "note": f"Server at {prefix}",
+            "created_at": hub.clock.now(),
+            "launch_id": launch.id,
+            "source": "builtin",
+        },
     )
 
 
 def revoke_server_token(connection: Connection, launch: Launch) -> None:
     """Take back the launch's token, its OAuth client, and every token issued through it."""
     drop_client(connection, launch.id)
-    connection.execute(delete(tokens).where(tokens.c.launch_id == launch.id))
+    _DELETE_TOKEN.run(connection, {"the_launch": launch.id})
 
 
 def _environment(hub: Hub, launch: Launch) -> Mapping[str, str]:
