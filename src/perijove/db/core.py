@@ -123,19 +123,22 @@ def upsert(
     key: dict[str, Any],
     values: dict[str, Any],
     on_update: dict[str, Any] | None = None,
-) -> None:
-    """Insert the row `key` + `values`, or set `on_update` (default: `values`) where it exists."""
+) -> bool:
+    """
+    Insert the row `key` + `values`, or set `on_update` (default: `values`) where it exists.
+
+    False when nothing was written: the row exists, and `on_update` is empty.
+    """
     if on_update is None:
         statement = _replacing(connection.dialect.name, table, tuple(key), tuple(values))
-        statement.run(connection, {**key, **values})
-        return
+        return statement.run(connection, {**key, **values}) > 0
     make: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     inserting = make(table).values({**key, **values})
     if on_update:
         inserting = inserting.on_conflict_do_update(index_elements=list(key), set_=on_update)
     else:
         inserting = inserting.on_conflict_do_nothing(index_elements=list(key))
-    connection.execute(inserting)
+    return connection.execute(inserting).rowcount > 0
 
 
 @cache

@@ -6,12 +6,11 @@ what must not be lost is written without asking for it. The leases of launches a
 their own table (`db/launches.py`).
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import Connection, delete, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from perijove.db.core import database_now
+from perijove.db.core import database_now, upsert
 from perijove.db.tables import leases
 
 
@@ -24,17 +23,8 @@ def take_lease(connection: Connection, name: str, *, token: str, ttl: timedelta)
     )
     if renewed.rowcount:
         return True
-    return _insert_if_absent(connection, name, token, now + ttl)
-
-
-def _insert_if_absent(connection: Connection, name: str, token: str, until: datetime) -> bool:
-    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    made = connection.execute(
-        make(leases)
-        .values(name=name, token=token, until=until)
-        .on_conflict_do_nothing(index_elements=["name"])
-    )
-    return made.rowcount == 1
+    values = {"token": token, "until": now + ttl}
+    return upsert(connection, leases, key={"name": name}, values=values, on_update={})
 
 
 def drop_all(connection: Connection) -> None:

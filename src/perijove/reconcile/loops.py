@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+import anyio
 from anyio.abc import TaskGroup
 
 from perijove.db.notify import listen
@@ -15,14 +16,17 @@ from perijove.services import activity
 from perijove.services.hub import Hub
 
 Step = Callable[[], Awaitable[None]]
+Wait = Callable[[float], Awaitable[None]]
 
 
 def start_loops(tasks: TaskGroup, hub: Hub, prober: Prober, *, database_url: str) -> None:
     """Start every loop of a hub in `tasks`; cancelling them is all it takes to stop."""
 
-    def loop(period: float, step: object, name: str, deadline: float, **options: object) -> None:
+    def loop(
+        period: float, step: Step, name: str, deadline: float, wait: Wait = anyio.sleep
+    ) -> None:
         async def run() -> None:
-            await every(period, step, name=name, deadline=deadline, **options)  # type: ignore[arg-type]
+            await every(period, step, name=name, deadline=deadline, wait=wait)
 
         tasks.start_soon(run, name=name)
 
