@@ -35,7 +35,7 @@ UI_LABELS: Final[Mapping[str, str]] = MappingProxyType(
 )
 _MOST_UNKNOWN: Final = 20
 _SNAP: Final = Fraction(1, 10**6)
-"""How far, in steps, a binary fraction may miss a step that people write in decimals."""
+"""How far, in quanta, a binary fraction may miss the number that people write in decimals."""
 
 
 class Unreadable(str):
@@ -136,7 +136,7 @@ def _read(bounds: Bounds, raw: object) -> tuple[Value | None, Fault | None]:
     if value is None:
         wanted = "a number with a unit" if quantity.units else "a number"
         return None, _fault(bounds, "option-type", wanted, shown(raw))
-    value = _snap(value, bounds.step or quantity.quantum)
+    value = _snap(value, quantity.quantum)
     return value, _judge(quantity, bounds, value)
 
 

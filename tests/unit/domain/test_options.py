@@ -444,6 +444,8 @@ def ranges(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 @given(ranges(), CAPS, st.integers(-4, 100), st.sampled_from([0, 0, 1, 0.25]))
+@example(("memory", {"min": GIB, "max": GIB, "step": GIB}), {}, 2, 1)
+@example(("memory", {"min": GIB, "max": GIB, "step": GIB}), {}, 2, 0.25)
 def test_schema_and_check_agree(
     offer: tuple[str, dict[str, Any]], caps: dict[str, Any], halves: int, off: float
 ) -> None:
