@@ -343,6 +343,9 @@ launches = Table(
     Column("node", String(255), nullable=False, default="", server_default=""),
     Column("url", Text, nullable=False, default="", server_default=""),
     Column("reason", Json),
+    Column("expected_start", Instant),
+    Column("estimated_at", Instant),
+    Column("ends_at", Instant),
     Column("unknown_since", Instant),
     Column("absences", Integer, nullable=False, default=0, server_default="0"),
     Column("failures", Integer, nullable=False, default=0, server_default="0"),
@@ -395,6 +398,37 @@ launches = Table(
     Index(None, "user_id"),
     Index(None, "server_id"),
     Index(None, "ended_at"),
+)
+
+# What a wrapper said of itself when it registered; the row outlives a requeue, which renews it.
+registrations = Table(
+    "registrations",
+    metadata,
+    Column(
+        "launch_id", String(40), ForeignKey("launches.id", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("job_id", String(64), nullable=False),
+    Column("nonce_hash", String(64), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("wrapper", String(64), nullable=False, default="", server_default=""),
+    Column("registered_at", Instant, nullable=False),
+    Column("listening_at", Instant),
+)
+
+# What a scheduler last said each person can have: the last good answer, and since when there is
+# none.
+discoveries = Table(
+    "discoveries",
+    metadata,
+    Column("spawner", String(64), primary_key=True),
+    Column("user_id", Id, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("body", Json),
+    Column("as_of", Instant),
+    Column("asked_at", Instant, nullable=False),
+    Column("failing_since", Instant),
+    Column("error", Text, nullable=False, default="", server_default=""),
 )
 
 handles = Table(

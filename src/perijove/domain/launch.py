@@ -198,6 +198,11 @@ class Launch:
     url: str = ""
     """Where it listens, as the hub and the proxy reach it; without path."""
     reason: Reason | None = None
+    expected_start: datetime | None = None
+    """When the platform thinks it will start, a forecast made at `estimated_at`."""
+    estimated_at: datetime | None = None
+    ends_at: datetime | None = None
+    """When the platform will end it at the latest."""
     unknown_since: datetime | None = None
     absences: int = 0
     """Complete answers of the platform, one after the other, that did not show it."""

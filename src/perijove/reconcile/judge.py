@@ -9,7 +9,7 @@ means gone* (design decision 5). Time-outs count only time in which a hub could 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from perijove.domain.launch import CLOCK_OF, Cause, Clock, End, Launch, Reason, Status
@@ -22,6 +22,9 @@ BREAKER_LEAST: Final = 3
 """More absences at once than both of these: a sick platform is likelier than a mass death."""
 BREAKER_HOLD: Final = timedelta(minutes=10)
 """How long the platform must go on saying so before the breaker believes it."""
+
+ESTIMATE_PERIOD: Final = timedelta(minutes=1)
+"""How old the mark of a forecast may get that the platform repeats with every answer."""
 
 _RUNS = (Status.STARTING, Status.CONNECTING, Status.READY)
 
@@ -76,6 +79,8 @@ _TYPES: Final[Mapping[str, Any]] = {
     "node": str,
     "reason": Reason | None,
     "end": End | None,
+    "expected_start": datetime | None,
+    "ends_at": datetime | None,
 }
 
 
@@ -92,7 +97,7 @@ def is_sensible(sighting: object) -> bool:
     )
 
 
-def read_sighting(launch: Launch, sighting: Sighting) -> Change:
+def read_sighting(launch: Launch, sighting: Sighting, *, now: datetime) -> Change:
     """Return what a sighting of a live launch changes; nothing for one that is ending."""
     if launch.status in (Status.ENDING, Status.ENDED):
         return Change(values={}, params={})
@@ -107,6 +112,7 @@ def read_sighting(launch: Launch, sighting: Sighting) -> Change:
         values["node"] = sighting.node
     if sighting.url and sighting.url != launch.url:
         values["url"] = sighting.url
+    values |= _times(launch, sighting, now)
     status = _status_of(launch, sighting)
     event = ""
     if status is not launch.status:
@@ -119,6 +125,20 @@ def read_sighting(launch: Launch, sighting: Sighting) -> Change:
     if not event and "unknown_since" in values:
         event = "seen-again"
     return Change(values=values, event=event, params=_params(status, sighting, reason))
+
+
+def _times(launch: Launch, sighting: Sighting, now: datetime) -> Mapping[str, Any]:
+    """Return what changed of when it will start and end; a forecast is renewed once a minute."""
+    values: dict[str, Any] = {}
+    age = now - (launch.estimated_at or datetime.min.replace(tzinfo=UTC))
+    if sighting.expected_start != launch.expected_start or (
+        sighting.expected_start is not None and age >= ESTIMATE_PERIOD
+    ):
+        values["expected_start"] = sighting.expected_start
+        values["estimated_at"] = now if sighting.expected_start is not None else None
+    if sighting.ends_at is not None and sighting.ends_at != launch.ends_at:
+        values["ends_at"] = sighting.ends_at
+    return values
 
 
 def _status_of(launch: Launch, sighting: Sighting) -> Status:

@@ -47,8 +47,6 @@ log = structlog.get_logger()
 
 SURVEY_DEADLINE = 60.0
 """Seconds a platform has to answer one survey."""
-BUSY_PERIOD = 1.0
-"""Seconds between two surveys while something is on its way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +74,8 @@ class Observer:
         """Wait until the next survey is due: soon while something is on its way."""
         waiting = await self._hub.database.read(self._is_busy)
         if waiting:
-            await anyio.sleep(min(BUSY_PERIOD, self._placed.settings.survey_period))
+            settings = self._placed.settings
+            await anyio.sleep(min(settings.survey_busy_period, settings.survey_period))
         else:
             await self._hub.look.wait(self._placed.settings.survey_period)
 
@@ -174,7 +173,7 @@ class Observer:
             return  # a backup was restored: its own start will find it by name
         if sighting.handle is not None and launch.status is Status.SUBMITTED:
             rows.append_handle(connection, launch.id, sighting.handle, now=now)
-        change = read_sighting(launch, sighting)
+        change = read_sighting(launch, sighting, now=now)
         if change:
             apply_change(connection, launch, change, now=now)
 

@@ -125,7 +125,8 @@ class Steps:
             raise SpawnerTransient("the platform's answer to the start makes no sense")
         if sighting.handle is not None and sighting.handle not in recorded:
             await checkpoint(sighting.handle)
-        launch = await self._apply(launch, read_sighting(launch, sighting), failures=0)
+        seen = read_sighting(launch, sighting, now=self._hub.clock.now())
+        launch = await self._apply(launch, seen, failures=0)
         if launch.status is Status.CONNECTING and launch.wanted is Wanted.RUN:
             await self._connect(launch, placed)  # it runs already: no need to be claimed again
 

@@ -31,6 +31,8 @@ def spec_of(hub: Hub, launch: Launch) -> LaunchSpec:
         environment=_environment(hub, launch),
         prefix=server_prefix(hub.base_path, launch.user_name, launch.server_name),
         resources=resources_of(launch),
+        options=launch.spec.get("options", {}),
+        code=registration_code(hub, launch),
         labels={"user": launch.user_name, "server": launch.server_name},
     )
 
@@ -43,6 +45,15 @@ def resources_of(launch: Launch) -> Resources:
 def server_token(hub: Hub, launch: Launch) -> str:
     """Return the launch's API token; derived, never stored (design decision 15)."""
     return hub.keyring.server_token(launch.id, launch.generation)
+
+
+def registration_code(hub: Hub, launch: Launch) -> str:
+    """
+    Return what the launch's wrapper proves itself with, from its submission to its end.
+
+    Derived like the token, and good for nothing but registering this launch.
+    """
+    return hub.keyring.derive("registration", launch.id).hex()
 
 
 def issue_server_token(hub: Hub, connection: Connection, launch: Launch) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 from perijove.domain.launch import End, Reason, Resources
+from perijove.domain.offer import Objection, Offer
 from perijove.kit.config import Section
 
 
@@ -46,6 +47,10 @@ class Sighting:
     node: str = ""
     reason: Reason | None = None
     """Why it waits; only while pending, held or suspended."""
+    expected_start: datetime | None = None
+    """When the platform thinks it will start, as of this answer; only while it waits."""
+    ends_at: datetime | None = None
+    """When the platform will end it at the latest; only while it runs."""
     end: End | None = None
     """How it ended: the evidence. Always there when gone."""
     since: datetime | None = None
@@ -77,6 +82,10 @@ class LaunchSpec:
     """URL path of the server, ``B user/:n/[:s/]``; the spawner knows host and port and sets
     ``JUPYTERHUB_SERVICE_URL`` to ``http://host:port<prefix>``."""
     resources: Resources = Resources()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What was chosen besides `resources`, by field name: account, partition, …"""
+    code: str = field(default="", repr=False)
+    """With it what was started may register itself at the hub, see `services/registration.py`."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Readable parts for people who look at the platform."""
 
@@ -158,7 +167,9 @@ class SpawnerSettings(Section):
     stop_grace: float = 15
     """Seconds a server has to end by itself before it is killed."""
     survey_period: float = 10
-    """Seconds between two surveys while nothing is on its way; shorter while something is."""
+    """Seconds between two surveys while nothing is on its way."""
+    survey_busy_period: float = 1
+    """Seconds between two surveys while something is on its way."""
 
 
 @runtime_checkable
@@ -189,4 +200,67 @@ class Warns(Protocol):
 
     def warnings(self, *, public: bool) -> Sequence[str]:
         """Return message codes; raise `ConfigError` when it refuses to serve a public address."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A platform that can still say how something ended which its list shows no more."""
+
+    async def find_ends(self, handles: Mapping[str, Handle]) -> Mapping[str, End]:
+        """
+        Return the evidence of those of `handles`, by platform name, that are over for certain.
+
+        One call for all. What is not in the answer is unknown. Raises `SpawnerTransient` when
+        the platform is silent.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a wrapper says of itself when it registers (anchors 4.4.4)."""
+
+    job_id: str
+    host: str
+    """Name or address under which it says the hub and the proxy reach it; "" with a tunnel."""
+    port: int
+
+
+@runtime_checkable
+class Registers(Protocol):
+    """A spawner whose launches say themselves where they listen."""
+
+    async def check_claim(self, name: str, handle: Handle | None, claim: Claim) -> str:
+        """
+        Return the address, ``http://host:port``, that a claim comes to.
+
+        Raises `SpawnerRejected` with a code when it cannot be: the job is not the launch's
+        (``job-mismatch``), the host is none of the job's nodes, is loopback, link-local or the
+        hub's own (``host-refused``), the port is out of range (``port-refused``). Raises
+        `SpawnerTransient` when the platform cannot tell now.
+        """
+        ...
+
+
+@runtime_checkable
+class Discovers(Protocol):
+    """A spawner that knows what each person can have of its platform."""
+
+    async def discover(self, user_name: str) -> Offer:
+        """
+        Return what there is for this person, now.
+
+        Raises `SpawnerTransient` when the platform is silent.
+        """
+        ...
+
+    async def validate(
+        self, user_name: str, resources: Resources, options: Mapping[str, Any]
+    ) -> Sequence[Objection]:
+        """
+        Return what the platform itself has against a request, by its own dry run; often nothing.
+
+        Raises `SpawnerTransient` when it does not answer: the request may be made all the same.
+        """
         ...

@@ -48,7 +48,7 @@ BECOMES = [
 @pytest.mark.parametrize(("old", "phase", "url", "new"), BECOMES)
 def test_a_sighting_changes_the_status(old: Status, phase: Phase, url: str, new: Status) -> None:
     """What the platform says decides; a change is an event, and staying is none."""
-    change = read_sighting(launch(old), seen(phase, url=url))
+    change = read_sighting(launch(old), seen(phase, url=url), now=NOW)
 
     assert change.values.get("status", old) is new
     assert ("status" in change.values) == (new is not old)
@@ -60,19 +60,19 @@ def test_a_sighting_changes_the_status(old: Status, phase: Phase, url: str, new:
 def test_a_server_that_was_ready_is_so_again_when_resumed() -> None:
     """What was suspended goes on where it was; what never was ready has to connect first."""
     resumed = launch(S.SUSPENDED, ready_at=NOW, url=URL)
-    assert read_sighting(resumed, seen()).values == {"status": S.READY}
+    assert read_sighting(resumed, seen(), now=NOW).values == {"status": S.READY}
 
     unready = launch(S.SUSPENDED, url=URL)
-    assert read_sighting(unready, seen()).values == {"status": S.CONNECTING}
+    assert read_sighting(unready, seen(), now=NOW).values == {"status": S.CONNECTING}
 
     elsewhere = launch(S.SUSPENDED, ready_at=NOW)
-    assert read_sighting(elsewhere, seen()).values == {"status": S.STARTING}
+    assert read_sighting(elsewhere, seen(), now=NOW).values == {"status": S.STARTING}
 
 
 @pytest.mark.parametrize("status", [*ON_THE_WAY, S.READY, S.SUSPENDED])
 def test_evidence_of_an_end_is_the_end(status: Status) -> None:
     """Whatever it was doing; the status itself changes when it has been removed."""
-    change = read_sighting(launch(status), seen(P.GONE, end=EXIT))
+    change = read_sighting(launch(status), seen(P.GONE, end=EXIT), now=NOW)
 
     assert change.end == EXIT
     assert change.values == {}
@@ -82,7 +82,9 @@ def test_evidence_of_an_end_is_the_end(status: Status) -> None:
 @pytest.mark.parametrize("status", [S.ENDING, S.ENDED])
 def test_nothing_is_read_of_what_is_being_removed(status: Status, phase: Phase) -> None:
     """Its own step asks the platform, and knows more."""
-    change = read_sighting(launch(status, absences=1, unknown_since=NOW), seen(phase, end=EXIT))
+    change = read_sighting(
+        launch(status, absences=1, unknown_since=NOW), seen(phase, end=EXIT), now=NOW
+    )
 
     assert not change
 
@@ -90,7 +92,7 @@ def test_nothing_is_read_of_what_is_being_removed(status: Status, phase: Phase) 
 def test_being_seen_ends_every_doubt() -> None:
     """Absences are counted anew, and that it is there again is told."""
     doubted = launch(S.READY, absences=1, unknown_since=NOW, url=URL)
-    change = read_sighting(doubted, seen(url=URL))
+    change = read_sighting(doubted, seen(url=URL), now=NOW)
 
     assert change.values == {"absences": 0, "unknown_since": None}
     assert change.event == "seen-again"
@@ -100,25 +102,27 @@ def test_the_same_again_is_no_change() -> None:
     """A survey every few seconds writes nothing while nothing happens."""
     same = launch(S.CONNECTING, node="n1", url=URL)
 
-    assert not read_sighting(same, seen(node="n1", url=URL))
+    assert not read_sighting(same, seen(node="n1", url=URL), now=NOW)
 
 
 def test_where_it_runs_is_kept_until_it_is_elsewhere() -> None:
     """Node and address are written when they are news, and not forgotten when they are not said."""
     there = launch(S.READY, node="n1", url=URL)
-    moved = read_sighting(there, seen(node="n2", url="http://10.0.0.2:1"))
+    moved = read_sighting(there, seen(node="n2", url="http://10.0.0.2:1"), now=NOW)
 
     assert moved.values == {"node": "n2", "url": "http://10.0.0.2:1"}
-    assert not read_sighting(there, seen())
+    assert not read_sighting(there, seen(), now=NOW)
 
 
 def test_a_reason_is_news_when_its_code_or_numbers_change() -> None:
     """The scheduler's own words change with every answer, and are no news."""
     waiting = launch(S.QUEUED, reason=BUSY)
-    assert not read_sighting(waiting, seen(P.PENDING, reason=replace(BUSY, words="(Other)")))
+    assert not read_sighting(
+        waiting, seen(P.PENDING, reason=replace(BUSY, words="(Other)")), now=NOW
+    )
 
     other = Reason(code="priority")
-    change = read_sighting(waiting, seen(P.PENDING, reason=other))
+    change = read_sighting(waiting, seen(P.PENDING, reason=other), now=NOW)
     assert change.values == {"reason": other}
     assert change.event == "reason"
     assert change.params == {"reason": "priority", "reason_params": {}}
@@ -126,7 +130,7 @@ def test_a_reason_is_news_when_its_code_or_numbers_change() -> None:
 
 def test_a_reason_ends_with_the_waiting() -> None:
     """What runs waits for nothing."""
-    change = read_sighting(launch(S.QUEUED, reason=BUSY), seen(node="n1", reason=BUSY))
+    change = read_sighting(launch(S.QUEUED, reason=BUSY), seen(node="n1", reason=BUSY), now=NOW)
 
     assert change.values == {"status": S.STARTING, "node": "n1", "reason": None}
     assert change.params == {"node": "n1"}

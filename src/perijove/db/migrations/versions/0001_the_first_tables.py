@@ -177,6 +177,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_users_name")),
     )
     op.create_table(
+        "discoveries",
+        sa.Column("spawner", sa.String(length=64), nullable=False),
+        sa.Column("user_id", Id, nullable=False),
+        sa.Column("body", Json, nullable=True),
+        sa.Column("as_of", Instant(), nullable=True),
+        sa.Column("asked_at", Instant(), nullable=False),
+        sa.Column("failing_since", Instant(), nullable=True),
+        sa.Column("error", sa.Text(), server_default="", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_discoveries_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("spawner", "user_id", name=op.f("pk_discoveries")),
+    )
+    op.create_table(
         "group_members",
         sa.Column("group_id", Id, nullable=False),
         sa.Column("user_id", Id, nullable=False),
@@ -356,6 +370,9 @@ def upgrade() -> None:
         sa.Column("node", sa.String(length=255), server_default="", nullable=False),
         sa.Column("url", sa.Text(), server_default="", nullable=False),
         sa.Column("reason", Json, nullable=True),
+        sa.Column("expected_start", Instant(), nullable=True),
+        sa.Column("estimated_at", Instant(), nullable=True),
+        sa.Column("ends_at", Instant(), nullable=True),
         sa.Column("unknown_since", Instant(), nullable=True),
         sa.Column("absences", sa.Integer(), server_default="0", nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
@@ -494,6 +511,25 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_oauth_clients_launch_id"), ["launch_id"], unique=False)
 
     op.create_table(
+        "registrations",
+        sa.Column("launch_id", sa.String(length=40), nullable=False),
+        sa.Column("job_id", sa.String(length=64), nullable=False),
+        sa.Column("nonce_hash", sa.String(length=64), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("port", sa.Integer(), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("wrapper", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("registered_at", Instant(), nullable=False),
+        sa.Column("listening_at", Instant(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["launch_id"],
+            ["launches.id"],
+            name=op.f("fk_registrations_launch_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("launch_id", name=op.f("pk_registrations")),
+    )
+    op.create_table(
         "oauth_codes",
         sa.Column("hash", sa.String(length=64), nullable=False),
         sa.Column("client_id", sa.String(length=1023), nullable=False),
@@ -576,6 +612,7 @@ def downgrade() -> None:
 
     op.drop_table("tokens")
     op.drop_table("oauth_codes")
+    op.drop_table("registrations")
     with op.batch_alter_table("oauth_clients", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_oauth_clients_launch_id"))
 
@@ -633,6 +670,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_group_members_user_id"))
 
     op.drop_table("group_members")
+    op.drop_table("discoveries")
     op.drop_table("users")
     op.drop_table("spawner_states")
     op.drop_table("signin_failures")

@@ -1,0 +1,1 @@
+"""What runs beside the server, where the computing is. Standard library only."""

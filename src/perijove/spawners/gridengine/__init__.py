@@ -1,0 +1,1 @@
+"""Grid Engine: its commands, and how to read what they print."""

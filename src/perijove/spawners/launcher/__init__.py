@@ -1,0 +1,1 @@
+"""Acting as the signed-in person: the launcher program, and how the hub calls it."""

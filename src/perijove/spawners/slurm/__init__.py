@@ -1,0 +1,1 @@
+"""Slurm: its commands, and how to read what they print."""
