@@ -346,6 +346,8 @@ launches = Table(
     Column("expected_start", Instant),
     Column("estimated_at", Instant),
     Column("ends_at", Instant),
+    Column("queue_asked_at", Instant),
+    Column("queue_extended_at", Instant),
     Column("unknown_since", Instant),
     Column("absences", Integer, nullable=False, default=0, server_default="0"),
     Column("failures", Integer, nullable=False, default=0, server_default="0"),

@@ -203,6 +203,10 @@ class Launch:
     estimated_at: datetime | None = None
     ends_at: datetime | None = None
     """When the platform will end it at the latest."""
+    queue_asked_at: datetime | None = None
+    """When its time in the queue was over and the person was asked whether to go on waiting."""
+    queue_extended_at: datetime | None = None
+    """When the person said yes; the queue clock begins anew."""
     unknown_since: datetime | None = None
     absences: int = 0
     """Complete answers of the platform, one after the other, that did not show it."""

@@ -231,9 +231,12 @@ class Claim:
 class Registers(Protocol):
     """A spawner whose launches say themselves where they listen."""
 
-    async def check_claim(self, name: str, handle: Handle | None, claim: Claim) -> str:
+    async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> str:
         """
         Return the address, ``http://host:port``, that a claim comes to.
+
+        `handles` are those recorded of the launch; there may be none yet. After it returns, the
+        handle of what registered is ``{"user": …, "job_id": claim.job_id}``.
 
         Raises `SpawnerRejected` with a code when it cannot be: the job is not the launch's
         (``job-mismatch``), the host is none of the job's nodes, is loopback, link-local or the

@@ -373,6 +373,8 @@ def upgrade() -> None:
         sa.Column("expected_start", Instant(), nullable=True),
         sa.Column("estimated_at", Instant(), nullable=True),
         sa.Column("ends_at", Instant(), nullable=True),
+        sa.Column("queue_asked_at", Instant(), nullable=True),
+        sa.Column("queue_extended_at", Instant(), nullable=True),
         sa.Column("unknown_since", Instant(), nullable=True),
         sa.Column("absences", sa.Integer(), server_default="0", nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
