@@ -24,6 +24,51 @@ die() {
 
 is_root() { [ "$(id -u)" = 0 ]; }
 
+# machine_wide: for a bed of which a machine can hold one only (accounts, a scheduler). Its state
+# is kept by the machine and every clone finds it; the clone that brought it up stops it.
+machine_wide() {
+    is_root || die "needs root"
+    STATE=/var/lib/perijove-testbeds/$TESTBED
+    install -d -m 755 /var/lib/perijove-testbeds "$STATE"
+    # What only root may read: keys, passwords, a database.
+    install -d -m 700 "$STATE/private"
+}
+
+# claim: this clone brings the bed up, unless the one that did so still exists.
+claim() { [ -d "$(cat "$STATE/clone" 2>/dev/null)" ] || printf '%s\n' "$ROOT" >"$STATE/clone"; }
+
+# disclaim: forget who brought it up; ends the script where that was another clone.
+disclaim() {
+    local clone
+    clone=$(cat "$STATE/clone" 2>/dev/null) || clone=$ROOT
+    if [ "$clone" != "$ROOT" ] && [ -d "$clone" ]; then
+        say "left alone, it belongs to $clone"
+        exit 0
+    fi
+    rm -f "$STATE/clone"
+}
+
+# random_secret FILE: a secret for root's eyes, made once.
+random_secret() {
+    [ -s "$1" ] || (umask 077 && od -An -N 24 -t x1 /dev/urandom | tr -d ' \n' >"$1")
+    cat "$1"
+}
+
+# as USER COMMAND...: in a clean environment, such as a login gives.
+as() {
+    local user=$1 home
+    shift
+    home=$(getent passwd "$user" | cut -d: -f6)
+    (
+        cd "$home"
+        exec setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups env -i HOME="$home" \
+            USER="$user" LOGNAME="$user" SHELL=/bin/bash PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 "$@"
+    )
+}
+
+# ask URL: what is there.
+ask() { "$("$ROOT/scripts/find-python")" -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())' "$1"; }
+
 # only_one: two runs for the same bed wait for each other.
 only_one() {
     mkdir -p "$STATE"

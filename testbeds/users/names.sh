@@ -1,0 +1,7 @@
+# shellcheck shell=bash
+# The accounts of the bed `users`. Sourced, never run.
+
+# shellcheck disable=SC2034  # for those who source this
+PEOPLE=(alice bob carol dave) EXPIRED=pj-expired LOCKED=pj-locked HUB=perijove-hub GROUP=perijove-users
+# The environment of the stock single-user server that these accounts and their jobs can read.
+SINGLEUSER=/opt/perijove-testbeds/singleuser-5
