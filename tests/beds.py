@@ -7,12 +7,14 @@ The test beds (`testbeds/`) tell what they provide by ``NAME=value`` lines, read
 """
 
 import os
+import pwd
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -41,12 +43,51 @@ def singleuser(version: str) -> Path:
     return ROOT / f".venvs/singleuser-{version}/bin/jupyterhub-singleuser"
 
 
+def account_environment(account: str) -> dict[str, str]:
+    """Return what a login gives `account`, and what the commands of the schedulers need."""
+    entry = pwd.getpwnam(account)
+    settings = {
+        name.removeprefix("PERIJOVE_TEST_"): value
+        for name, value in os.environ.items()
+        if name.startswith(("PERIJOVE_TEST_SLURM_CONF", "PERIJOVE_TEST_SGE_"))
+    }
+    return settings | {
+        "HOME": entry.pw_dir,
+        "USER": account,
+        "LOGNAME": account,
+        "SHELL": "/bin/bash",
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+    }
+
+
+def run_as(account: str, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `command` to its end as a system account, in its home; only root can."""
+    entry = pwd.getpwnam(account)
+    return subprocess.run(
+        command, input=stdin, env=account_environment(account), cwd=entry.pw_dir,
+        user=entry.pw_uid, group=entry.pw_gid,
+        extra_groups=os.getgrouplist(account, entry.pw_gid),
+        capture_output=True, text=True, errors="replace", timeout=120, check=False,
+    )  # fmt: skip
+
+
+def disturb(bed: Literal["slurm", "gridengine"], *what: str) -> None:
+    """Stop, kill or mend something of a scheduler: see `testbeds/slurm/ctl` and its like."""
+    subprocess.run([ROOT / "testbeds" / bed / "ctl", *what], check=True, timeout=120)
+
+
 def _is_file(path: Path) -> bool:
     return path.is_file()
 
 
 def _names_a_file(variable: str) -> bool:
     return _is_file(Path(os.environ.get(variable, "/nonexistent")))
+
+
+def _grid_engine_is_known() -> bool:
+    root = os.environ.get("PERIJOVE_TEST_SGE_ROOT", "/nonexistent")
+    return _is_file(Path(root, "default/common/bootstrap"))
 
 
 NEEDS: Final[Mapping[str, Need]] = {
@@ -81,6 +122,17 @@ NEEDS: Final[Mapping[str, Need]] = {
     "systemd-analyze": Need(
         met=lambda: shutil.which("systemd-analyze") is not None,
         provided_by="testbeds/up tools",
+    ),
+    "users": Need(
+        met=partial(os.environ.__contains__, "PERIJOVE_TEST_PASSWORD"),
+        provided_by="testbeds/up users, as root",
+    ),
+    "slurm": Need(
+        met=partial(_names_a_file, "PERIJOVE_TEST_SLURM_CONF"),
+        provided_by="testbeds/up users slurm, as root",
+    ),
+    "gridengine": Need(
+        met=_grid_engine_is_known, provided_by="testbeds/up users gridengine, as root"
     ),
     "fresh-clone": Need(
         met=lambda: "1" in (os.environ.get("PERIJOVE_TEST_FRESH"), os.environ.get(NO_SKIP)),

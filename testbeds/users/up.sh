@@ -7,8 +7,10 @@
 #   perijove-hub              what a hub without root runs as
 #
 # and an environment with the stock single-user server outside of this clone, where those accounts
-# and batch jobs can read it. Publishes PERIJOVE_TEST_PASSWORD and PERIJOVE_TEST_JOB_SINGLEUSER
-# (the directory of that environment).
+# and batch jobs can read it. Publishes PERIJOVE_TEST_PASSWORD, PERIJOVE_TEST_JOB_SINGLEUSER (the
+# directory of that environment) and PERIJOVE_TEST_PAM_SERVICE. Debian's own stack answers "not
+# authenticated" for an expired account; that service lets its reason through, and does not wait two
+# seconds after a wrong password.
 TESTBED=users
 # shellcheck source=testbeds/common.sh
 . "$(dirname "$(readlink -f "$0")")/../common.sh"
@@ -42,6 +44,14 @@ made "$EXPIRED" --shell /bin/bash --expiredate 2001-01-01 || true
 ! made "$LOCKED" --shell /bin/bash || usermod --lock "$LOCKED"
 made "$HUB" --system --user-group --shell /usr/sbin/nologin --home-dir "/var/lib/$HUB" || true
 
+cat >"/etc/pam.d/$PAM_SERVICE" <<'CONF'
+# made by a test bed
+auth     required pam_unix.so nodelay
+account  required pam_unix.so
+session  required pam_unix.so
+password required pam_deny.so
+CONF
+
 # Debian's Python: root's may lie where nobody else can go.
 pins=testbeds/singleuser/constraints-5.txt
 requirements=testbeds/singleuser/requirements-5.in
@@ -52,5 +62,6 @@ if [ "$(cat "$SINGLEUSER/.made" 2>/dev/null)" != "$stamp" ]; then
     scripts/venv "$SINGLEUSER" "$pins" --requirement "$requirements" 9>&-
     echo "$stamp" >"$SINGLEUSER/.made"
 fi
-publish "PERIJOVE_TEST_PASSWORD=$password" "PERIJOVE_TEST_JOB_SINGLEUSER=$SINGLEUSER"
+publish "PERIJOVE_TEST_PASSWORD=$password" "PERIJOVE_TEST_PAM_SERVICE=$PAM_SERVICE" \
+    "PERIJOVE_TEST_JOB_SINGLEUSER=$SINGLEUSER"
 say "up: ${PEOPLE[*]} $EXPIRED $LOCKED $HUB; $SINGLEUSER"
