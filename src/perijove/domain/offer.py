@@ -8,9 +8,6 @@ project an account. None always means: the scheduler sets no limit, or does not 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
-
-NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +17,7 @@ class Ceiling:
     cpus: int | None = None
     memory_bytes: int | None = None
     gpus: int | None = None
-    gpus_by_type: Mapping[str, int] = NOTHING
+    gpus_by_type: Mapping[str, int] = field(default_factory=dict)
     jobs: int | None = None
     """Jobs that run at once."""
     submitted: int | None = None
@@ -63,7 +60,7 @@ class Shape:
     partitions: tuple[str, ...]
     cpus: int
     memory_bytes: int
-    gpus: Mapping[str, int] = NOTHING
+    gpus: Mapping[str, int] = field(default_factory=dict)
     """GPUs of one node by type; "" is the type of untyped ones. MIG slices and shards too."""
     features: frozenset[str] = frozenset()
     free: tuple["Free", ...] = ()
@@ -76,7 +73,7 @@ class Free:
 
     cpus: int
     memory_bytes: int
-    gpus: Mapping[str, int] = NOTHING
+    gpus: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
