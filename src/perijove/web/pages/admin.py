@@ -15,7 +15,7 @@ from perijove.web.pages.door import me
 from perijove.web.pages.look import Frame
 from perijove.web.pages.views import Links, State, name_of, state_of, with_query
 from perijove.web.texts import Texts
-from perijove.web.texts.sentences import N_
+from perijove.web.texts.sentence import N_
 
 _PAGE: Final = 50
 _MOST_OFFSET: Final = 1_000_000

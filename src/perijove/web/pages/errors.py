@@ -15,7 +15,7 @@ from perijove.web.identity import find_signed_in
 from perijove.web.pages.door import prefers_json
 from perijove.web.pages.look import Frame, look_of
 from perijove.web.texts import Texts, sentences
-from perijove.web.texts.sentences import N_
+from perijove.web.texts.sentence import N_, Said
 
 _HEADINGS: Final[Mapping[int, str]] = {
     400: N_("That did not work"),
@@ -85,7 +85,7 @@ async def show_error(frame: Frame) -> Response:
 
 
 def _page(
-    frame: Frame, status: int, said: sentences.Said, *, detail: str = "", sent: int | None = None
+    frame: Frame, status: int, said: Said, *, detail: str = "", sent: int | None = None
 ) -> Response:
     texts = frame.texts
     return frame.page(

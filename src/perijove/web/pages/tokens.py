@@ -27,7 +27,7 @@ from perijove.web.pages.look import Frame
 from perijove.web.pages.signin import may_change_password
 from perijove.web.texts import Texts, sentences
 from perijove.web.texts.scopes import scope_said
-from perijove.web.texts.sentences import N_
+from perijove.web.texts.sentence import N_
 
 _HOUR: Final = 3600
 _LIFETIMES: Final[Mapping[int, str]] = {

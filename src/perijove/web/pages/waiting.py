@@ -27,7 +27,8 @@ from perijove.web.pages.views import (
     profile_title,
     state_of,
 )
-from perijove.web.texts import Texts, sentences
+from perijove.web.texts import Texts, reasons, sentences
+from perijove.web.texts.sentence import Said
 
 _PLAN: Final = (
     Status.REQUESTED,
@@ -57,7 +58,7 @@ class Told:
 
     server: str
     state: State
-    why: sentences.Said
+    why: Said
     words: str
     since: datetime | None
     unknown_since: datetime | None
@@ -133,7 +134,7 @@ def _why(
     launch: Launch,
     line: tuple[int, int] | None,
     settings: SpawnerSettings | None,
-) -> sentences.Said:
+) -> Said:
     if launch.end is not None and not launch.is_live:
         return sentences.end(texts, launch.end, clock_limit(launch, settings))
     if launch.wanted is Wanted.END:
@@ -141,9 +142,9 @@ def _why(
     if launch.status is Status.REQUESTED and line is not None and line[1] > 1:
         place, length = line
         params = {"place": place, "of": length}
-        return sentences.say(texts, sentences.REASONS["in-line"], params, "in-line")
+        return sentences.say(texts, reasons.WAITING["in-line"], params, "in-line")
     if launch.status is Status.REQUESTED and launch.after is not None:
-        return sentences.say(texts, sentences.REASONS["after"], {}, "after")
+        return sentences.say(texts, reasons.WAITING["after"], {}, "after")
     return sentences.why(texts, launch.status, launch.reason)
 
 

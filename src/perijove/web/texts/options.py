@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from perijove.domain.faults import Fault
 from perijove.web.texts.catalogue import Texts
-from perijove.web.texts.sentences import N_
+from perijove.web.texts.sentence import N_
 
 FAULTS: Final[Mapping[str, str]] = {
     "option-unknown": N_("This profile has no option called %(asked)s."),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from perijove.web.texts.catalogue import Texts
-from perijove.web.texts.sentences import N_
+from perijove.web.texts.sentence import N_
 
 SCOPES: Final[Mapping[str, str]] = {
     "access:servers": N_("Open servers"),

@@ -7,40 +7,18 @@ sentence: pages show it beside it, as quoted.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from perijove.domain.errors import HubError
-from perijove.domain.launch import Cause, Clock, End, Reason, Status
+from perijove.domain.launch import Cause, End, Reason, Status
 from perijove.domain.policy import Rule
+from perijove.domain.reasons import of_end
 from perijove.web.texts.catalogue import Texts
-
-
-def N_(message: str) -> str:
-    """Mark a message for the catalogue; it is translated when it is shown."""
-    return message
-
+from perijove.web.texts.reasons import CANNOT, WAITING
+from perijove.web.texts.sentence import N_, Said, Sentence
 
 _UNKNOWN: Final = "?"
 """Stands for a value that the row does not have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """What a code means, and what one can do about it."""
-
-    text: str
-    advice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A `Sentence` in a person's language, filled in."""
-
-    text: str
-    advice: str = ""
-    code: str = ""
-
 
 # --- states -----------------------------------------------------------------------------------
 
@@ -81,42 +59,10 @@ WHY: Final[Mapping[Status, Sentence]] = {
 }
 """Why one waits, where nothing more precise is known."""
 
-# --- reasons for waiting ----------------------------------------------------------------------
-
-REASONS: Final[Mapping[str, Sentence]] = {
-    "in-line": Sentence(
-        N_("Many servers are starting right now. Yours is number %(place)s of %(of)s in line."),
-        N_("It starts by itself when it is your turn; you can close this page."),
-    ),
-    "after": Sentence(N_("It starts as soon as the one before it has stopped completely.")),
-    "spawner-silent": Sentence(
-        N_("The computing system does not answer at the moment."),
-        N_("Your request is safe and goes on by itself once it answers again."),
-    ),
-    "spawner-failed": Sentence(
-        N_("The computing system reported an error; we try again (%(tries)s tries so far)."),
-        N_("Your request is safe. If it lasts, tell your administrator what is quoted below."),
-    ),
-    "spawner-missing": Sentence(
-        N_("The computing system it was meant for is not part of this site at the moment."),
-        N_("Cancel it and choose another profile, or ask your administrator."),
-    ),
-    "proxy-away": Sentence(
-        N_("Your server runs, but the way to it is not open: the proxy does not answer."),
-        N_(
-            "It opens by itself once the proxy answers again. If it lasts, tell your administrator."
-        ),
-    ),
-    "breaker": Sentence(
-        N_("Many servers seem to have vanished at once, which we do not believe without a check."),
-        N_("Nothing is stopped until an administrator has looked."),
-    ),
-}
-
 # --- ends -------------------------------------------------------------------------------------
 
 CAUSES: Final[Mapping[Cause, Sentence]] = {
-    Cause.USER: Sentence(N_("You stopped it.")),
+    Cause.USER: Sentence(N_("You stopped it."), N_("Start it again whenever you like.")),
     Cause.ADMIN: Sentence(
         N_("An administrator stopped it."), N_("Ask your administrator if you do not know why.")
     ),
@@ -171,46 +117,6 @@ CAUSES: Final[Mapping[Cause, Sentence]] = {
 CLEAN_EXIT: Final = Sentence(N_("It was shut down from within."))
 """`Cause.EXITED` with code 0: File, Shut Down."""
 
-CLOCKS: Final[Mapping[Clock, Sentence]] = {
-    Clock.SUBMIT: Sentence(
-        N_("The computing system did not take the request within %(limit)s."),
-        N_("It may be overloaded. Try again in a few minutes."),
-    ),
-    Clock.QUEUE: Sentence(
-        N_("It waited in the queue for %(limit)s, the longest time your site allows."),
-        N_("Ask for less (shorter, fewer cores, less memory): that usually starts sooner."),
-    ),
-    Clock.START: Sentence(
-        N_("It began to start but did not report back within %(limit)s."),
-        N_("The last lines of the log usually say why. Try again."),
-    ),
-    Clock.CONNECT: Sentence(
-        N_("It started but did not answer within %(limit)s."),
-        N_("The last lines of the log usually say why. Try again."),
-    ),
-}
-"""The four clocks of a start, when one has run out."""
-
-NEVER_STARTED: Final[Mapping[str, Sentence]] = {
-    **{f"{clock}-clock": sentence for clock, sentence in CLOCKS.items()},
-    "cancelled": Sentence(N_("It was cancelled before it had started.")),
-    "rejected": Sentence(
-        N_("The computing system refused the request."),
-        N_("Its own words are below. Choose other options, or ask your administrator."),
-    ),
-    "port-taken": Sentence(
-        N_("Another program took the network port it needed."), N_("Try again.")
-    ),
-    "command-missing": Sentence(
-        N_("The program to start was not found."),
-        N_("This is for your administrator to repair."),
-    ),
-}
-"""What stopped a start, by the end's reason."""
-
-TIMEOUT_ID: Final = "spawn-timeout"
-"""What people search for: the id of an end by a clock, once shown as “Spawn failed: Timeout”."""
-
 # --- events -----------------------------------------------------------------------------------
 
 EVENTS: Final[Mapping[str, Sentence]] = {
@@ -263,6 +169,27 @@ ERRORS: Final[Mapping[str, Sentence]] = {
     ),
     "signin-blocked": Sentence(
         N_("This account is blocked."), N_("Ask your administrator about it.")
+    ),
+    "account-expired": Sentence(
+        N_("Your account has expired."), N_("Ask your administrator to prolong it.")
+    ),
+    "account-locked": Sentence(
+        N_("Your account is locked."), N_("Ask your administrator about it.")
+    ),
+    "password-expired": Sentence(
+        N_("Your password has expired."),
+        N_("Set a new one where you usually change it, then sign in here."),
+    ),
+    "account-refused": Sentence(
+        N_("Your account may not sign in here."), N_("Ask your administrator about it.")
+    ),
+    "account-reserved": Sentence(
+        N_("Accounts of the system itself may not sign in here."),
+        N_("Sign in with your own account."),
+    ),
+    "account-unfit": Sentence(
+        N_("Your account cannot be used here."),
+        N_("Ask your administrator: the hub's log says why."),
     ),
     "signin-name-taken": Sentence(
         N_("This user name belongs to another way of signing in."),
@@ -454,8 +381,8 @@ def state_word(texts: Texts, status: Status) -> str:
 
 def why(texts: Texts, status: Status, reason: Reason | None) -> Said:
     """Say why a launch waits, as precisely as is known."""
-    if reason is not None and reason.code in REASONS:
-        return say(texts, REASONS[reason.code], reason.params, reason.code)
+    if reason is not None and reason.code in WAITING:
+        return say(texts, WAITING[reason.code], reason.params, reason.code)
     return say(texts, WHY[status], {}, reason.code if reason else "")
 
 
@@ -465,8 +392,8 @@ def end(texts: Texts, ended: End, limit_seconds: float | None = None) -> Said:
     params: dict[str, Any] = {"code": ended.code}
     if ended.cause == Cause.EXITED and ended.code == 0:
         sentence = CLEAN_EXIT
-    elif ended.cause == Cause.NEVER_STARTED and ended.reason in NEVER_STARTED:
-        sentence = NEVER_STARTED[ended.reason]
+    elif ended.cause == Cause.NEVER_STARTED:
+        sentence = CANNOT.get(ended.reason) or WAITING.get(ended.reason) or sentence
         if ended.reason.endswith("-clock"):
             params["limit"] = _UNKNOWN if limit_seconds is None else texts.duration(limit_seconds)
     return say(texts, sentence, params, end_code(ended))
@@ -474,7 +401,7 @@ def end(texts: Texts, ended: End, limit_seconds: float | None = None) -> Said:
 
 def end_code(ended: End) -> str:
     """Return the id of an end that people search for and report."""
-    return TIMEOUT_ID if ended.reason.endswith("-clock") else str(ended)
+    return of_end(ended).id or str(ended)
 
 
 def event(texts: Texts, code: str, params: Mapping[str, Any]) -> str:
@@ -500,7 +427,7 @@ def error(texts: Texts, failure: HubError) -> Said:
     rule = failure.params.get("rule")
     if failure.code.startswith("refused-") and rule in REFUSALS:
         return _refusal(texts, Rule(str(rule)), failure)
-    sentence = ERRORS.get(failure.code)
+    sentence = ERRORS.get(failure.code) or CANNOT.get(failure.code) or WAITING.get(failure.code)
     if sentence is None:
         return Said(str(failure), failure.hint, failure.code)
     return say(texts, sentence, failure.params, failure.code)

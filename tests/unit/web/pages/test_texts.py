@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from babel.messages.catalog import Message
 
-from perijove.domain.errors import Conflict, HubError, Refused
+from perijove.domain import reasons as domain
+from perijove.domain.errors import Conflict, HubError, Refused, SpawnerRejected
 from perijove.domain.faults import SENTENCES, Fault
 from perijove.domain.launch import Cause, Clock, End, Reason, Status
 from perijove.domain.policy import Rule
-from perijove.web.texts import LANGUAGES, PSEUDO, SOURCE, Catalogues, Texts, sentences
+from perijove.web.texts import LANGUAGES, PSEUDO, SOURCE, Catalogues, Texts, reasons, sentences
 from perijove.web.texts.__main__ import collect, key, load, missing, update
 from perijove.web.texts.options import FAULTS, fault_said
 from perijove.web.texts.scopes import SCOPES, scope_said
@@ -186,9 +187,43 @@ def test_every_event_that_is_recorded_has_a_sentence() -> None:
 def test_every_reason_the_hub_gives_has_a_sentence() -> None:
     """Why a launch waits on us, and why it never started, are in the catalogue."""
     waits = codes_in_source(r"Reason\(\s*code=\"([a-z-]+)\"")
-    assert waits - sentences.REASONS.keys() == set()
+    assert waits - reasons.WAITING.keys() == set()
     never = codes_in_source(r"NEVER_STARTED, reason=\"([a-z-]+)\"")
-    assert never - sentences.NEVER_STARTED.keys() - {"null"} == set()
+    assert never - reasons.CANNOT.keys() - {"null"} == set()
+
+
+def test_the_catalogue_of_reasons_is_large_and_complete(texts: Texts) -> None:
+    """Every code of every reason has a sentence and an advice in every language."""
+    assert reasons.WAITING.keys() == domain.WAITING.keys()
+    assert reasons.CANNOT.keys() == domain.CANNOT.keys()
+    assert set(domain.ENDS) == set(Cause) == sentences.CAUSES.keys()
+    assert len(domain.WAITING) + len(domain.CANNOT) + len(domain.ENDS) >= 60
+    for code in domain.WAITING:
+        said = sentences.why(texts, Status.QUEUED, Reason(code=code))
+        assert said.text, code
+        assert said.advice, code
+        assert said.code == code
+    for code in domain.CANNOT:
+        said = sentences.end(texts, End(cause=Cause.NEVER_STARTED, reason=code))
+        assert said.text, code
+        assert said.advice, code
+    for cause, sentence in sentences.CAUSES.items():
+        assert sentence.advice, cause
+
+
+def test_what_can_never_start_is_told_as_why_it_did_not() -> None:
+    """A request that was ended because it could never start says which limit it was."""
+    end = End(cause=Cause.NEVER_STARTED, reason="over-time-limit")
+    said = sentences.end(ALL.get("en"), end)
+    assert "would never start" in said.text
+    assert said.code == "never-started(over-time-limit)"
+    assert domain.of_end(end).field == "time"
+
+
+def test_an_error_of_a_spawner_with_a_known_reason_is_told_by_it() -> None:
+    """What a driver refuses with a code of the catalogue is said in a person's language."""
+    said = sentences.error(ALL.get("fr"), SpawnerRejected("no", code="invalid-account"))
+    assert "compte" in said.text
 
 
 def test_an_error_of_a_plug_in_keeps_its_own_words() -> None:
