@@ -30,6 +30,7 @@ import traceback
 
 TYPE_CHECKING = False  # As in `typing`, whose import would cost more than all the rest.
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 HOST = "127.0.0.1"
@@ -188,123 +189,121 @@ class Log:
         self._file = self._open()
 
 
-class Launch:
-    """The one server of a launch, and whatever it starts."""
+class Family:
+    """
+    One program and all that it starts, from its first process to its last.
 
-    def __init__(self, spec: "dict[str, Any]", signals: Signals) -> None:
-        self._spec = spec
-        self._signals = signals
-        self._log = Log(spec["log_limit"])
+    A subclass says what the program is (`become`) and how long it has when it is asked to end
+    (`grace`); it may do more when it has begun (`begun`) and while it runs (`look_around`).
+    """
+
+    def __init__(self, signals: Signals, keep: "Callable[[bytes], None]") -> None:
+        self.signals = signals
+        self._keep = keep  # takes what the program writes
         # Whoever loses its parent becomes our child: nothing of the launch can get away from us,
         # and when we have no child left there is nothing left.
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        self._pid = 0
-        self._status: int | None = None
+        self.pid = 0
+        self.status: int | None = None
+        self.out_of_memory = OutOfMemory()
         self._kill_at: float | None = None
         self._is_over = False
-        self._out_of_memory = OutOfMemory()
 
-    def run(self) -> "dict[str, Any]":
-        """Run the server to its end, again on another port if it lost its own; say how it ended."""
-        started_at = time.time()
-        for attempt in range(1, ATTEMPTS + 1):
-            if self._signals.stop_asked:
-                return self._end(started_at, failure="cancelled")
-            port = free_port(self._spec.get("port_range"))
-            if port is None:
-                break
-            began = time.monotonic()
-            self._run_at(port, attempt)
-            if time.monotonic() - began > LOST_PORT_SECONDS or not self._lost(port):
-                return self._end(started_at)
-        return self._end(started_at, failure="port-taken")
+    def become(self) -> None:
+        """Turn a new child of ours into the program; an error it raises is written to the log."""
+        raise NotImplementedError
 
-    def _end(self, started_at: float, failure: str = "") -> "dict[str, Any]":
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        exited = killed = None
-        if self._status is not None and not failure:
-            if os.WIFSIGNALED(self._status):
-                killed = os.WTERMSIG(self._status)
-            else:
-                exited = os.WEXITSTATUS(self._status)
-        return {
-            "exit": exited,
-            "signal": killed,
-            "failure": failure,
-            "stop_asked": self._signals.stop_asked,
-            "out_of_memory": killed == signal.SIGKILL and self._out_of_memory.happened(),
-            "started_at": started_at,
-            "ended_at": time.time(),
-            "cpu_seconds": used.ru_utime + used.ru_stime,
-            "memory_peak_bytes": used.ru_maxrss * 1024,
-        }
+    def grace(self) -> float:
+        """Return how many seconds the program has from being asked to end to being killed."""
+        raise NotImplementedError
 
-    def _lost(self, port: int) -> bool:
-        """Tell whether the server failed because somebody else has the port."""
-        failed = self._status is not None and self._status != 0
-        return failed and not self._signals.stop_asked and not is_free(port)
+    def begun(self) -> None:
+        """Note that the program's process is there."""
 
-    def _run_at(self, port: int, attempt: int) -> None:
-        self._status = self._kill_at = None
+    def look_around(self) -> float:
+        """Do what is to be done beside waiting; return after how many seconds to do so again."""
+        return IDLE_PERIOD
+
+    def follow(self) -> None:
+        """Start the program, and return when it and all that it started are gone."""
+        self.status = self._kill_at = None
         self._is_over = False
         output, output_end = os.pipe()
         os.set_blocking(output, False)
-        self._pid = self._start(port, output_end)
+        self.pid = self._start(output_end)
         os.close(output_end)
-        write("address.json", {"host": HOST, "port": port, "pid": self._pid, "attempt": attempt})
+        self.begun()
         self._watch(output)
         with contextlib.suppress(BlockingIOError):
             for _ in range(DRAIN_CHUNKS):
                 self._copy(output)
         os.close(output)
 
-    def _start(self, port: int, output: int) -> int:
-        environment = dict(self._spec["environment"])
-        environment["JUPYTERHUB_SERVICE_URL"] = f"http://{HOST}:{port}{self._spec['prefix']}"
+    def outcome(self, started_at: float, failure: str = "") -> "dict[str, Any]":
+        """Return how it ended, as ``end.json`` says it."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        exited = killed = None
+        if self.status is not None and not failure:
+            if os.WIFSIGNALED(self.status):
+                killed = os.WTERMSIG(self.status)
+            else:
+                exited = os.WEXITSTATUS(self.status)
+        return {
+            "exit": exited,
+            "signal": killed,
+            "failure": failure,
+            "stop_asked": self.signals.stop_asked,
+            "out_of_memory": killed == signal.SIGKILL and self.out_of_memory.happened(),
+            "started_at": started_at,
+            "ended_at": time.time(),
+            "cpu_seconds": used.ru_utime + used.ru_stime,
+            "memory_peak_bytes": used.ru_maxrss * 1024,
+        }
+
+    def stop(self) -> None:
+        """Ask the program to end, and kill what is left when its grace is over."""
+        self._kill_within(self.grace())
+        if self.status is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGTERM)
+
+    def _start(self, output: int) -> int:
         parent = os.getpid()
         pid = os.fork()
         if pid:
             return pid
         try:
-            self._become_server(environment, output, parent)
+            os.setsid()
+            # If this process is killed, nobody watches: the program must not run on unseen.
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() == parent:
+                Signals.restore()
+                os.dup2(output, 1)
+                os.dup2(output, 2)
+                self.become()
         except (OSError, ValueError) as error:
-            message = f"{self._spec['command'][0]}: {error}\n"
-            os.write(2, message.encode("utf-8", "replace"))
+            os.write(2, f"{error}\n".encode("utf-8", "replace"))
         finally:
             os._exit(COMMAND_NOT_RUN)
 
-    def _become_server(self, environment: "dict[str, str]", output: int, parent: int) -> None:
-        os.setsid()
-        # If this supervisor is killed, nobody watches: the server must not run on unseen.
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            return
-        Signals.restore()
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.umask(0o022)
-        os.chdir(self._spec["home"])
-        command = self._spec["command"]
-        os.execve(command[0], command, environment)  # noqa: S606 - no shell is wanted
-
     def _watch(self, output: int) -> None:
-        """Return when the server and all that it started are gone."""
         poll = select.poll()
-        poll.register(self._signals.wake, select.POLLIN)
+        poll.register(self.signals.wake, select.POLLIN)
         poll.register(output, select.POLLIN)
         while self._reap():
-            if self._signals.take_stop():
-                self._pass_on_stop()
-            if self._status is not None and not self._is_over:
+            if self.signals.take_stop():
+                self.stop()
+            if self.status is not None and not self._is_over:
                 self._end_leftovers()
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 kill_all(signal.SIGKILL)
-            for ready, _ in poll.poll(self._pause() * 1000):
-                if ready == self._signals.wake:
-                    self._signals.clear()
+            pause = min(self.look_around(), self._until_kill())
+            for ready, _ in poll.poll(pause * 1000):
+                if ready == self.signals.wake:
+                    self.signals.clear()
                 elif not self._copy(output):
                     poll.unregister(output)
-            self._out_of_memory.look()
+            self.out_of_memory.look()
 
     def _reap(self) -> bool:
         """Take note of who ended; False when no child is left."""
@@ -315,22 +314,11 @@ class Launch:
                 return False
             if pid == 0:
                 return True
-            if pid == self._pid:
-                self._status = status
-
-    def _pass_on_stop(self) -> None:
-        """Ask the server to end; the time it has is in the mark of who wants it stopped."""
-        try:
-            grace = float(read("cancelled")["grace"])
-        except (OSError, ValueError, KeyError, TypeError):
-            grace = self._spec["grace"]
-        self._kill_within(grace)
-        if self._status is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._pid, signal.SIGTERM)
+            if pid == self.pid:
+                self.status = status
 
     def _end_leftovers(self) -> None:
-        """Ask whatever outlived the server to follow it."""
+        """Ask whatever outlived the program to follow it."""
         self._is_over = True
         self._kill_within(LINGER_SECONDS)
         kill_all(signal.SIGTERM)
@@ -339,16 +327,68 @@ class Launch:
         latest = time.monotonic() + seconds
         self._kill_at = latest if self._kill_at is None else min(self._kill_at, latest)
 
-    def _pause(self) -> float:
+    def _until_kill(self) -> float:
         if self._kill_at is None:
             return IDLE_PERIOD
         return max(self._kill_at - time.monotonic(), KILL_PERIOD)
 
     def _copy(self, output: int) -> bool:
-        """Move some of what the server wrote into the log; False when no more can come."""
+        """Move some of what the program wrote into the log; False when no more can come."""
         part = os.read(output, CHUNK)
-        self._log.write(part)
+        self._keep(part)
         return bool(part)
+
+
+class Launch(Family):
+    """The one server of a launch on this machine."""
+
+    def __init__(self, spec: "dict[str, Any]", signals: Signals) -> None:
+        super().__init__(signals, Log(spec["log_limit"]).write)
+        self._spec = spec
+        self._port = 0
+        self._attempt = 0
+
+    def run(self) -> "dict[str, Any]":
+        """Run the server to its end, again on another port if it lost its own; say how it ended."""
+        started_at = time.time()
+        for self._attempt in range(1, ATTEMPTS + 1):
+            if self.signals.stop_asked:
+                return self.outcome(started_at, failure="cancelled")
+            port = free_port(self._spec.get("port_range"))
+            if port is None:
+                break
+            self._port = port
+            began = time.monotonic()
+            self.follow()
+            if time.monotonic() - began > LOST_PORT_SECONDS or not self._lost():
+                return self.outcome(started_at)
+        return self.outcome(started_at, failure="port-taken")
+
+    def become(self) -> None:
+        """Turn the child into the server."""
+        environment = dict(self._spec["environment"])
+        environment["JUPYTERHUB_SERVICE_URL"] = f"http://{HOST}:{self._port}{self._spec['prefix']}"
+        os.umask(0o022)
+        os.chdir(self._spec["home"])
+        command = self._spec["command"]
+        os.execve(command[0], command, environment)  # noqa: S606 - no shell is wanted
+
+    def begun(self) -> None:
+        """Say where the server was told to listen."""
+        address = {"host": HOST, "port": self._port, "pid": self.pid, "attempt": self._attempt}
+        write("address.json", address)
+
+    def grace(self) -> float:
+        """Return the time that the mark of who wants it stopped gives it."""
+        try:
+            return float(read("cancelled")["grace"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return float(self._spec["grace"])
+
+    def _lost(self) -> bool:
+        """Tell whether the server failed because somebody else has the port."""
+        failed = self.status is not None and self.status != 0
+        return failed and not self.signals.stop_asked and not is_free(self._port)
 
 
 class OutOfMemory:
