@@ -430,6 +430,16 @@ def append_handle(
     _ADD_HANDLE.run(connection, {"launch_id": launch_id, "body": dict(body), "created_at": now})
 
 
+def last_handles(connection: Connection, ids: Collection[str]) -> Mapping[str, Any]:
+    """Return the newest handle of each of these launches that has one."""
+    statement = (
+        select(handles.c.launch_id, handles.c.body)
+        .where(handles.c.launch_id.in_(ids))
+        .order_by(handles.c.id)
+    )
+    return {row.launch_id: row.body for row in connection.execute(statement)}
+
+
 def list_handles(connection: Connection, launch_id: str) -> list[Mapping[str, Any]]:
     """Return the handles of a launch: the one that lives first (registered, else the older)."""
     return [row["body"] for row in _HANDLES.rows(connection, {"the_id": launch_id})]

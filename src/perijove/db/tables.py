@@ -90,6 +90,8 @@ identities = Table(
     Column("subject", String(255), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("last_login_at", Instant),
+    # Whether it is this identity that made its user an administrator.
+    Column("gave_admin", Boolean, nullable=False, default=False, server_default=text("false")),
     UniqueConstraint("authenticator", "subject"),
     Index(None, "user_id"),
 )
@@ -116,6 +118,8 @@ group_members = Table(
     metadata,
     Column("group_id", Id, ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True),
     Column("user_id", Id, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    # The authenticator that said so at a sign-in; without one, somebody of this hub did.
+    Column("authenticator", String(64)),
     Index(None, "user_id"),
 )
 

@@ -112,6 +112,8 @@ def read_sighting(launch: Launch, sighting: Sighting, *, now: datetime) -> Chang
         values["node"] = sighting.node
     if sighting.url and sighting.url != launch.url:
         values["url"] = sighting.url
+    if sighting.phase in (Phase.PENDING, Phase.HELD) and launch.url:
+        values["url"] = ""  # requeued: where it listened, somebody else may soon
     values |= _times(launch, sighting, now)
     status = _status_of(launch, sighting)
     event = ""
@@ -217,7 +219,10 @@ def deadline_of(
     limit = limit_of(clock, settings, launch)
     if limit is None:
         return None
-    return clock, max(launch.entered_at(), hearing_since) + limit
+    began = launch.entered_at()
+    if clock is Clock.QUEUE and launch.queue_extended_at is not None:
+        began = max(began, launch.queue_extended_at)
+    return clock, max(began, hearing_since) + limit
 
 
 def out_of_time(clock: Clock, limit: timedelta) -> End:
@@ -236,8 +241,11 @@ def walltime_ends_at(
     """
     Return when a ready launch's own time is over; None when it has no limit.
 
-    Never before its server had time to be heard again after the hub's own absence.
+    Never before its server had time to be heard again after the hub's own absence. A platform
+    that says itself when it will end it (and may have been asked to put that off) does so.
     """
+    if launch.ends_at is not None:
+        return None
     seconds = launch.spec.get("resources", {}).get("time_seconds")
     started = launch.starting_at or launch.connecting_at or launch.ready_at
     if seconds is None or started is None:

@@ -7,6 +7,7 @@ no sign of life from the server itself, and not so many at once that the platfor
 to be sick than they are to be dead.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -41,7 +42,7 @@ from perijove.reconcile.probe import Prober
 from perijove.reconcile.steps import apply_change
 from perijove.services.hub import Hub, PlacedSpawner, server_prefix
 from perijove.services.launches import mark_end
-from perijove.spawners.contract import Sighting, Survey
+from perijove.spawners.contract import Remembers, Sighting, Survey
 
 log = structlog.get_logger()
 
@@ -53,6 +54,8 @@ SURVEY_DEADLINE = 60.0
 class _Findings:
     """What one complete or partial answer leaves to be done outside the unit that wrote it."""
 
+    missing: Sequence[Launch]
+    """Not in a complete answer: the platform may still remember how they ended."""
     absent: Sequence[Launch]
     """Missing often enough to be gone, unless they give a sign of life."""
     leftovers: Sequence[Sighting]
@@ -75,9 +78,9 @@ class Observer:
         waiting = await self._hub.database.read(self._is_busy)
         if waiting:
             settings = self._placed.settings
-            await anyio.sleep(min(settings.survey_busy_period, settings.survey_period))
+            await anyio.sleep(_spread(min(settings.survey_busy_period, settings.survey_period)))
         else:
-            await self._hub.look.wait(self._placed.settings.survey_period)
+            await self._hub.look.wait(_spread(self._placed.settings.survey_period))
 
     def _is_busy(self, connection: Connection) -> bool:
         return rows.count_on_the_way(connection, self._name) > 0
@@ -110,6 +113,7 @@ class Observer:
         findings = await self._hub.database.write(unit)
         self._hub.events.strike()
         self._hub.due.ring()
+        await self._note_ends(findings.missing)
         await self._judge_absent(findings.absent)
         await self._sweep(findings.leftovers)
 
@@ -164,7 +168,9 @@ class Observer:
         if survey.complete:
             changes["complete_at"] = asked_at
         save_state(connection, self._name, **changes)
-        return _Findings(absent=absent, leftovers=leftovers)
+        return _Findings(
+            missing=missing if survey.complete else (), absent=absent, leftovers=leftovers
+        )
 
     def _see(
         self, connection: Connection, launch: Launch, sighting: Sighting, now: datetime
@@ -232,6 +238,39 @@ class Observer:
 
     # --- acting ---------------------------------------------------------------------------
 
+    async def _note_ends(self, missing: Sequence[Launch]) -> None:
+        """Write the ends of those that the platform remembers, though its list has them no more."""
+        spawner = self._placed.spawner
+        if not missing or not isinstance(spawner, Remembers):
+            return
+        handles = await self._hub.database.read(
+            bound(rows.last_handles, [launch.id for launch in missing])
+        )
+        by_name = {launch.name: handles[launch.id] for launch in missing if launch.id in handles}
+        try:
+            with anyio.fail_after(SURVEY_DEADLINE):
+                ends = await spawner.find_ends(by_name)
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises is silence
+            log.warning("platform_forgets", spawner=self._name, error=str(error)[:200])
+            return
+
+        def unit(connection: Connection) -> None:
+            for launch in missing:
+                current = rows.get_launch(connection, launch.id)
+                if launch.name in ends and current.wanted is Wanted.RUN:
+                    mark_end(
+                        connection,
+                        current,
+                        ends[launch.name],
+                        asking=HUB,
+                        now=self._hub.clock.now(),
+                    )
+
+        if ends:
+            await self._hub.database.write(unit)
+            self._hub.due.ring()
+            self._hub.events.strike()
+
     async def _judge_absent(self, absent: Sequence[Launch]) -> None:
         """End what is missing and gives no sign of life; a server that answers is alive."""
         for launch in absent:
@@ -278,3 +317,8 @@ def _must_be_there(launch: Launch, asked_at: datetime) -> bool:
         return False
     handed_over_at = launch.submitted_at
     return handed_over_at is not None and handed_over_at < asked_at
+
+
+def _spread(period: float) -> float:
+    """Return about `period`: observers that began together do not go on together."""
+    return period * random.uniform(0.9, 1.1)  # noqa: S311 - nothing secret

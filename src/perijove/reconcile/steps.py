@@ -24,7 +24,7 @@ from perijove.db.servers import remove_if_asked
 from perijove.db.spawner_states import find_state
 from perijove.domain.asking import HUB
 from perijove.domain.errors import LeaseLost, SpawnerError, SpawnerRejected, SpawnerTransient
-from perijove.domain.launch import Cause, End, Launch, Reason, Status, Wanted
+from perijove.domain.launch import Cause, Clock, End, Launch, Reason, Status, Wanted
 from perijove.kit.backoff import backoff
 from perijove.kit.clock import monotonic
 from perijove.reconcile.judge import (
@@ -118,7 +118,8 @@ class Steps:
                 if sighting is None:
                     sighting = await placed.spawner.start(spec_of(self._hub, launch), checkpoint)
         except SpawnerRejected as error:
-            end = End(cause=Cause.NEVER_STARTED, reason="rejected", detail=str(error))
+            reason = "rejected" if error.code == SpawnerRejected.code else error.code
+            end = End(cause=Cause.NEVER_STARTED, reason=reason, detail=str(error))
             await self._over(launch, end)
             return
         if not is_sensible(sighting):
@@ -175,8 +176,21 @@ class Steps:
             return False
         limit = limit_of(deadline[0], placed.settings, launch)
         assert limit is not None
+        if deadline[0] is Clock.QUEUE and not _gives_up(launch):
+            await self._ask(launch, limit)
+            return True
         await self._over(launch, out_of_time(deadline[0], limit))
         return True
+
+    async def _ask(self, launch: Launch, limit: timedelta) -> None:
+        """Ask whether to go on waiting, once; meanwhile it keeps its place (failure 5.1)."""
+        asked = launch.queue_asked_at is not None
+        await self._write(
+            launch,
+            due=limit.total_seconds(),
+            event="" if asked else "queue-limit",
+            **({} if asked else {"queue_asked_at": self._hub.clock.now()}),
+        )
 
     # --- connecting -----------------------------------------------------------------------
 
@@ -488,6 +502,11 @@ _TELLS_LOG = frozenset(
 )
 
 
+def _gives_up(launch: Launch) -> bool:
+    """Tell whether the policy that set the queue's limit wants the launch ended at it."""
+    return bool(launch.spec.get("limits", {}).get("queue_action") == "cancel")
+
+
 def launch_grace(hub: Hub, launch: Launch) -> float:
     """Return how much longer than a step a launch's platform may take to end it."""
     placed = hub.spawners.get(launch.spawner)
@@ -528,6 +547,9 @@ def apply_change(
     )
     if change.event:
         record(connection, launch.id, change.event, change.params, asking=HUB, now=now)
+    if status in (Status.QUEUED, Status.HELD) and launch.route_revision is not None:
+        remove_routes(connection, launch.id, now=now)
+        notify(connection, "routes")
     if status in (Status.QUEUED, Status.STARTING, Status.CONNECTING):
         notify(connection, "due")
     return launch

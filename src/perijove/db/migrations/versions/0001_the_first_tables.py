@@ -194,6 +194,7 @@ def upgrade() -> None:
         "group_members",
         sa.Column("group_id", Id, nullable=False),
         sa.Column("user_id", Id, nullable=False),
+        sa.Column("authenticator", sa.String(length=64), nullable=True),
         sa.ForeignKeyConstraint(
             ["group_id"], ["groups.id"], name=op.f("fk_group_members_group_id"), ondelete="CASCADE"
         ),
@@ -213,6 +214,7 @@ def upgrade() -> None:
         sa.Column("subject", sa.String(length=255), nullable=False),
         sa.Column("created_at", Instant(), nullable=False),
         sa.Column("last_login_at", Instant(), nullable=True),
+        sa.Column("gave_admin", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name=op.f("fk_identities_user_id"), ondelete="CASCADE"
         ),

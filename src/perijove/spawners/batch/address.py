@@ -1,0 +1,89 @@
+"""
+Where a job may say that it listens (anchors 4.4.4).
+
+Whatever a job claims is a person's word: only an address of one of the job's own nodes is
+believed, and it is fixed as a number, so that no name can turn into another address later.
+"""
+
+import socket
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+import anyio
+
+from perijove.domain.errors import SpawnerRejected, SpawnerTransient
+from perijove.spawners.contract import Claim
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_RESOLVE_SECONDS = 5.0
+
+
+async def claimed_url(
+    claim: Claim,
+    *,
+    nodes: Sequence[str],
+    networks: Sequence[str],
+    ports: tuple[int, int] | None,
+) -> str:
+    """
+    Return ``http://address:port`` of a claim, or raise `SpawnerRejected`.
+
+    The host must be one of `nodes`, or have one of their addresses; with `networks` any address
+    within them, for nodes have several and their names may stand for another. An address of this
+    machine is only believed if the job runs here.
+    """
+    first, last = ports or (1024, 65535)
+    if not first <= claim.port <= last:
+        raise SpawnerRejected(
+            f"port {claim.port} is not within {first} to {last}", code="port-refused"
+        )
+    asked = await resolve(claim.host)
+    if not asked:
+        raise SpawnerRejected(f"nobody knows the host {claim.host[:80]!r}", code="host-refused")
+    own = {address for node in nodes for address in await resolve(node)}
+    within = [ip_network(network) for network in networks]
+    for address in asked:
+        if _is_allowed(address, own, within):
+            host = f"[{address}]" if address.version == 6 else str(address)
+            return f"http://{host}:{claim.port}"
+    raise SpawnerRejected(
+        f"{claim.host[:80]!r} is none of the job's nodes ({', '.join(nodes)[:200]})",
+        code="host-refused",
+    )
+
+
+def _is_allowed(address: Address, own: set[Address], networks: Iterable[Network]) -> bool:
+    if address.is_link_local or address.is_multicast or address.is_unspecified:
+        return False
+    if address in own:
+        return True  # also a loopback address: the cluster says that this is where the node is
+    if address.is_loopback or address in local_addresses():
+        return False
+    return any(address.version == each.version and address in each for each in networks)
+
+
+async def resolve(host: str) -> Sequence[Address]:
+    """Return the addresses a host name stands for; none for an unknown one."""
+    try:
+        return [ip_address(host)]
+    except ValueError:
+        pass
+    try:
+        with anyio.fail_after(_RESOLVE_SECONDS):
+            found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    except TimeoutError:
+        raise SpawnerTransient(f"the name service is silent about {host[:80]}") from None
+    return [ip_address(str(each[4][0]).partition("%")[0]) for each in found]
+
+
+def local_addresses() -> set[Address]:
+    """Return what this machine's own name stands for; the rest is for the site's networks."""
+    try:
+        found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+    except OSError:
+        return set()
+    return {ip_address(str(each[4][0]).partition("%")[0]) for each in found}

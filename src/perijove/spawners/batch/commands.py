@@ -1,0 +1,47 @@
+"""Running a scheduler's commands as the hub's own account: with a deadline, and counted."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import PurePath
+
+import anyio
+
+from perijove.domain.errors import SpawnerTransient
+from perijove.spawners.batch.scheduler import Command, Result, Site
+
+_SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+class Commands:
+    """Runs commands of one site; `counts` says how often each program was called."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.counts: Counter[str] = Counter()
+
+    async def run(self, command: Command) -> Result:
+        """Return what a command says; raise `SpawnerTransient` if it does not in time."""
+        program = PurePath(command[0]).name
+        self.counts[program] += 1
+        try:
+            with anyio.fail_after(self._site.timeout):
+                done = await anyio.run_process(
+                    list(command), check=False, env=environment_of(self._site)
+                )
+        except TimeoutError:
+            raise SpawnerTransient(
+                f"{program} did not answer within {self._site.timeout:g} s"
+            ) from None
+        except OSError as error:
+            raise SpawnerTransient(f"{program} cannot be run: {error.strerror}") from error
+        return Result(
+            status=done.returncode,
+            stdout=done.stdout.decode(errors="replace"),
+            stderr=done.stderr.decode(errors="replace"),
+        )
+
+
+def environment_of(site: Site) -> Mapping[str, str]:
+    """Return all the environment that a scheduler's program gets."""
+    path = f"{site.bin_dir}:{_SEARCH_PATH}" if site.bin_dir else _SEARCH_PATH
+    return {"PATH": path, "LC_ALL": "C", **site.environment}

@@ -1,0 +1,93 @@
+"""What every section ``[spawners.NAME]`` of a batch system has."""
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from perijove.kit.config import Section
+from perijove.spawners.batch.scheduler import Site
+from perijove.spawners.contract import SpawnerSettings
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ContainerSection(Section):
+    """The server runs in a container image of Apptainer or Singularity."""
+
+    image: str
+    """Path of the image on the nodes, or anything else that `runtime` accepts."""
+    runtime: str = "apptainer"
+    """The program, a name or a path."""
+    arguments: list[str] = []
+    """Further arguments of its `exec`, such as `["--nv", "--bind", "/scratch"]`."""
+
+
+class SoftwareSection(Section):
+    """Where the server's software comes from, on the node, in this order."""
+
+    modules: list[str] = []
+    """Environment modules to load, such as `["python/3.11", "scipy-stack"]`."""
+    prefix: PurePosixPath | None = None
+    """A Python environment; its `bin` is searched first."""
+    container: ContainerSection | None = None
+    """An image in which the command is run."""
+    setup: list[list[str]] = []
+    """Commands to run before, each a list of words; one that fails ends the start."""
+
+
+class BatchSettings(SpawnerSettings):
+    """Sessions as jobs of a batch system."""
+
+    bin_dir: Path | None = None
+    """Where the scheduler's programs are; without it they are searched for."""
+    scheduler_environment: dict[str, str] = {}
+    """Variables they need, such as `SLURM_CONF`, or `SGE_ROOT` and `SGE_CELL`."""
+    scheduler_timeout: Annotated[float, Field(gt=0, le=120)] = 15
+    """Seconds a scheduler's program has to answer."""
+    minimum_period: Annotated[float, Field(ge=1)] = 10
+    """Seconds between two questions to the scheduler, on the average; many sites ask for more."""
+    survey_period: float = 30
+    """Seconds between two surveys while nothing is on its way."""
+    survey_busy_period: float = 10
+    """Seconds between two surveys while something is on its way."""
+    start_limit: float = 600
+    """Seconds from running to saying where it listens; loading software is part of it."""
+    connect_limit: float = 180
+    """Seconds from saying where it listens to answering there."""
+    stop_grace: float = 35
+    """Seconds a job has to end by itself before the scheduler kills it."""
+    submit_limit: float = 60
+    """Seconds the scheduler has to take a job."""
+    submit_arguments: list[str] = []
+    """Further arguments of the submission, such as `["--exclusive"]`."""
+    ports: tuple[Port, Port] | None = None
+    """First and last port for servers on the nodes; without it the node's system chooses."""
+    networks: list[str] = []
+    """
+    The networks in which the hub and the proxy reach the nodes, such as `["10.1.0.0/16"]`.
+
+    A server listens on the node's address there. Without it: the one its node's name stands for.
+    """
+    software: SoftwareSection = SoftwareSection()
+    """Where the server's software comes from."""
+    environment: dict[str, str] = {}
+    """Added to the environment of every server; wins over everything else there."""
+    log_limit: Annotated[int, Field(ge=4096)] = 4 * 2**20
+    """How many bytes of a server's output are kept: the first half of them, and the end."""
+    dry_run: bool = True
+    """Ask the scheduler whether it would take a request before it is made."""
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        if self.ports is not None and self.ports[0] > self.ports[1]:
+            raise ValueError("ports must be written as [first, last]")
+        return self
+
+    def site(self) -> Site:
+        """Return where the commands are."""
+        return Site(
+            bin_dir=self.bin_dir,
+            environment=self.scheduler_environment,
+            timeout=self.scheduler_timeout,
+        )

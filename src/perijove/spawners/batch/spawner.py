@@ -1,0 +1,379 @@
+"""
+Sessions as jobs: the spawner contract on top of a scheduler.
+
+The person owns the job: it is submitted and cancelled under their account, through the launcher.
+What is true of a launch is in the scheduler and in the job's directory, never in this object.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any, ClassVar, Final, Self
+
+import anyio
+import structlog
+
+from perijove.domain.errors import SpawnerRejected, SpawnerTransient
+from perijove.domain.launch import Cause, End, Reason, Resources
+from perijove.domain.offer import Objection, Offer
+from perijove.kit.clock import monotonic
+from perijove.spawners.batch.address import claimed_url
+from perijove.spawners.batch.commands import Commands, environment_of
+from perijove.spawners.batch.queue import Allowance, Queue
+from perijove.spawners.batch.scheduler import Command, Job, JobRequest, Result, Scheduler
+from perijove.spawners.batch.sections import BatchSettings
+from perijove.spawners.contract import (
+    Checkpoint,
+    Claim,
+    Handle,
+    LaunchSpec,
+    Phase,
+    Sighting,
+    SpawnerSettings,
+    Surroundings,
+    Survey,
+)
+from perijove.spawners.launcher.client import Launcher
+from perijove.spawners.names import check_platform_name
+
+log = structlog.get_logger()
+
+_KILL_SECONDS: Final = 45.0
+"""How long after the grace a scheduler may take to say that a job is gone (Slurm's KillWait)."""
+_LATE_SECONDS: Final = 90.0
+"""How long after an unclear submission its job may still appear in the queue."""
+_STOPPED_KEPT: Final = 3600.0
+_LOOK_AGAIN_SECONDS: Final = 1.0
+
+
+class BatchSpawner:
+    """Starts servers as jobs of one cluster. A driver gives settings and scheduler."""
+
+    Settings: ClassVar[type[SpawnerSettings]] = BatchSettings
+
+    def __init__(
+        self, settings: BatchSettings, surroundings: Surroundings, scheduler: Scheduler
+    ) -> None:
+        self._settings = settings
+        self._installation = surroundings.installation
+        self._site = settings.site()
+        self._scheduler = scheduler
+        self._launcher = Launcher()
+        self._commands = Commands(self._site)
+        self._queue = Queue(
+            scheduler,
+            self._commands.run,
+            f"pj-{surroundings.installation}-",
+            Allowance(settings.minimum_period),
+        )
+        self._stopped: dict[str, float] = {}
+
+    async def __aenter__(self) -> Self:
+        """Nothing to connect to: every command is a connection of its own."""
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Let go; jobs run and wait on."""
+
+    def calls(self) -> Mapping[str, int]:
+        """Return how often each program of the scheduler was called, submissions included."""
+        return self._commands.counts
+
+    # --- start ----------------------------------------------------------------------------
+
+    async def start(self, spec: LaunchSpec, checkpoint: Checkpoint) -> Sighting:
+        """Submit the launch's job as its owner, or find the one that was."""
+        check_platform_name(spec.name)
+        command = self._scheduler.submission(self._request(spec))
+        await checkpoint({"user": spec.user_name})
+        job_id = await self._submit(spec, command)
+        if job_id is None:
+            end = await self._end_of_cancelled(spec.name)
+            return Sighting(name=spec.name, phase=Phase.GONE, end=end, owner=spec.user_name)
+        handle = {"user": spec.user_name, "job_id": job_id}
+        await checkpoint(handle)
+        return Sighting(
+            name=spec.name,
+            phase=Phase.PENDING,
+            handle=handle,
+            owner=spec.user_name,
+            reason=Reason(code="just-submitted"),
+        )
+
+    async def _submit(self, spec: LaunchSpec, command: Command) -> str | None:
+        """Return the id of the launch's one job; None when it was cancelled before."""
+        answer = await self._ask_to_submit(spec, command)
+        if answer["state"] == "unclear":
+            # A submission was cut off: it may have reached the scheduler all the same, and may
+            # still do so. Its job's name is unique, so the queue can tell.
+            ids = self._scheduler.read_ids(_result(answer["listing"]))
+            if ids:
+                await self._call(spec.user_name, "adopt", name=spec.name, job_id=ids[0])
+                return ids[0]
+            if answer["age"] < _LATE_SECONDS:
+                raise SpawnerTransient("a submission was cut off; its job may still appear")
+            answer = await self._ask_to_submit(spec, command, again=True)
+        match answer["state"]:
+            case "cancelled":
+                return None
+            case "known":
+                return str(answer["job_id"])
+        job_id = self._scheduler.read_submission(_result(answer))
+        await self._call(spec.user_name, "adopt", name=spec.name, job_id=job_id)
+        return job_id
+
+    async def _ask_to_submit(
+        self, spec: LaunchSpec, command: Command, *, again: bool = False
+    ) -> Mapping[str, Any]:
+        self._commands.counts[command[0]] += 1
+        return await self._call(
+            spec.user_name,
+            "submit",
+            name=spec.name,
+            files=self._files(spec),
+            command=list(command),
+            listing=list(self._scheduler.listing_by_name(spec.name)),
+            again=again,
+        )
+
+    def _request(self, spec: LaunchSpec) -> JobRequest:
+        readable = f"perijove {spec.user_name} {spec.server_name}".strip()
+        return JobRequest(
+            name=spec.name,
+            comment=_printable(readable),
+            resources=spec.resources,
+            options=spec.options,
+            extra=self._settings.submit_arguments,
+        )
+
+    def _files(self, spec: LaunchSpec) -> Mapping[str, str]:
+        """Return what the job's directory gets; of it the scheduler sees the script."""
+        agent = files("perijove.agent")
+        settings = self._settings
+        environment = {**spec.environment, **settings.environment}
+        api = environment["JUPYTERHUB_API_URL"]
+        environment.pop("JUPYTERHUB_API_TOKEN", None)  # given to who proves to be the job
+        resources = spec.resources
+        delivered = {
+            "version": 1,
+            "name": spec.name,
+            "launch_id": spec.launch_id,
+            "hub_api": api,
+            "register_url": f"{api}/perijove/registrations",
+            "code": spec.code,
+            "environment": environment,
+            "command": list(spec.command),
+            "prefix": spec.prefix,
+            "networks": settings.networks,
+            "ports": list(settings.ports) if settings.ports else None,
+            "software": settings.software.model_dump(mode="json"),
+            "resources": {
+                "cpu": resources.cpu,
+                "memory_bytes": resources.memory_bytes,
+                "gpu": resources.gpu,
+                "time_seconds": resources.time_seconds,
+            },
+            "safe_mode": bool(spec.options.get("safe_mode")),
+            "log_limit": settings.log_limit,
+            "grace": settings.stop_grace,
+        }
+        return {
+            "spec.json": json.dumps(delivered),
+            **{name: (agent / name).read_text() for name in ("wrapper.py", "job.sh")},
+        }
+
+    # --- survey ---------------------------------------------------------------------------
+
+    async def survey(self) -> Survey:
+        """Return all jobs of ours by one question to the scheduler."""
+        jobs = await self._queue.jobs(since=monotonic())
+        self._forget_stopped()
+        by_name: dict[str, list[Job]] = {}
+        for job in jobs:
+            by_name.setdefault(job.name, []).append(job)
+        sightings = [_sighting(_the_one(same)) for same in by_name.values()]
+        # The scheduler shows what ended for a while after it was removed here.
+        shown = [
+            seen
+            for seen in sightings
+            if seen.phase is not Phase.GONE or seen.name not in self._stopped
+        ]
+        return Survey(complete=True, sightings=shown)
+
+    async def find_ends(self, handles: Mapping[str, Handle]) -> Mapping[str, End]:
+        """Return the ends that accounting knows, by platform name."""
+        names = {str(each["job_id"]): name for name, each in handles.items() if "job_id" in each}
+        if not names:
+            return {}
+        ends = await self._scheduler.ends(self._commands.run, list(names))
+        return {names[job_id]: end for job_id, end in ends.items() if job_id in names}
+
+    def _forget_stopped(self) -> None:
+        oldest = monotonic() - _STOPPED_KEPT
+        self._stopped = {name: at for name, at in self._stopped.items() if at > oldest}
+
+    # --- stop -----------------------------------------------------------------------------
+
+    async def stop(self, name: str, handle: Handle | None, *, grace: float) -> Sighting | None:
+        """Cancel the job as its owner, wait until the scheduler says it is gone, and say how."""
+        check_platform_name(name)
+        user, job_id = await self._whose(name, handle)
+        if not user:
+            return None
+        request: dict[str, Any] = {"check": list(self._scheduler.listing_by_name(name))}
+        if job_id:
+            request["job_id"] = job_id
+            request["command"] = list(self._scheduler.cancellation(job_id))
+        began = monotonic()
+        await self._call(user, "cancel", name=name, **request)
+        end = await self._until_gone(name, job_id, since=began, seconds=grace + _KILL_SECONDS)
+        await self._call(user, "cancel", name=name, remove=True)
+        self._stopped[name] = monotonic()
+        if end is None:
+            return None
+        return Sighting(name=name, phase=Phase.GONE, end=end, owner=user)
+
+    async def _whose(self, name: str, handle: Handle | None) -> tuple[str, str]:
+        """Return owner and job of a launch, from what was recorded or else from the queue."""
+        user = str(handle["user"]) if handle and "user" in handle else ""
+        if handle and "job_id" in handle:
+            return user, str(handle["job_id"])
+        same = [job for job in await self._queue.jobs(since=monotonic()) if job.name == name]
+        if not same:
+            return user, ""
+        job = _the_one(same)
+        return job.user, job.id
+
+    async def _until_gone(
+        self, name: str, job_id: str, *, since: float, seconds: float
+    ) -> End | None:
+        """Return the evidence of the end; None when there never was a job."""
+        latest = since + seconds
+        while since < latest:
+            jobs = [job for job in await self._queue.jobs(since=since) if job.name == name]
+            if all(job.phase is Phase.GONE for job in jobs):
+                return _the_one(jobs).end if jobs else await self._remembered(job_id)
+            await anyio.sleep(_LOOK_AGAIN_SECONDS)
+            since = monotonic()
+        raise SpawnerTransient(f"job {job_id} is still ending")
+
+    async def _remembered(self, job_id: str) -> End | None:
+        if not job_id:
+            return None
+        return (await self._scheduler.ends(self._commands.run, [job_id])).get(job_id)
+
+    async def _end_of_cancelled(self, name: str) -> End:
+        same = [job for job in await self._queue.jobs(since=monotonic()) if job.name == name]
+        ended = [job.end for job in same if job.end is not None]
+        return ended[0] if ended else End(cause=Cause.UNKNOWN, reason="cancelled")
+
+    # --- abilities ------------------------------------------------------------------------
+
+    async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> str:
+        """Return where a job listens that says so, if it is the launch's and runs there."""
+        recorded = {str(each["job_id"]) for each in handles if "job_id" in each}
+        if recorded and claim.job_id not in recorded:
+            raise SpawnerRejected(
+                f"job {claim.job_id[:40]} is not the one of this launch", code="job-mismatch"
+            )
+        job = await self._queue.find(claim.job_id)
+        if job.name != name:
+            raise SpawnerRejected(
+                f"job {claim.job_id[:40]} is not of this launch", code="job-mismatch"
+            )
+        if not job.nodes:
+            job = await self._queue.find(claim.job_id, age=0)
+        if job.phase is not Phase.RUNNING:
+            raise SpawnerTransient(f"the queue does not show job {job.id} as running")
+        return await claimed_url(
+            claim,
+            nodes=job.nodes,
+            networks=self._settings.networks,
+            ports=self._settings.ports,
+        )
+
+    async def log_tail(self, name: str, handle: Handle | None, *, lines: int) -> str:
+        """Return the end of what the job has printed, read as its owner."""
+        if handle is None or "user" not in handle:
+            return ""
+        answer = await self._call(str(handle["user"]), "log", name=name, lines=lines)
+        return str(answer.get("text", ""))
+
+    async def discover(self, user_name: str) -> Offer:
+        """Return what there is for this person."""
+        return await self._scheduler.discover(self._commands.run, self._run_as, user_name)
+
+    async def validate(
+        self, user_name: str, resources: Resources, options: Mapping[str, Any]
+    ) -> Sequence[Objection]:
+        """Return what the scheduler's own dry run has against a request."""
+        if not self._settings.dry_run:
+            return []
+        request = JobRequest(
+            name=f"pj-{self._installation}-dry-run",
+            comment="perijove dry run",
+            resources=resources,
+            options=options,
+            extra=self._settings.submit_arguments,
+        )
+        return await self._scheduler.dry_run(self._run_as, user_name, request)
+
+    # --- as the person --------------------------------------------------------------------
+
+    async def _run_as(self, user_name: str, commands: Sequence[Command]) -> Sequence[Result]:
+        for command in commands:
+            self._commands.counts[command[0]] += 1
+        answer = await self._call(
+            user_name, "discover", commands=[list(command) for command in commands]
+        )
+        return [_result(each) for each in answer["results"]]
+
+    async def _call(self, user_name: str, verb: str, **request: Any) -> Mapping[str, Any]:
+        return await self._launcher.call(
+            user_name,
+            verb,
+            timeout=self._site.timeout * 2,
+            environment=dict(environment_of(self._site)),
+            **request,
+        )
+
+
+def _sighting(job: Job) -> Sighting:
+    return Sighting(
+        name=job.name,
+        phase=job.phase,
+        handle={"user": job.user, "job_id": job.id},
+        owner=job.user,
+        node=",".join(job.nodes)[:255],
+        reason=job.reason,
+        expected_start=job.expected_start,
+        ends_at=job.ends_at,
+        end=job.end,
+        since=job.started_at or job.submitted_at,
+    )
+
+
+_ORDER = [Phase.RUNNING, Phase.SUSPENDED, Phase.PENDING, Phase.HELD, Phase.GONE]
+
+
+def _the_one(same: Sequence[Job]) -> Job:
+    """
+    Return the job that stands for a launch.
+
+    There is one, unless a submission that seemed lost came through after all: then the one that
+    is further on, else the older. The other one's registration is refused, and it leaves.
+    """
+    return min(same, key=lambda job: (_ORDER.index(job.phase), len(job.id), job.id))
+
+
+def _result(answer: Mapping[str, Any]) -> Result:
+    return Result(
+        status=int(answer["status"]), stdout=str(answer["stdout"]), stderr=str(answer["stderr"])
+    )
+
+
+def _printable(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9 ._@-]", "_", plain)[:100]
