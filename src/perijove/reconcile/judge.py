@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from perijove.domain.launch import CLOCK_OF, Cause, Clock, End, Launch, Reason, Status
+from perijove.domain.reasons import find_reason
 from perijove.spawners.contract import Phase, Sighting, SpawnerSettings, Survey
 
 ABSENCES_TO_BE_GONE: Final = 2
@@ -108,6 +109,8 @@ def read_sighting(launch: Launch, sighting: Sighting, *, now: datetime) -> Chang
         values["absences"] = 0
     if sighting.phase is Phase.GONE:
         return Change(values=values, params={}, end=sighting.end or End(cause=Cause.UNKNOWN))
+    if end := _hopeless(sighting):
+        return Change(values=values, params={}, end=end)
     if sighting.node and sighting.node != launch.node:
         values["node"] = sighting.node
     if sighting.url and sighting.url != launch.url:
@@ -127,6 +130,16 @@ def read_sighting(launch: Launch, sighting: Sighting, *, now: datetime) -> Chang
     if not event and "unknown_since" in values:
         event = "seen-again"
     return Change(values=values, event=event, params=_params(status, sighting, reason))
+
+
+def _hopeless(sighting: Sighting) -> End | None:
+    """Return the end of what waits for something that cannot happen (anchors 4.11.3)."""
+    reason = sighting.reason
+    if sighting.phase not in (Phase.PENDING, Phase.HELD) or reason is None:
+        return None
+    if not find_reason(reason.code).can_never_start:
+        return None
+    return End(cause=Cause.NEVER_STARTED, reason=reason.code, detail=reason.words)
 
 
 def _times(launch: Launch, sighting: Sighting, now: datetime) -> Mapping[str, Any]:

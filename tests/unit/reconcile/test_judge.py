@@ -136,6 +136,61 @@ def test_a_reason_ends_with_the_waiting() -> None:
     assert change.params == {"node": "n1"}
 
 
+def test_what_can_never_start_ends_with_its_reason() -> None:
+    """Waiting for what cannot happen helps nobody: the scheduler's words say what to change."""
+    reason = Reason(code="over-time-limit", words="(PartitionTimeLimit)")
+    change = read_sighting(launch(S.QUEUED), seen(P.PENDING, reason=reason), now=NOW)
+
+    assert change.end == End(
+        cause=Cause.NEVER_STARTED, reason="over-time-limit", detail="(PartitionTimeLimit)"
+    )
+    assert read_sighting(launch(S.QUEUED), seen(P.PENDING, reason=BUSY), now=NOW).end is None
+    assert read_sighting(launch(S.READY), seen(P.RUNNING, reason=reason), now=NOW).end is None
+
+
+def test_what_is_requeued_listens_nowhere() -> None:
+    """Its old address may be a stranger's before it runs again."""
+    change = read_sighting(launch(S.READY, url=URL), seen(P.PENDING), now=NOW)
+
+    assert change.values == {"status": S.QUEUED, "url": ""}
+
+
+def test_a_forecast_is_kept_with_its_age() -> None:
+    """A new one is written at once, the same one again once a minute, and none is none."""
+    soon, later = NOW + MINUTE, NOW + 2 * MINUTE
+    waiting = launch(S.QUEUED, expected_start=soon, estimated_at=NOW)
+
+    same = seen(P.PENDING, expected_start=soon)
+    assert not read_sighting(waiting, same, now=NOW + timedelta(seconds=59))
+    assert read_sighting(waiting, same, now=later).values == {
+        "expected_start": soon,
+        "estimated_at": later,
+    }
+    changed = read_sighting(waiting, seen(P.PENDING, expected_start=later), now=NOW)
+    assert changed.values == {"expected_start": later, "estimated_at": NOW}
+    withdrawn = read_sighting(waiting, seen(P.PENDING), now=NOW)
+    assert withdrawn.values == {"expected_start": None, "estimated_at": None}
+
+
+def test_the_platform_ends_what_it_says_it_will_end() -> None:
+    """Its administrator may have given the job more time."""
+    ready = launch(S.READY, starting_at=NOW, ends_at=NOW + MINUTE)
+    limited = replace(ready, spec={"resources": {"time_seconds": 60}})
+    since = NOW - MINUTE
+
+    assert walltime_ends_at(limited, hearing_since=since, hearing=MINUTE) is None
+    own = replace(limited, ends_at=None)
+    assert walltime_ends_at(own, hearing_since=since, hearing=MINUTE) == NOW + MINUTE
+
+
+def test_who_goes_on_waiting_has_the_whole_time_again() -> None:
+    """The queue clock begins when the person said so."""
+    asked = launch(S.QUEUED, queued_at=NOW, queue_extended_at=NOW + MINUTE)
+    clock, at = deadline_of(asked, SETTINGS, hearing_since=NOW - MINUTE) or (None, None)
+
+    assert (clock, at) == (Clock.QUEUE, NOW + MINUTE + timedelta(seconds=20))
+
+
 # --- what can be believed ---------------------------------------------------------------------
 
 
