@@ -42,7 +42,7 @@ from perijove.reconcile.probe import Prober
 from perijove.reconcile.steps import apply_change
 from perijove.services.hub import Hub, PlacedSpawner, server_prefix
 from perijove.services.launches import mark_end
-from perijove.spawners.contract import Remembers, Sighting, Survey
+from perijove.spawners.contract import CountsCalls, Remembers, Sighting, Survey
 
 log = structlog.get_logger()
 
@@ -93,6 +93,8 @@ class Observer:
         if not await self._hub.database.write(bound(take_lease, lease, token=self._token, ttl=ttl)):
             return
         asked_at, began = self._hub.clock.now(), monotonic()
+        if isinstance(self._placed.spawner, CountsCalls):
+            self._hub.metrics.scheduler_calls(self._name, self._placed.spawner.calls())
         try:
             with anyio.fail_after(SURVEY_DEADLINE):
                 survey = sensible(await self._placed.spawner.survey())

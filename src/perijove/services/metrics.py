@@ -5,7 +5,7 @@ The names of JupyterHub are kept, so that its dashboards go on working; ours beg
 ``perijove_``. Labels are bounded: never a user, a server or a path.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 import anyio
@@ -112,6 +112,21 @@ class Metrics:
         self.launches = Gauge(
             "perijove_launches", "Live launches by status", ["status"], registry=self.registry
         )
+
+        self._calls = Counter(
+            "perijove_scheduler_calls",
+            "Commands of a batch scheduler that were run",
+            ["spawner", "program"],
+            registry=self.registry,
+        )
+        self._calls_seen: dict[tuple[str, str], int] = {}
+
+    def scheduler_calls(self, spawner: str, calls: Mapping[str, int]) -> None:
+        """Take over how often each program was called since the spawner was made."""
+        for program, count in calls.items():
+            key = (spawner, program)
+            self._calls.labels(*key).inc(max(0, count - self._calls_seen.get(key, 0)))
+            self._calls_seen[key] = count
 
     def request(self, method: str, handler: str, code: int, seconds: float) -> None:
         """Count an answered request; `handler` is one of a bounded set."""

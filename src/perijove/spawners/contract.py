@@ -267,3 +267,12 @@ class Discovers(Protocol):
         Raises `SpawnerTransient` when it does not answer: the request may be made all the same.
         """
         ...
+
+
+@runtime_checkable
+class CountsCalls(Protocol):
+    """A spawner whose platform must not be asked too often: it says how often it was."""
+
+    def calls(self) -> Mapping[str, int]:
+        """Return how often each program of the platform was called since this object was made."""
+        ...
