@@ -62,8 +62,13 @@ async def signin_hub(
     doors: tuple[str, ...] = ("native",),
     settings: Mapping[str, Any] | None = None,
     clock: SetClock | None = None,
+    more: Mapping[str, Authenticator] | None = None,
 ) -> AsyncIterator[Hub]:
-    """Open a hub whose authenticators are `doors`, in this order; all but `native` are demos."""
+    """
+    Open a hub whose authenticators are `doors`, in this order, and then `more`.
+
+    All doors but `native` are demos.
+    """
     clock = clock or SetClock()
     section = HubSection(**(settings or {}))
     await anyio.to_thread.run_sync(schema.ensure, database_url)
@@ -72,7 +77,7 @@ async def signin_hub(
         authenticators: dict[str, Authenticator] = {
             name: native(passwords) if name == "native" else demo(passwords, name=name)
             for name in doors
-        }
+        } | dict(more or {})
 
         def first_rows(connection: Connection) -> None:
             roles.load(connection, section, now=clock.now())

@@ -28,7 +28,18 @@ class Proof:
     name: str
     """The user name proposed for a new account, before normalisation."""
     groups: Sequence[str] | None = None
-    """Groups the authenticator manages; None: it does not."""
+    """
+    Groups the person has by this way in; None: it knows of none.
+
+    Those of an earlier sign-in that are no longer among them are taken away again, those that
+    somebody else gave are not.
+    """
+    admin: bool | None = None
+    """
+    Whether this way in makes the person an administrator; None: it does not say.
+
+    False takes back only what an earlier True gave.
+    """
     user_info: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -401,6 +401,7 @@ launches = Table(
         sqlite_where=text("status <> 'ended'"),
         postgresql_where=text("status <> 'ended'"),
     ),
+    Index("ix_launches_waits", "spawner", "requested_at"),
     Index(None, "user_id"),
     Index(None, "server_id"),
     Index(None, "ended_at"),

@@ -22,14 +22,22 @@ An account of the hub itself (a password) is an identity of `native` whose subje
 user's id, so renaming a user moves no password, and setting one claims the name.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, exists, insert, or_, select, update
+from sqlalchemy import Connection, delete, exists, insert, or_, select, update
 
 from perijove.auth.contract import Proof, StoredPassword
 from perijove.db.core import Database, bound, upsert
-from perijove.db.tables import identities, passwords, sessions, users
+from perijove.db.tables import (
+    group_members,
+    groups,
+    identities,
+    passwords,
+    sessions,
+    users,
+)
 from perijove.domain.errors import Forbidden, Invalid, NotFound
 from perijove.domain.names import check_user_name, normalise_user_name
 from perijove.kit.clock import Clock
@@ -120,9 +128,13 @@ def bind(connection: Connection, proof: Proof, door: Door, now: datetime) -> Per
         )
         .values(last_login_at=now)
     )
-    if not person.admin and person.name in admin_names(door.settings):
-        person = ensure_user(connection, person.name, now=now, admin=True)
-    return person
+    if proof.groups is not None:
+        _set_groups(connection, person.id, door.authenticator, proof.groups, now)
+    if proof.admin is not None:
+        _set_admin(connection, person, proof.admin, door.authenticator, proof.subject)
+    if person.name in admin_names(door.settings):
+        ensure_user(connection, person.name, now=now, admin=True)
+    return get_person_by_id(connection, person.id)
 
 
 def check_not_blocked(person: Person) -> None:
@@ -194,6 +206,52 @@ def _claim(connection: Connection, name: str, subject: str, door: Door, now: dat
             raise _taken(name, door.authenticator)
     link_identity(connection, person.id, door.authenticator, subject, now=now)
     return person
+
+
+def _set_groups(
+    connection: Connection,
+    user_id: int,
+    authenticator: str,
+    names: Sequence[str],
+    now: datetime,
+) -> None:
+    """Make `names` the groups a user has by an authenticator; leaves what others gave."""
+    for name in names:
+        upsert(
+            connection,
+            groups,
+            key={"name": name},
+            values={"properties": {}, "created_at": now},
+            on_update={},
+        )
+    wanted = list(connection.scalars(select(groups.c.id).where(groups.c.name.in_(names))))
+    connection.execute(
+        delete(group_members).where(
+            group_members.c.user_id == user_id,
+            group_members.c.authenticator == authenticator,
+            group_members.c.group_id.not_in(wanted),
+        )
+    )
+    for group_id in wanted:
+        upsert(
+            connection,
+            group_members,
+            key={"group_id": group_id, "user_id": user_id},
+            values={"authenticator": authenticator},
+            on_update={},
+        )
+
+
+def _set_admin(
+    connection: Connection, person: Person, admin: bool, authenticator: str, subject: str
+) -> None:
+    """Make a user an administrator, or take back that this identity once did."""
+    identity = (identities.c.authenticator == authenticator, identities.c.subject == subject)
+    gave = bool(connection.scalar(select(identities.c.gave_admin).where(*identity)))
+    if person.admin == admin or (person.admin and not gave):
+        return
+    connection.execute(update(users).where(users.c.id == person.id).values(admin=admin))
+    connection.execute(update(identities).where(*identity).values(gave_admin=admin))
 
 
 def _has_identity(connection: Connection, user_id: int) -> bool:

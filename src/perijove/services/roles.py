@@ -200,7 +200,7 @@ def _load_groups(
                 connection,
                 group_members,
                 key={"group_id": group_id, "user_id": names.user(member)},
-                values={},
+                values={"authenticator": None},
             )
 
 

@@ -22,13 +22,15 @@ from perijove.web.signin_flow import (
     finish_login,
 )
 from perijove.web.texts import sentences
+from perijove.web.texts.sentence import N_
 
 _LABELS: Final = {
-    "native": sentences.N_("With an account of this site"),
-    "demo": sentences.N_("To try it out"),
+    "native": N_("With an account of this site"),
+    "pam": N_("With your account on this system"),
+    "demo": N_("To try it out"),
 }
 _HINTS: Final = {
-    "demo": sentences.N_("This site is for trying out. Do not use a real password here."),
+    "demo": N_("This site is for trying out. Do not use a real password here."),
 }
 
 
@@ -68,12 +70,12 @@ def _answer(frame: Frame, outcome: LoginOutcome) -> Response:
 
 
 def _form(frame: Frame, outcome: LoginForm) -> Response:
-    error = sentences.error(frame.texts, outcome.error).text if outcome.error else ""
+    said = sentences.error(frame.texts, outcome.error) if outcome.error else None
     return frame.page(
         "login.html",
         status=outcome.status,
         token=outcome.token,
-        error=error,
+        error=" ".join(part for part in (said.text, said.advice) if part) if said else "",
         username=outcome.username,
         action=outcome.action,
         methods=_methods(frame),
