@@ -1,0 +1,240 @@
+"""
+The hub's side of the launcher: how one of its verbs is carried out as a person.
+
+A hub that runs as root becomes the person for the one process; a hub that is that person runs
+it directly; any other hub asks sudo, whose rule is the check (docs/admin, deploy/launcher). The
+launcher is given a JSON object on standard input and answers with one, so nothing of a request
+is ever on a command line or in an environment.
+"""
+
+import json
+import os
+import pwd
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+from anyio.abc import ByteReceiveStream, Process
+
+from perijove.domain.errors import SpawnerRejected, SpawnerTransient
+
+INSTALLED: Final = Path("/usr/libexec/perijove-launch")
+"""Where ``deploy/launcher/install`` puts the launcher."""
+PROGRAM: Final = Path(__file__).with_name("perijove_launch.py")
+_PYTHON: Final = "/usr/bin/python3"
+_SUDO: Final = "/usr/bin/sudo"
+_ANSWER_BYTES: Final = 64 * 2**20
+_WORDS_BYTES: Final = 4096
+_SLACK_SECONDS: Final = 2.0  # The launcher gives up first, with a word.
+_REJECTIONS: Final = frozenset(
+    {
+        "account-refused",
+        "account-unknown",
+        "bad-request",
+        "command-missing",
+        "home-missing",
+        "not-ours",
+        "program-refused",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A system account as the machine's tables have it."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: Sequence[int]
+    home: str
+
+
+def find_account(user_name: str) -> Account:
+    """
+    Return the system account of a person. Blocks: call it in a thread.
+
+    Raises `SpawnerRejected` when there is none (``account-unknown``) or it is root's
+    (``account-refused``).
+    """
+    try:
+        found = pwd.getpwnam(user_name)
+    except (KeyError, ValueError):
+        raise SpawnerRejected(
+            f"there is no system account {user_name[:80]!r}",
+            code="account-unknown",
+            account=user_name,
+        ) from None
+    if found.pw_uid == 0 or found.pw_name != user_name:
+        raise SpawnerRejected(
+            f"the system account {user_name!r} is not served",
+            code="account-refused",
+            account=user_name,
+        )
+    groups = os.getgrouplist(found.pw_name, found.pw_gid)
+    return Account(
+        name=found.pw_name,
+        uid=found.pw_uid,
+        gid=found.pw_gid,
+        groups=tuple(groups),
+        home=found.pw_dir,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launcher:
+    """Carries out the launcher's verbs as whoever they are for."""
+
+    installed: Path = INSTALLED
+    """The launcher that sudo may run, for a hub without root."""
+    cgroups: Sequence[Path] = field(default=())
+    """Control groups that the process enters before it hears what to do; for a hub that is root."""
+
+    @property
+    def is_available(self) -> bool:
+        """Tell whether this hub can act as other people at all."""
+        return os.geteuid() == 0 or (
+            os.access(self.installed, os.X_OK) and os.access(_SUDO, os.X_OK)
+        )
+
+    async def call(
+        self,
+        user_name: str,
+        verb: str,
+        *,
+        timeout: float,  # noqa: ASYNC109 - the launcher is told too
+        **request: Any,
+    ) -> dict[str, Any]:
+        """
+        Return the launcher's answer to `verb` as the person `user_name`.
+
+        The fields of each verb are in the launcher's table ``VERBS``. Raises `SpawnerRejected`
+        with the launcher's code (``account-unknown``, ``account-refused``, ``home-missing``,
+        ``command-missing``, ``launcher-refused`` when sudo says no, …) when trying again is
+        useless. Raises `SpawnerTransient` (``launcher-silent``, ``launcher-timeout``,
+        ``no-space``, …) otherwise: what was asked may then have happened.
+        """
+        account = await anyio.to_thread.run_sync(find_account, user_name)
+        seconds = max(int(timeout), 1)
+        order = json.dumps({"verb": verb, "seconds": seconds, **request}).encode()
+        status, out, err = await self._run(account, order, seconds + _SLACK_SECONDS)
+        answer = _parse(out)
+        if answer is None:
+            raise _unheard(account, status, err)
+        if "error" in answer:
+            raise _refusal(account, str(answer["error"]), str(answer.get("message", "")))
+        return answer
+
+    async def _run(
+        self, account: Account, order: bytes, seconds: float
+    ) -> tuple[int, bytes, bytes]:
+        process: Process | None = None
+        out, err = bytearray(), bytearray()
+        try:
+            process = await self._open(account)
+            with anyio.fail_after(seconds):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_collect, process.stdout, out, _ANSWER_BYTES)
+                    tasks.start_soon(_collect, process.stderr, err, _WORDS_BYTES)
+                    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                        await process.stdin.send(order)  # type: ignore[union-attr]
+                        await process.stdin.aclose()  # type: ignore[union-attr]
+                return await process.wait(), bytes(out), bytes(err)
+        except TimeoutError:
+            raise SpawnerTransient(
+                f"the launcher did not answer for {account.name} within {seconds:g} s",
+                code="launcher-silent",
+                account=account.name,
+            ) from None
+        except OSError as error:
+            raise SpawnerTransient(
+                f"the launcher cannot be run: {error}", code="launcher-silent", account=account.name
+            ) from error
+        finally:
+            if process is not None and process.returncode is None:
+                # What sudo runs is not ours to signal: it has a deadline of its own.
+                with suppress(PermissionError, ProcessLookupError):
+                    process.kill()
+
+    async def _open(self, account: Account) -> Process:
+        own = os.geteuid()
+        if own not in (0, account.uid):
+            command = [_SUDO, "-n", "-u", account.name, "--", str(self.installed)]
+            return await _open_process(command)
+        # The person may have no way to where this package is installed, but this one file is
+        # readable for all: it is handed over open.
+        program = os.open(PROGRAM, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            command = [_PYTHON, "-I", f"/proc/self/fd/{program}"]
+            if own == account.uid:
+                return await _open_process(command, pass_fds=(program,))
+            process = await _open_process(
+                command,
+                pass_fds=(program,),
+                user=account.uid,
+                group=account.gid,
+                extra_groups=list(account.groups),
+            )
+        finally:
+            os.close(program)
+        for group in self.cgroups:
+            (group / "cgroup.procs").write_text(str(process.pid))
+        return process
+
+
+async def _open_process(command: Sequence[str], **how: Any) -> Process:
+    return await anyio.open_process(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
+        start_new_session=True,
+        **how,
+    )
+
+
+async def _collect(stream: ByteReceiveStream | None, into: bytearray, limit: int) -> None:
+    assert stream is not None
+    async for part in stream:
+        into += part[: limit - len(into)]
+
+
+def _parse(out: bytes) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(out)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _refusal(account: Account, code: str, message: str) -> Exception:
+    kind = SpawnerRejected if code in _REJECTIONS else SpawnerTransient
+    return kind(
+        f"the launcher refuses to act for {account.name}: {message}",
+        code=code,
+        account=account.name,
+        detail=message[:500],
+    )
+
+
+def _unheard(account: Account, status: int, err: bytes) -> Exception:
+    words = err.decode(errors="replace").strip()[:500]
+    if words.startswith("sudo:"):
+        return SpawnerRejected(
+            f"sudo does not let this hub act for {account.name}: {words}",
+            code="launcher-refused",
+            account=account.name,
+            detail=words,
+        )
+    return SpawnerTransient(
+        f"the launcher ended with status {status} and no answer: {words}",
+        code="launcher-silent",
+        account=account.name,
+        detail=words,
+    )
