@@ -20,7 +20,7 @@ from perijove.domain.launch import Cause, End, Reason, Resources
 from perijove.domain.offer import Objection, Offer
 from perijove.kit.clock import monotonic
 from perijove.spawners.batch.address import claimed_url
-from perijove.spawners.batch.commands import Commands, environment_of
+from perijove.spawners.batch.commands import Commands
 from perijove.spawners.batch.queue import Allowance, Queue
 from perijove.spawners.batch.scheduler import Command, Job, JobRequest, Result, Scheduler
 from perijove.spawners.batch.sections import BatchSettings
@@ -36,6 +36,7 @@ from perijove.spawners.contract import (
     Survey,
 )
 from perijove.spawners.launcher.client import Launcher
+from perijove.spawners.local.archive import Archive
 from perijove.spawners.names import check_platform_name
 
 log = structlog.get_logger()
@@ -44,7 +45,7 @@ _KILL_SECONDS: Final = 45.0
 """How long after the grace a scheduler may take to say that a job is gone (Slurm's KillWait)."""
 _LATE_SECONDS: Final = 90.0
 """How long after an unclear submission its job may still appear in the queue."""
-_STOPPED_KEPT: Final = 3600.0
+_CANCELLED: Final = End(cause=Cause.NEVER_STARTED, reason="cancelled")
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
 
@@ -68,10 +69,12 @@ class BatchSpawner:
             f"pj-{surroundings.installation}-",
             Allowance(settings.minimum_period),
         )
-        self._stopped: dict[str, float] = {}
+        self._archive = Archive(surroundings.data_dir)
 
     async def __aenter__(self) -> Self:
-        """Nothing to connect to: every command is a connection of its own."""
+        """Tidy up; there is nothing to connect to, every command is a connection of its own."""
+        self._archive.prepare()
+        self._archive.prune()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -87,10 +90,12 @@ class BatchSpawner:
         """Submit the launch's job as its owner, or find the one that was."""
         check_platform_name(spec.name)
         command = self._scheduler.submission(self._request(spec))
+        if end := self._archive.find_end(spec.name):
+            return Sighting(name=spec.name, phase=Phase.GONE, end=end, owner=spec.user_name)
         await checkpoint({"user": spec.user_name})
         job_id = await self._submit(spec, command)
         if job_id is None:
-            end = await self._end_of_cancelled(spec.name)
+            end = self._archive.find_end(spec.name) or _CANCELLED
             return Sighting(name=spec.name, phase=Phase.GONE, end=end, owner=spec.user_name)
         handle = {"user": spec.user_name, "job_id": job_id}
         await checkpoint(handle)
@@ -136,6 +141,7 @@ class BatchSpawner:
             command=list(command),
             listing=list(self._scheduler.listing_by_name(spec.name)),
             again=again,
+            **self._cluster,
         )
 
     def _request(self, spec: LaunchSpec) -> JobRequest:
@@ -189,7 +195,6 @@ class BatchSpawner:
     async def survey(self) -> Survey:
         """Return all jobs of ours by one question to the scheduler."""
         jobs = await self._queue.jobs(since=monotonic())
-        self._forget_stopped()
         by_name: dict[str, list[Job]] = {}
         for job in jobs:
             by_name.setdefault(job.name, []).append(job)
@@ -198,7 +203,7 @@ class BatchSpawner:
         shown = [
             seen
             for seen in sightings
-            if seen.phase is not Phase.GONE or seen.name not in self._stopped
+            if seen.phase is not Phase.GONE or self._archive.find_end(seen.name) is None
         ]
         return Survey(complete=True, sightings=shown)
 
@@ -210,64 +215,70 @@ class BatchSpawner:
         ends = await self._scheduler.ends(self._commands.run, list(names))
         return {names[job_id]: end for job_id, end in ends.items() if job_id in names}
 
-    def _forget_stopped(self) -> None:
-        oldest = monotonic() - _STOPPED_KEPT
-        self._stopped = {name: at for name, at in self._stopped.items() if at > oldest}
-
     # --- stop -----------------------------------------------------------------------------
 
     async def stop(self, name: str, handle: Handle | None, *, grace: float) -> Sighting | None:
         """Cancel the job as its owner, wait until the scheduler says it is gone, and say how."""
         check_platform_name(name)
-        user, job_id = await self._whose(name, handle)
-        if not user:
-            return None
-        request: dict[str, Any] = {"check": list(self._scheduler.listing_by_name(name))}
-        if job_id:
-            request["job_id"] = job_id
-            request["command"] = list(self._scheduler.cancellation(job_id))
         began = monotonic()
-        await self._call(user, "cancel", name=name, **request)
-        end = await self._until_gone(name, job_id, since=began, seconds=grace + _KILL_SECONDS)
+        self._archive.close(name)
+        job_id = str(handle.get("job_id", "")) if handle else ""
+        user = str(handle.get("user", "")) if handle else ""
+        if not user:
+            same = [job for job in await self._queue.jobs(since=began) if job.name == name]
+            if not same:
+                return None
+            user = same[0].user
+        await self._call(user, "cancel", name=name)  # From here on nothing is submitted.
+        end = await self._end_jobs(user, name, job_id, seconds=grace + _KILL_SECONDS)
         await self._call(user, "cancel", name=name, remove=True)
-        self._stopped[name] = monotonic()
         if end is None:
             return None
+        self._archive.close(name, end)
         return Sighting(name=name, phase=Phase.GONE, end=end, owner=user)
 
-    async def _whose(self, name: str, handle: Handle | None) -> tuple[str, str]:
-        """Return owner and job of a launch, from what was recorded or else from the queue."""
-        user = str(handle["user"]) if handle and "user" in handle else ""
-        if handle and "job_id" in handle:
-            return user, str(handle["job_id"])
-        same = [job for job in await self._queue.jobs(since=monotonic()) if job.name == name]
-        if not same:
-            return user, ""
-        job = _the_one(same)
-        return job.user, job.id
-
-    async def _until_gone(
-        self, name: str, job_id: str, *, since: float, seconds: float
-    ) -> End | None:
-        """Return the evidence of the end; None when there never was a job."""
+    async def _end_jobs(self, user: str, name: str, job_id: str, *, seconds: float) -> End | None:
+        """Cancel every job of the name until the queue shows none alive; return the evidence."""
+        cancelled: set[str] = set()
+        if job_id:
+            await self._cancel(user, name, job_id)
+            cancelled.add(job_id)
+        since = monotonic()
         latest = since + seconds
         while since < latest:
             jobs = [job for job in await self._queue.jobs(since=since) if job.name == name]
-            if all(job.phase is Phase.GONE for job in jobs):
+            live = [job for job in jobs if job.phase is not Phase.GONE]
+            if not live:
                 return _the_one(jobs).end if jobs else await self._remembered(job_id)
+            for job in live:
+                if job.id not in cancelled:
+                    await self._cancel(user, name, job.id)
+                    cancelled.add(job.id)
             await anyio.sleep(_LOOK_AGAIN_SECONDS)
             since = monotonic()
         raise SpawnerTransient(f"job {job_id} is still ending")
+
+    async def _cancel(self, user: str, name: str, job_id: str) -> None:
+        command = self._scheduler.cancellation(job_id)
+        self._commands.counts[command[0]] += 1
+        answer = await self._call(
+            user,
+            "cancel",
+            name=name,
+            job_id=job_id,
+            command=list(command),
+            check=list(self._scheduler.listing_by_name(name)),
+            **self._cluster,
+        )
+        if answer.get("status", 0) != 0:
+            # The queue tells whether it helped all the same: many a job is gone by now.
+            words = str(answer.get("stderr") or answer.get("stdout"))[:200]
+            log.info("cancel_answered", job=job_id, words=words)
 
     async def _remembered(self, job_id: str) -> End | None:
         if not job_id:
             return None
         return (await self._scheduler.ends(self._commands.run, [job_id])).get(job_id)
-
-    async def _end_of_cancelled(self, name: str) -> End:
-        same = [job for job in await self._queue.jobs(since=monotonic()) if job.name == name]
-        ended = [job.end for job in same if job.end is not None]
-        return ended[0] if ended else End(cause=Cause.UNKNOWN, reason="cancelled")
 
     # --- abilities ------------------------------------------------------------------------
 
@@ -326,18 +337,24 @@ class BatchSpawner:
         for command in commands:
             self._commands.counts[command[0]] += 1
         answer = await self._call(
-            user_name, "discover", commands=[list(command) for command in commands]
+            user_name,
+            "discover",
+            commands=[list(command) for command in commands],
+            **self._cluster,
         )
         return [_result(each) for each in answer["results"]]
 
     async def _call(self, user_name: str, verb: str, **request: Any) -> Mapping[str, Any]:
-        return await self._launcher.call(
-            user_name,
-            verb,
-            timeout=self._site.timeout * 2,
-            environment=dict(environment_of(self._site)),
-            **request,
-        )
+        return await self._launcher.call(user_name, verb, timeout=self._site.timeout * 2, **request)
+
+    @property
+    def _cluster(self) -> Mapping[str, Any]:
+        """What the launcher needs to run the scheduler's programs."""
+        bin_dir = self._site.bin_dir
+        return {
+            "environment": dict(self._site.environment),
+            "bin_dir": str(bin_dir) if bin_dir else None,
+        }
 
 
 def _sighting(job: Job) -> Sighting:
