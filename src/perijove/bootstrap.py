@@ -141,6 +141,7 @@ async def running(
             installation=installation,
             settings=settings.hub,
             lifecycle=settings.lifecycle,
+            notify=settings.notify,
             api_url=_api_url(settings, api_listener),
             spawners=spawners,
             authenticators=_authenticators(settings, database, clock),

@@ -22,6 +22,7 @@ from perijove.kit.config import Section
 from perijove.proxy.settings import ProxySettings
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.sections import HubSection, LifecycleSection
+from perijove.services.senders import NotifySection
 
 PREFIX = "PERIJOVE__"
 
@@ -35,6 +36,8 @@ class Settings(Section):
     """The proxy in front of hub and servers."""
     lifecycle: LifecycleSection = LifecycleSection()
     """Limits of the life cycle."""
+    notify: NotifySection = NotifySection()
+    """How people are told what happened while they looked elsewhere."""
     auth: dict[str, Any]
     """Ways to sign in, `[auth.NAME]`; the name is that of the authenticator. The first one is
     the site's main way in."""

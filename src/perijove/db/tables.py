@@ -468,6 +468,33 @@ events = Table(
     Index(None, "at"),
 )
 
+# What people asked to be told about a launch: an outbox. Without `occurred_at` its occasion has
+# not come; `due_at` is when to send it, or to try again.
+notices = Table(
+    "notices",
+    metadata,
+    _id(),
+    Column("launch_id", String(40), ForeignKey("launches.id", ondelete="CASCADE"), nullable=False),
+    Column("occasion", String(16), nullable=False),
+    Column("channel", String(16), nullable=False),
+    Column("words", Json, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("outcome", String(16), nullable=False, default="", server_default=""),
+    Column("occurred_at", Instant),
+    Column("due_at", Instant),
+    Column("tries", Integer, nullable=False, default=0, server_default="0"),
+    Column("sent_at", Instant),
+    Column("dropped_at", Instant),
+    Column("error", Text, nullable=False, default="", server_default=""),
+    UniqueConstraint("launch_id", "occasion", "channel"),
+    Index(
+        "ix_notices_open",
+        "due_at",
+        sqlite_where=text("sent_at IS NULL AND dropped_at IS NULL"),
+        postgresql_where=text("sent_at IS NULL AND dropped_at IS NULL"),
+    ),
+)
+
 audit_events = Table(
     "audit_events",
     metadata,

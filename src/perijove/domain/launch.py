@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -231,6 +231,14 @@ class Launch:
     def is_live(self) -> bool:
         """True until the end is final."""
         return self.status != Status.ENDED
+
+    def time_is_over_at(self) -> datetime | None:
+        """Return when the time it asked for is over: as the platform says, else as planned."""
+        seconds = self.spec.get("resources", {}).get("time_seconds")
+        began = self.starting_at or self.connecting_at or self.ready_at
+        if self.ends_at is not None or seconds is None or began is None:
+            return self.ends_at
+        return began + timedelta(seconds=seconds)
 
     def entered_at(self) -> datetime:
         """Return when the present status was entered."""

@@ -10,6 +10,7 @@ from perijove.kit.loops import every
 from perijove.reconcile.cull import Culler
 from perijove.reconcile.housekeeping import Housekeeper
 from perijove.reconcile.launches import run_launches
+from perijove.reconcile.notices import Messenger
 from perijove.reconcile.observe import Observer
 from perijove.reconcile.probe import Prober
 from perijove.services import activity
@@ -37,6 +38,7 @@ def start_loops(tasks: TaskGroup, hub: Hub, prober: Prober, *, database_url: str
     period = hub.lifecycle.reporting_period.total_seconds()
     loop(min(60, max(1, period / 5)), culler.cull, "cull", 300)
     loop(5, lambda: activity.flush(hub), "activity", 30)
+    loop(3, Messenger(hub).step, "notices", 180)
     loop(300, housekeeper.check_routes, "routes", 120)
     loop(1, hub.metrics.measure_loop, "loop-delay", 30)
     for name, placed in hub.spawners.items():

@@ -14,6 +14,7 @@ from perijove.kit.loops import Doorbell, Gong
 from perijove.services.activity import Seen
 from perijove.services.metrics import Metrics
 from perijove.services.sections import HubSection, LifecycleSection
+from perijove.services.senders import NotifySection
 from perijove.spawners.contract import Spawner, SpawnerSettings
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Hub:
     installation: str
     settings: HubSection
     lifecycle: LifecycleSection
+    notify: NotifySection = field(default_factory=NotifySection)
     api_url: str
     """``http://host:port`` + ``B hub/api``, as servers reach it (wire §1.2)."""
     spawners: Mapping[str, PlacedSpawner] = field(default_factory=dict)

@@ -444,6 +444,7 @@ def upgrade() -> None:
         )
         batch_op.create_index(batch_op.f("ix_launches_server_id"), ["server_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_launches_user_id"), ["user_id"], unique=False)
+        batch_op.create_index("ix_launches_waits", ["spawner", "requested_at"], unique=False)
         batch_op.create_index(
             "uq_launches_server_id_wanted",
             ["server_id"],
@@ -487,6 +488,38 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("handles", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_handles_launch_id"), ["launch_id"], unique=False)
+
+    op.create_table(
+        "notices",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("launch_id", sa.String(length=40), nullable=False),
+        sa.Column("occasion", sa.String(length=16), nullable=False),
+        sa.Column("channel", sa.String(length=16), nullable=False),
+        sa.Column("words", Json, nullable=False),
+        sa.Column("created_at", Instant(), nullable=False),
+        sa.Column("outcome", sa.String(length=16), server_default="", nullable=False),
+        sa.Column("occurred_at", Instant(), nullable=True),
+        sa.Column("due_at", Instant(), nullable=True),
+        sa.Column("tries", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("sent_at", Instant(), nullable=True),
+        sa.Column("dropped_at", Instant(), nullable=True),
+        sa.Column("error", sa.Text(), server_default="", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["launch_id"], ["launches.id"], name=op.f("fk_notices_launch_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notices")),
+        sa.UniqueConstraint(
+            "launch_id", "occasion", "channel", name=op.f("uq_notices_launch_id_occasion_channel")
+        ),
+    )
+    with op.batch_alter_table("notices", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_notices_open",
+            ["due_at"],
+            unique=False,
+            sqlite_where=sa.text("sent_at IS NULL AND dropped_at IS NULL"),
+            postgresql_where=sa.text("sent_at IS NULL AND dropped_at IS NULL"),
+        )
 
     op.create_table(
         "oauth_clients",
@@ -621,6 +654,14 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_oauth_clients_launch_id"))
 
     op.drop_table("oauth_clients")
+    with op.batch_alter_table("notices", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_notices_open",
+            sqlite_where=sa.text("sent_at IS NULL AND dropped_at IS NULL"),
+            postgresql_where=sa.text("sent_at IS NULL AND dropped_at IS NULL"),
+        )
+
+    op.drop_table("notices")
     with op.batch_alter_table("handles", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_handles_launch_id"))
 
@@ -635,6 +676,7 @@ def downgrade() -> None:
             sqlite_where=sa.text("wanted = 'run' AND status <> 'ended'"),
             postgresql_where=sa.text("wanted = 'run' AND status <> 'ended'"),
         )
+        batch_op.drop_index("ix_launches_waits")
         batch_op.drop_index(batch_op.f("ix_launches_user_id"))
         batch_op.drop_index(batch_op.f("ix_launches_server_id"))
         batch_op.drop_index(

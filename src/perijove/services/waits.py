@@ -1,0 +1,212 @@
+"""
+What is known of a wait besides the scheduler's own words: how long others waited, and answers.
+
+The platform's forecast stands in the launch; this is the second opinion, from our own rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, bindparam, func, select
+
+from perijove.db import launches as rows
+from perijove.db.events import record
+from perijove.db.notify import notify
+from perijove.db.prepared import Statement
+from perijove.db.spawner_states import find_state
+from perijove.db.tables import discoveries, launches
+from perijove.domain.asking import Asking
+from perijove.domain.errors import Conflict
+from perijove.domain.launch import WAITING, Launch, Status, Wanted
+from perijove.domain.offer import Offer, OwnJob
+from perijove.services.hub import Hub
+
+WINDOW: Final = timedelta(days=14)
+"""How far back starts are compared: queues change with the season."""
+_LEAST: Final = 3
+"""Fewer similar starts say nothing."""
+_MOST: Final = 200
+"""How many of the newest starts are looked at."""
+_ALIKE: Final = {"cpu": 2.0, "memory_bytes": 2.0, "gpu": 1.0, "time_seconds": 4.0}
+"""Up to which factor two requests count as similar, by resource."""
+_SAME: Final = ("partition", "account", "qos", "reservation", "gpu_type")
+"""Options that lead to another queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usual:
+    """How long similar requests waited in the queue, from being handed over to starting."""
+
+    seconds: float
+    """The median."""
+    count: int
+    """Of how many starts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What is free at one moment where a launch may run."""
+
+    as_of: datetime
+    cpus: int
+    of_cpus: int
+    gpus: int
+    of_gpus: int
+    most_cpus: int
+    """Free on one node: the one with the most."""
+    most_memory: int
+    """Of the same node, in bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What surrounds a wait: all that may explain it or shorten it."""
+
+    silent_since: datetime | None = None
+    """Since when the platform has not answered."""
+    usual: Usual | None = None
+    room: Room | None = None
+    own_jobs: Sequence[OwnJob] = ()
+    """Of the same person, not started here; they take of the same limits."""
+    own_launches: Sequence[Launch] = ()
+    """The person's other launches on the same platform."""
+
+
+def look_around(connection: Connection, launch: Launch, *, now: datetime) -> Around:
+    """Return what surrounds a launch that waits; nothing for one that does not."""
+    if launch.status not in WAITING:
+        return Around()
+    offer = _find_offer(connection, launch)
+    return Around(
+        silent_since=find_state(connection, launch.spawner).failing_since,
+        usual=usual_wait(connection, launch, now=now),
+        room=room_in(offer, launch.spec.get("options", {}).get("partition") or "")
+        if offer
+        else None,
+        own_jobs=offer.own_jobs if offer else (),
+        own_launches=[
+            other
+            for other in rows.list_live(connection, spawner=launch.spawner, user_id=launch.user_id)
+            if other.id != launch.id and launch.user_id is not None
+        ],
+    )
+
+
+def room_in(offer: Offer, partition: str) -> Room | None:
+    """Return what is free in a partition, in all of them without one; None when it is not known."""
+    shapes = [
+        shape
+        for shape in offer.shapes
+        if shape.free and (not partition or partition in shape.partitions)
+    ]
+    if not shapes:
+        return None
+    free = [node for shape in shapes for node in shape.free]
+    most = max(free, key=lambda node: (node.cpus, node.memory_bytes))
+    return Room(
+        as_of=offer.as_of,
+        cpus=sum(node.cpus for node in free),
+        of_cpus=sum(shape.cpus * len(shape.nodes) for shape in shapes),
+        gpus=sum(sum(node.gpus.values()) for node in free),
+        of_gpus=sum(sum(shape.gpus.values()) * len(shape.nodes) for shape in shapes),
+        most_cpus=most.cpus,
+        most_memory=most.memory_bytes,
+    )
+
+
+def _find_offer(connection: Connection, launch: Launch) -> Offer | None:
+    """Return what the platform last said this person can have; None when that is not known."""
+    body = connection.scalar(
+        select(discoveries.c.body).where(
+            discoveries.c.spawner == launch.spawner, discoveries.c.user_id == launch.user_id
+        )
+    )
+    if body is None:
+        return None
+    try:
+        return msgspec.convert(body, Offer, strict=False)
+    except msgspec.ValidationError:  # of another version of this program
+        return None
+
+
+def usual_wait(connection: Connection, launch: Launch, *, now: datetime) -> Usual | None:
+    """Return how long requests like this one waited lately; None when too few are known."""
+    found = _STARTS.rows(connection, {"the_spawner": launch.spawner, "since": now - WINDOW})
+    waits = [
+        (row["began"] - row["submitted_at"]).total_seconds()
+        for row in found
+        if is_alike(launch.spec, row["spec"])
+    ]
+    if len(waits) < _LEAST:
+        return None
+    return Usual(seconds=max(0.0, median(waits)), count=len(waits))
+
+
+def is_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two specs ask for the same profile, much the same size, and the same queue."""
+    if one.get("profile", {}).get("name") != other.get("profile", {}).get("name"):
+        return False
+    options, others = one.get("options", {}), other.get("options", {})
+    if any((options.get(name) or "") != (others.get(name) or "") for name in _SAME):
+        return False
+    return all(
+        _is_near(one.get("resources", {}).get(name), other.get("resources", {}).get(name), factor)
+        for name, factor in _ALIKE.items()
+    )
+
+
+def _is_near(one: float | None, other: float | None, factor: float) -> bool:
+    if not one or not other:
+        return not one and not other
+    return max(one, other) <= factor * min(one, other)
+
+
+_BEGAN: Final = func.coalesce(launches.c.starting_at, launches.c.connecting_at)
+_STARTS: Final = Statement(
+    select(launches.c.spec, launches.c.submitted_at, _BEGAN.label("began"))
+    .where(
+        launches.c.spawner == bindparam("the_spawner"),
+        launches.c.requested_at >= bindparam("since"),
+        launches.c.submitted_at.is_not(None),
+        _BEGAN.is_not(None),
+    )
+    .order_by(launches.c.requested_at.desc())
+    .limit(_MOST)
+)
+
+
+def is_asked(launch: Launch) -> bool:
+    """Tell whether the queue's limit was reached and nobody has answered yet."""
+    return (
+        launch.queue_asked_at is not None
+        and launch.wanted is Wanted.RUN
+        and launch.status in (Status.QUEUED, Status.HELD)
+    )
+
+
+async def keep_waiting(hub: Hub, launch_id: str, *, asking: Asking) -> Launch:
+    """
+    Let a launch wait for as long again as its queue's limit; it may be said before it is asked.
+
+    Raises `Conflict` for one that does not wait any more.
+    """
+
+    def unit(connection: Connection) -> Launch:
+        launch, now = rows.get_launch(connection, launch_id), hub.clock.now()
+        if launch.wanted is not Wanted.RUN or launch.status not in (Status.QUEUED, Status.HELD):
+            raise Conflict("it does not wait in the queue any more", code="not-waiting")
+        launch = rows.change(
+            connection, launch, now=now, queue_asked_at=None, queue_extended_at=now, due_at=now
+        )
+        record(connection, launch_id, "kept-waiting", {}, asking=asking, now=now)
+        notify(connection, "due")
+        return launch
+
+    launch = await hub.database.write(unit)
+    hub.due.ring()
+    hub.events.strike(launch_id)
+    return launch
