@@ -1,1 +1,60 @@
-"""What runs beside the server, where the computing is. Standard library only."""
+"""
+What runs beside the server, where the computing is. Standard library only, Python 3.6 or later.
+
+A job gets `job.sh` and one program, `wrapper.py`: the modules of this package that it is made
+of, one after the other in a single file, so that nothing has to be installed on the node.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from typing import Final
+
+_PARTS: Final = (
+    "spawners/local/supervisor.py",
+    "agent/cannot.py",
+    "agent/hub.py",
+    "agent/node.py",
+    "agent/software.py",
+    "agent/wrapper.py",
+)
+"""Each needs only those before it."""
+
+
+def job_files() -> Mapping[str, str]:
+    """Return the files that a job is delivered with, beside its `spec.json`, by name."""
+    package = files("perijove.agent")
+    return {
+        "job.sh": (package / "job.sh").read_text(),
+        "wrapper.py": _program(),
+        "jupyter_server_config.py": (package / "jupyter_server_config.py").read_text(),
+    }
+
+
+def _program() -> str:
+    """Return the parts as one program: without their imports of each other, started by the last."""
+    parts = []
+    for name in _PARTS:
+        source = (files("perijove") / name).read_text()
+        kept = _kept(source, is_last=name == _PARTS[-1])
+        parts.append(f"# --- {name}\n" + "".join(kept))
+    return "\n".join(parts)
+
+
+def _kept(source: str, *, is_last: bool) -> Iterator[str]:
+    dropped: set[int] = set()
+    for statement in ast.parse(source).body:
+        if _is_internal(statement) or (_starts(statement) and not is_last):
+            assert statement.end_lineno is not None
+            dropped.update(range(statement.lineno, statement.end_lineno + 1))
+    for number, line in enumerate(source.splitlines(keepends=True), 1):
+        if number not in dropped:
+            yield line
+
+
+def _is_internal(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("perijove")
+
+
+def _starts(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test)

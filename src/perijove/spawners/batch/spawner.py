@@ -9,12 +9,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any, ClassVar, Final, Self
 
 import anyio
 import structlog
 
+from perijove.agent import job_files
 from perijove.domain.errors import SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, End, Reason, Resources
 from perijove.domain.offer import Objection, Offer
@@ -156,7 +156,6 @@ class BatchSpawner:
 
     def _files(self, spec: LaunchSpec) -> Mapping[str, str]:
         """Return what the job's directory gets; of it the scheduler sees the script."""
-        agent = files("perijove.agent")
         settings = self._settings
         environment = {**spec.environment, **settings.environment}
         api = environment["JUPYTERHUB_API_URL"]
@@ -187,7 +186,7 @@ class BatchSpawner:
         }
         return {
             "spec.json": json.dumps(delivered),
-            **{name: (agent / name).read_text() for name in ("wrapper.py", "job.sh")},
+            **job_files(),
         }
 
     # --- survey ---------------------------------------------------------------------------

@@ -1,0 +1,231 @@
+"""
+What a job says to the hub: one small POST at a time, and again while the hub is away.
+
+A request runs in a thread of its own: meanwhile the job answers the hub's challenge, hears
+signals and looks after its server.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import http.client
+import json
+import random
+import select
+import socket
+import threading
+import time
+import urllib.parse
+
+from perijove.agent.cannot import Cannot
+from perijove.spawners.local.supervisor import Signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Body = dict[str, Any]
+
+HUB_PATIENCE = 1800  # Seconds a job that runs waits for a hub that does not answer.
+ANSWER_SECONDS = 25  # The hub itself asks the scheduler and connects back meanwhile.
+LONGEST_PAUSE = 30
+REACH_TRIES = 3
+REACH_PAUSE = 3
+CHALLENGE_SECONDS = 1
+CHALLENGE_LIMIT = 2048
+TURN = 0.1
+MOST_WAITING = 20
+
+
+class Answer:
+    """What the hub answered; status 0: nothing at all, and `detail` says why."""
+
+    def __init__(self, status: int, body: "Body", retry_after: float = 0) -> None:
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+        self.code = str(body.get("code", ""))
+        self.detail = str(body.get("detail", ""))
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether asking the same again is useless."""
+        return 200 <= self.status < 500 and self.status not in (404, 408, 425, 429)
+
+
+class Post(threading.Thread):
+    """One request; `answer` is there when the thread has ended."""
+
+    def __init__(self, url: str, body: "Body") -> None:
+        super().__init__(daemon=True)
+        self.url = url
+        self.body = body
+        self.answer = Answer(0, {"detail": "no answer"})
+
+    def run(self) -> None:
+        """Send it; whatever goes wrong is an answer too."""
+        try:
+            self.answer = post(self.url, self.body)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            self.answer = Answer(0, {"detail": f"{self.url}: {error!r}"})
+
+
+def post(url: str, body: "Body") -> Answer:
+    """Send `body` as JSON and return the answer. No proxy of the environment is used."""
+    parts = urllib.parse.urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
+    with contextlib.closing(connection):
+        content = json.dumps(body).encode("ascii")
+        connection.request("POST", parts.path, content, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        raw = response.read(1 << 20)
+        return Answer(
+            response.status, fields_of(raw), seconds_of(response.getheader("retry-after"))
+        )
+
+
+def fields_of(raw: bytes) -> "Body":
+    """Return the JSON object of a body; empty for anything else, such as a gateway's page."""
+    try:
+        found = json.loads(raw.decode("utf-8", "replace"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def seconds_of(text: "str | None") -> float:
+    """Return the seconds of a ``Retry-After`` that has some."""
+    return min(float(text), 300.0) if text and text.isdigit() else 0.0
+
+
+def next_pause(tries: int) -> float:
+    """Return how long to wait after so many tries in vain; not alike for all jobs of a cluster."""
+    return min(2.0 ** min(tries, 10) / 2, LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
+
+
+def answer_challenge(listener: socket.socket, code: str) -> None:
+    """Answer one request on the port that was registered: prove that the code is known here."""
+    try:
+        stream, _ = listener.accept()
+    except OSError:
+        return  # Whoever it was has gone.
+    with contextlib.closing(stream):
+        stream.settimeout(CHALLENGE_SECONDS)
+        with contextlib.suppress(OSError):
+            head = b""
+            while b"\r\n\r\n" not in head and len(head) < CHALLENGE_LIMIT:
+                part = stream.recv(CHALLENGE_LIMIT)
+                if not part:
+                    return
+                head += part
+            challenge = head.split(b" ", 2)[1].lstrip(b"/") if head.count(b" ") > 1 else b""
+            proof = hmac.new(code.encode(), b"perijove challenge " + challenge, hashlib.sha256)
+            body = proof.hexdigest().encode()
+            stream.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+
+
+def register(url: str, body: "Body", listener: socket.socket, signals: Signals) -> "dict[str, str]":
+    """
+    Register the port of `listener`; return what the server's environment gets with it.
+
+    Goes on asking while the hub is away. Raises `Cannot` when the hub says no, or nothing.
+    """
+    latest = time.monotonic() + HUB_PATIENCE
+    tries = unreached = 0
+    while True:
+        attempt = Post(url, body)
+        attempt.start()
+        while attempt.is_alive():
+            wait(listener, body["code"], signals, TURN)
+        answer = attempt.answer
+        if answer.status == 200:
+            found = answer.body.get("environment")
+            return {str(name): str(value) for name, value in dict(found or {}).items()}
+        unreached += answer.code == "cannot-reach"
+        if answer.is_final and (answer.code != "cannot-reach" or unreached >= REACH_TRIES):
+            raise refusal(answer)
+        tries += 1
+        pause = REACH_PAUSE if unreached else max(answer.retry_after, next_pause(tries))
+        if time.monotonic() + pause >= latest:
+            raise Cannot("hub-unreachable", answer.detail or f"status {answer.status}", url=url)
+        end = time.monotonic() + pause
+        while time.monotonic() < end:
+            wait(listener, body["code"], signals, end - time.monotonic())
+
+
+def wait(listener: socket.socket, code: str, signals: Signals, seconds: float) -> None:
+    """Answer challenges for a while; raises `Cannot` when the job is asked to end."""
+    ready, _, _ = select.select([listener.fileno(), signals.wake], [], [], max(seconds, 0))
+    if signals.wake in ready:
+        signals.clear()
+    if listener.fileno() in ready:
+        answer_challenge(listener, code)
+    if signals.stop_asked:
+        raise Cannot("cancelled", "the job was asked to end before its server was started")
+
+
+def refusal(answer: Answer) -> Cannot:
+    """Return what a final no of the hub comes to."""
+    codes = {403: "code-refused", 409: "second-job", 410: "cancelled", 422: answer.code}
+    code = codes.get(answer.status, "hub-unreachable")
+    return Cannot(code or "hub-unreachable", answer.detail or f"status {answer.status}")
+
+
+class Line:
+    """Messages to the hub, sent one after the other and each until the hub has had it."""
+
+    def __init__(self, url: str, common: "Body") -> None:
+        self._url = url
+        self._common = common
+        self._waiting: list[tuple[str, Body]] = []
+        self._post: Post | None = None
+        self._tries = 0
+        self._not_before = 0.0
+
+    def add(self, path: str, **fields: "Any") -> None:
+        """Put a message into the line; what nobody has heard for long is dropped."""
+        self._waiting.append((self._url + path, dict(self._common, **fields)))
+        del self._waiting[:-MOST_WAITING]
+
+    def turn(self) -> "Answer | None":
+        """Go on without waiting; returns the final answer to a message if one has just come."""
+        answer = None
+        if self._post is not None and not self._post.is_alive():
+            sent, self._post = self._post, None
+            if sent.answer.is_final:
+                answer, self._tries = sent.answer, 0
+                if self._waiting and self._waiting[0][1] is sent.body:
+                    del self._waiting[0]
+            else:
+                self._tries += 1
+                pause = max(sent.answer.retry_after, next_pause(self._tries))
+                self._not_before = time.monotonic() + pause
+        if self._post is None and self._waiting and time.monotonic() >= self._not_before:
+            self._post = Post(*self._waiting[0])
+            self._post.start()
+        return answer
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether the hub has had everything."""
+        return not self._waiting
+
+    def settle(self) -> None:
+        """Wait for the request under way: a process with threads should not fork."""
+        if self._post is not None:
+            self._post.join(ANSWER_SECONDS)
+
+    def flush(self, seconds: float) -> None:
+        """Send what is left, for at most so long."""
+        end = time.monotonic() + seconds
+        self._not_before = 0.0
+        while not self.is_empty and time.monotonic() < end:
+            self.turn()
+            if self._post is not None:
+                self._post.join(min(TURN, max(end - time.monotonic(), 0)))
+            else:
+                time.sleep(TURN)

@@ -1,0 +1,50 @@
+"""
+Settings of the server in a batch job; Jupyter reads them before anything of the person's.
+
+What keeps files in a home on a network disk (SQLite above all) is kept in memory or on the
+node's own disk. And from here on the process has the person's own environment: the server has
+started without it, the kernels and terminals it will start are to have it.
+"""
+# pathlib would add much to what a small program needs to start, and did less in Python 3.6:
+# ruff: noqa: PTH118, PTH123
+
+import contextlib
+import json
+import os
+
+c = get_config()  # type: ignore[name-defined]  # noqa: F821 - Jupyter gives it to this file
+
+session = os.environ.get("PERIJOVE_SESSION", "")
+
+c.NotebookNotary.db_file = ":memory:"
+for manager in ("ArbitraryFileIdManager", "LocalFileIdManager", "BaseFileIdManager"):
+    c[manager].db_path = os.path.join(session, "file_id_manager.db")
+c.SQLiteYStore.db_path = os.path.join(session, "ystore.db")
+if os.geteuid() == 0:
+    c.ServerApp.allow_root = True  # not a choice here: it is the account of the job
+
+with (
+    contextlib.suppress(OSError, ValueError),
+    open(os.path.join(session, "world.json"), encoding="utf-8") as file,
+):
+    for name, value in json.load(file).items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+with contextlib.suppress(ImportError, AttributeError):
+    from jupyter_client.manager import KernelManager
+
+    # No setting reaches the kernels of a person whose profile is their own affair, but their
+    # command line does.
+    format_kernel_cmd = KernelManager.format_kernel_cmd
+
+    def with_history_in_memory(self, extra_arguments=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        """Return a kernel's command line; IPython's keeps its history in memory."""
+        extra = list(extra_arguments or [])
+        if any("ipykernel" in word for word in self.kernel_spec.argv):
+            extra.append("--HistoryManager.hist_file=:memory:")
+        return format_kernel_cmd(self, extra)
+
+    KernelManager.format_kernel_cmd = with_history_in_memory  # type: ignore[method-assign]

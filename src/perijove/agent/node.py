@@ -1,0 +1,317 @@
+"""What a job finds on its node: its own id, its address, its home, memory, and who listens."""
+# pathlib would add much to what a small program needs to start, and did less in Python 3.6:
+# ruff: noqa: PTH112, PTH115, PTH118, PTH123, PTH208
+
+import contextlib
+import errno
+import fcntl
+import ipaddress
+import os
+import pwd
+import random
+import select
+import signal
+import socket
+import struct
+import tempfile
+import time
+
+from perijove.agent.cannot import Cannot
+from perijove.spawners.local.supervisor import descendants
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+JOB_IDS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+NODE_NAMES = ("SLURMD_NODENAME",)
+CPU_COUNTS = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "NSLOTS")
+TEMPORARY = ("SLURM_TMPDIR", "TMPDIR")
+HOME_SECONDS = 20
+HOME_ROOM = 1 << 20  # Bytes that must fit into the home, or every save fails.
+SIOCGIFADDR = 0x8915
+LISTENS = "0A"
+
+
+def job_id(environment: "dict[str, str]") -> str:
+    """Return the id that the scheduler gave this job; empty outside one."""
+    return next((environment[name] for name in JOB_IDS if environment.get(name)), "")
+
+
+def node_name(environment: "dict[str, str]") -> str:
+    """Return the name under which the scheduler knows this node."""
+    found = next((environment[name] for name in NODE_NAMES if environment.get(name)), "")
+    return found or socket.gethostname()
+
+
+def granted_cpus(environment: "dict[str, str]") -> int:
+    """Return how many cores this job may use."""
+    for name in CPU_COUNTS:
+        if environment.get(name, "").isdigit():
+            return max(int(environment[name]), 1)
+    return len(os.sched_getaffinity(0))
+
+
+def account() -> pwd.struct_passwd:
+    """Return the account of this process; raises `Cannot` where the node does not know it."""
+    try:
+        return pwd.getpwuid(os.getuid())
+    except KeyError:
+        words = f"{socket.gethostname()} does not know the user id {os.getuid()}"
+        raise Cannot("home-missing", words) from None
+
+
+# --- the address -----------------------------------------------------------------------------
+
+
+def own_addresses() -> "list[str]":
+    """Return the addresses of this node's interfaces."""
+    found = []
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            with contextlib.suppress(OSError):  # an interface without such an address
+                answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
+                found.append(socket.inet_ntoa(answer[20:24]))
+    with contextlib.suppress(OSError), open("/proc/net/if_inet6", encoding="ascii") as table:
+        found += [
+            socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line.split()[0])) for line in table
+        ]
+    return found
+
+
+def choose_host(networks: "list[str]", name: str) -> "tuple[str, str]":
+    """
+    Return what to say of where we listen, and the address to listen at.
+
+    Within `networks` that is this node's address there. Without them it is the node's name, and
+    all its addresses: what the name stands for elsewhere cannot be known here.
+    """
+    if not networks:
+        return name, "0.0.0.0"  # noqa: S104 - the server asks everybody who they are
+    own = [ipaddress.ip_address(address) for address in own_addresses()]
+    for network in map(ipaddress.ip_network, networks):
+        for address in own:
+            if address.version == network.version and address in network:
+                return str(address), str(address)
+    words = f"{name} has no address within {', '.join(networks)}"
+    raise Cannot("host-refused", words, networks=networks)
+
+
+def open_port(address: str, ports: "list[int] | None") -> socket.socket:
+    """Return a socket that listens at `address`, on a port of the range if there is one."""
+    if ports is None:
+        candidates = [0]
+    else:
+        candidates = list(range(ports[0], ports[1] + 1))
+        random.shuffle(candidates)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for port in candidates:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        # The server takes the port over at once, whatever connections of ours linger there.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+            listener.listen(16)
+        except OSError as error:
+            listener.close()
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise Cannot("host-refused", f"{address}: {error}") from error
+        else:
+            return listener
+    words = f"no port from {candidates[0]} to {candidates[-1]} is free at {address}"
+    if ports is not None:
+        words = f"no port from {ports[0]} to {ports[1]} is free at {address}"
+    raise Cannot("port-range-full", words, ports=ports)
+
+
+def listeners(port: int) -> "set[str]":
+    """Return the sockets, as inode numbers, that take connections to `port` of any address."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:
+            next(lines, "")
+            for line in lines:
+                fields = line.split()
+                if fields[3] == LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
+                    found.add(fields[9])
+    return found
+
+
+def is_ours(sockets: "set[str]") -> bool:
+    """Tell whether every one of these sockets is held by what we started."""
+    missing = set(sockets)
+    for pid in descendants():
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    target = os.readlink(f"/proc/{pid}/fd/{entry}")
+                    if target.startswith("socket:["):
+                        missing.discard(target[8:-1])
+        if not missing:
+            return True
+    return False
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def make_temporary(environment: "dict[str, str]", name: str) -> str:
+    """Make and return a private directory on the node's own disk."""
+    last: OSError | None = None
+    for base in [environment.get(each, "") for each in TEMPORARY] + ["/tmp", "/var/tmp"]:  # noqa: S108
+        if base:
+            try:
+                return tempfile.mkdtemp(prefix=f"{name}-", dir=base)
+            except OSError as error:
+                last = error
+    raise Cannot("wrapper-failed", f"no directory for temporary files: {last}")
+
+
+def with_deadline(work: "Callable[[], str]", seconds: float) -> "str | None":
+    """Return what `work` says, done by a child; None when that hangs, as network disks may."""
+    answer, answer_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(answer_end, work().encode("utf-8", "replace")[:4000])
+        finally:
+            os._exit(0)
+    os.close(answer_end)
+    words = None
+    if select.select([answer], [], [], seconds)[0]:
+        words = os.read(answer, 4096).decode("utf-8", "replace")
+    else:
+        os.kill(pid, signal.SIGKILL)  # It may be beyond that; we go on without it.
+    os.close(answer)
+    if words is not None:
+        os.waitpid(pid, 0)
+    return words
+
+
+def look_at_home(home: str) -> str:
+    """Return "" for a home one can work in, else a code and words: ``home-full: …``."""
+    if not os.path.isdir(home):
+        return f"home-missing: {home} is not there"
+    try:
+        with tempfile.TemporaryFile(dir=home, prefix=".perijove-") as probe:
+            probe.write(b"\0" * HOME_ROOM)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"{'home-full' if full else 'home-missing'}: {home}: {error.strerror}"
+    return ""
+
+
+def home_trouble(home: str, seconds: float = HOME_SECONDS) -> "tuple[str, str]":
+    """Return a code and words for what is wrong with the home; empty when nothing is."""
+    found = with_deadline(lambda: look_at_home(home), seconds)
+    if found is None:
+        return "home-missing", f"{home} does not answer within {seconds:g} s"
+    code, _, words = found.partition(": ")
+    return code, words
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+
+class JobMemory:
+    """What the kernel counts for this job's control group: the peak, and kills for memory."""
+
+    def __init__(self) -> None:
+        self._folder = memory_folder()
+        self._killed_before = self.killed()
+
+    def killed(self) -> int:
+        """Return how often the kernel has killed for memory in the group."""
+        for name in ("memory.events", "memory.oom_control"):
+            for line in self._lines(name):
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+        return 0
+
+    def news(self) -> int:
+        """Return how many kills came since the last call."""
+        killed = self.killed()
+        count, self._killed_before = killed - self._killed_before, killed
+        return max(count, 0)
+
+    def peak(self) -> int:
+        """Return the most memory the group ever used; 0 where the kernel does not say."""
+        for name in ("memory.peak", "memory.max_usage_in_bytes"):
+            for line in self._lines(name):
+                if line.strip().isdigit():
+                    return int(line)
+        return 0
+
+    def _lines(self, name: str) -> "list[str]":
+        try:
+            with open(os.path.join(self._folder, name), encoding="ascii") as file:
+                return file.readlines()
+        except OSError:
+            return []
+
+
+def memory_folder(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> str:
+    """Return the folder of this process's memory control group, version 1 or 2."""
+    found = ""
+    with contextlib.suppress(OSError), open(own, encoding="utf-8") as lines:
+        for line in lines:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            if "memory" in controllers.split(","):
+                return os.path.join(root, "memory", path.lstrip("/"))
+            if not controllers:
+                found = os.path.join(root, path.lstrip("/"))
+    return found
+
+
+def prefer_to_kill(pids: "list[int]", more_than: int) -> None:
+    """Have the kernel, short of memory, kill one of these processes rather than `more_than`."""
+    with contextlib.suppress(OSError, ValueError):
+        with open(f"/proc/{more_than}/oom_score_adj", "rb") as own:
+            wanted = min(int(own.read()) + 300, 1000)
+        for pid in pids:
+            name = f"/proc/{pid}/oom_score_adj"
+            with contextlib.suppress(OSError, ValueError), open(name, "r+b", buffering=0) as file:
+                if int(file.read(16)) < wanted:
+                    file.write(b"%d" % wanted)
+
+
+class Output:
+    """
+    The job's own output, of limited size: what is too much is taken from its middle.
+
+    The scheduler opened the file; where it is none (a pipe, a terminal) nothing is taken.
+    """
+
+    def __init__(self, limit: int, descriptor: int = 1) -> None:
+        self._descriptor = descriptor
+        self._limit = limit
+        self._mark = b"\n[...]\n"
+
+    def write(self, output: bytes) -> None:
+        """Write, or lose it when the disk is full: the server must not notice."""
+        with contextlib.suppress(OSError):
+            while output:
+                output = output[os.write(self._descriptor, output) :]
+        with contextlib.suppress(OSError):
+            size = os.lseek(self._descriptor, 0, os.SEEK_END)
+            if size > self._limit:
+                self._shorten(size)
+
+    def _shorten(self, size: int) -> None:
+        # The scheduler's descriptor is for writing only.
+        with open(f"/proc/self/fd/{self._descriptor}", "rb") as file:
+            file.seek(size - self._limit // 4)
+            tail = file.read()
+        os.ftruncate(self._descriptor, self._limit // 2)
+        os.lseek(self._descriptor, 0, os.SEEK_END)
+        os.write(self._descriptor, self._mark + tail)
+
+
+def say(words: str) -> None:
+    """Write a line of our own into the job's output."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    with contextlib.suppress(OSError):
+        os.write(1, f"[perijove {stamp}] {words}\n".encode("utf-8", "replace"))

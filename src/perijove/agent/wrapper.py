@@ -1,0 +1,386 @@
+"""
+The program of a batch job: brings one person's server up on the node, and says how it went.
+
+It runs in the job's directory, where `spec.json` says what is wanted. In this order it looks at
+the home, picks the software, binds a port, registers that at the hub (which connects back and
+asks for a proof) and gets the server's token; then it gives the port to the server, makes sure
+that it is its own server that listens there, and says so. The hub may be away for as long as it
+likes after that. At the end it writes `end.json` and tells the hub.
+
+A port that somebody else took in the moment between is changed for another one, registered
+under the same nonce: that is the same run of the same job, so its token stays. A job that the
+scheduler has started again is a new run; it comes with a new nonce and gets a new token.
+"""
+# pathlib would add much to what a small program needs to start, and did less in Python 3.6:
+# ruff: noqa: PTH100, PTH103, PTH118, PTH120, PTH123
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+
+from perijove.agent.cannot import EXITS, Cannot
+from perijove.agent.hub import Answer, Line, register
+from perijove.agent.node import (
+    JobMemory,
+    Output,
+    account,
+    choose_host,
+    granted_cpus,
+    home_trouble,
+    is_ours,
+    job_id,
+    listeners,
+    make_temporary,
+    node_name,
+    open_port,
+    prefer_to_kill,
+    say,
+)
+from perijove.agent.software import (
+    as_shell,
+    base_environment,
+    find_command,
+    is_of_scheduler,
+    load_software,
+    own_world,
+    pip_places,
+    set_threads,
+)
+from perijove.spawners.local.supervisor import (
+    ATTEMPTS,
+    Family,
+    Signals,
+    descendants,
+    read,
+    write,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = "1"
+WAKE_SECONDS = 0.2  # Between two looks at a server that does not listen yet.
+CALM_SECONDS = 15
+FAREWELL_SECONDS = 10
+DEFAULT_GRACE = 30
+DEFAULT_LOG_LIMIT = 4 << 20
+NOTICES = ("SIGUSR1", "SIGUSR2", "SIGXCPU")
+
+RESCUE_FILE = "READ-ME-FIRST.txt"
+RESCUE_TEXT = """\
+RESCUE MODE
+
+Your home directory cannot be used: {words}
+Your server runs in a temporary directory on this machine. Everything here is DELETED when the
+server stops. Use the terminal to make room or to copy what you need, then start the server again.
+
+MODE DE SECOURS
+Votre répertoire personnel est inutilisable (voir ci-dessus). Votre serveur utilise un répertoire
+temporaire, SUPPRIMÉ à l'arrêt. Libérez de la place avec le terminal, puis relancez le serveur.
+
+MODO DE RESCATE
+Su directorio personal no se puede usar (véase arriba). Su servidor usa un directorio temporal
+que se BORRA al detenerlo. Libere espacio con la terminal y vuelva a iniciar el servidor.
+
+MODO DE RESGATE
+O seu diretório pessoal não pode ser usado (ver acima). O servidor usa um diretório temporário,
+APAGADO ao parar. Liberte espaço com o terminal e inicie o servidor de novo.
+"""
+
+
+class JobSignals(Signals):
+    """Signals of a job: schedulers send some as a notice before they end it."""
+
+    def __init__(self, outer: "dict[str, str]") -> None:
+        self._notices: list[str] = []
+        super().__init__()
+        for name in NOTICES:
+            signal.signal(getattr(signal, name), self._on_notice)
+        if outer.get("SGE_ROOT"):
+            # With ``-notify`` it says so that it will kill the job soon.
+            signal.signal(signal.SIGUSR2, self._on_stop)
+
+    def _on_notice(self, number: int, *_: object) -> None:
+        self._notices.append(signal.Signals(number).name)
+
+    def take_notices(self) -> "list[str]":
+        """Return the names of the notices since the last call."""
+        taken, self._notices = self._notices, []
+        return taken
+
+
+class Session(Family):
+    """The server of a job."""
+
+    def __init__(
+        self, spec: "dict[str, Any]", outer: "dict[str, str]", signals: JobSignals
+    ) -> None:
+        limit = spec.get("log_limit") or DEFAULT_LOG_LIMIT
+        super().__init__(signals, Output(limit).write)
+        self._spec = spec
+        self._outer = outer
+        self._notices = signals.take_notices
+        self._job_id = job_id(outer)
+        self._identity = {
+            "launch_id": spec["launch_id"],
+            "code": spec["code"],
+            "nonce": os.urandom(16).hex(),
+            "job_id": self._job_id,
+        }
+        self._line = Line(spec["register_url"], self._identity)
+        self._memory = JobMemory()
+        self._temporary = ""
+        self._home = ""
+        self._environment: dict[str, str] = {}
+        self._command: list[str] = []
+        self._port = 0
+        self._is_told = False
+        self._next_look_at = 0.0
+
+    # --- the run ------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Bring the server up and stay with it; return the job's exit status."""
+        started_at = time.time()
+        try:
+            self._prepare()
+            failure = self._serve()
+        except Cannot as error:
+            failure = self._give_up(error)
+        finally:
+            if self._temporary:
+                shutil.rmtree(self._temporary, ignore_errors=True)
+        end = self.outcome(started_at, failure)
+        end["memory_peak_bytes"] = self._memory.peak() or end["memory_peak_bytes"]
+        end["out_of_memory"] = end["signal"] == signal.SIGKILL and self._memory.killed() > 0
+        end["job_id"] = self._job_id
+        with contextlib.suppress(OSError):  # A full home must not change how the job ended.
+            write("end.json", end, durable=True)
+        if not failure:
+            self._line.add("/report", kind="end", usage=end)
+        self._line.flush(FAREWELL_SECONDS)
+        if failure:
+            return EXITS.get(failure, EXITS["wrapper-failed"])
+        if end["signal"] is not None:
+            return 128 + int(end["signal"])
+        return int(end["exit"] or 0)
+
+    def _give_up(self, error: Cannot) -> str:
+        """Say why no server comes, here and at the hub."""
+        say(f"cannot start the server: {error}")
+        if error.code not in ("cancelled", "second-job"):
+            self._line.add(
+                "/report",
+                kind="cannot",
+                reason=error.code,
+                words=error.words,
+                params=error.params,
+            )
+        return error.code
+
+    def _serve(self) -> str:
+        """Run the server to its end; return a code if it never had a port of its own."""
+        for _ in range(ATTEMPTS):
+            self._register()
+            self._is_told = False
+            self.follow()
+            if not self._lost_port():
+                return ""
+            say(f"another program took port {self._port}; trying another one")
+            self._line.settle()
+        raise Cannot("port-taken", f"port {self._port} and {ATTEMPTS - 1} others were taken")
+
+    def _register(self) -> None:
+        spec, name = self._spec, node_name(self._outer)
+        host, address = choose_host(spec.get("networks") or [], name)
+        with contextlib.closing(open_port(address, spec.get("ports"))) as listener:
+            self._port = listener.getsockname()[1]
+            body = dict(
+                self._identity,
+                host=host,
+                port=self._port,
+                wrapper=VERSION,
+                versions={"python": "{}.{}.{}".format(*sys.version_info)},
+            )
+            say(f"job {self._job_id or '-'} on {name}: registering {host}:{self._port}")
+            given = register(spec["register_url"], body, listener, self.signals)
+        self._environment.update(given)
+        shown = f"[{address}]" if ":" in address else address
+        url = f"http://{shown}:{self._port}{spec['prefix']}"
+        self._environment["JUPYTERHUB_SERVICE_URL"] = url
+
+    def _lost_port(self) -> bool:
+        """Tell whether the server failed because somebody else has its port."""
+        if self._is_told or self.signals.stop_asked or not self.status:
+            return False
+        return bool(listeners(self._port))
+
+    # --- what the server gets -----------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Find home, software and command, and build both environments."""
+        spec, outer = self._spec, self._outer
+        person = account()
+        self._temporary = make_temporary(outer, spec["name"])
+        self._home = spec.get("home") or person.pw_dir
+        code, words = home_trouble(self._home)
+        software = spec.get("software") or {}
+        if software.get("modules") or software.get("setup"):
+            self._line.add("/report", kind="stage", reason="software", params=software)
+            self._line.turn()
+        environment = base_environment(outer, self._home)
+        environment.update(
+            HOME=self._home,
+            USER=person.pw_name,
+            LOGNAME=person.pw_name,
+            SHELL=person.pw_shell or "/bin/sh",
+            TMPDIR=self._folder("tmp"),
+        )
+        self._environment = load_software(software, environment, self.signals)
+        self._set_places(spec.get("environment") or {})
+        if code:
+            self._rescue(code, words)
+        self._command = find_command(
+            spec["command"],
+            software,
+            self._environment,
+            own_path=outer.get("PATH", ""),
+            temporary=self._temporary,
+        )
+        self._write_world(bool(code), contained=bool(software.get("container")))
+        self._line.settle()
+
+    def _set_places(self, given: "dict[str, str]") -> None:
+        """Set what the site and the launch say, and the places on the node's own disk."""
+        environment, resources = self._environment, self._spec.get("resources") or {}
+        environment.update(given)
+        environment["PERIJOVE_LAUNCH"] = self._spec["name"]
+        environment["PERIJOVE_SESSION"] = self._temporary
+        environment["PERIJOVE_JOB_ID"] = self._job_id
+        environment["JUPYTER_RUNTIME_DIR"] = self._folder("runtime")
+        config = self._folder("config")
+        paths = [config, environment.get("JUPYTER_CONFIG_PATH", "")]
+        environment["JUPYTER_CONFIG_PATH"] = ":".join(filter(None, paths))
+        deliver("jupyter_server_config.py", config)
+        set_threads(environment, int(resources.get("cpu") or granted_cpus(self._outer)))
+        if self._spec.get("safe_mode"):
+            environment["JUPYTERHUB_DISABLE_USER_CONFIG"] = "1"
+            environment["JUPYTER_CONFIG_DIR"] = self._folder("safe-config")
+            environment["IPYTHONDIR"] = self._folder("ipython")
+
+    def _rescue(self, code: str, words: str) -> None:
+        """Let the server live in the temporary directory, and say so."""
+        say(f"rescue mode: {code}: {words}")
+        home = self._folder("home")
+        with open(os.path.join(home, RESCUE_FILE), "w", encoding="utf-8") as file:
+            file.write(RESCUE_TEXT.format(words=words))
+        for name in ("JUPYTERHUB_ROOT_DIR", "JUPYTERHUB_NOTEBOOK_DIR"):
+            self._environment.pop(name, None)
+        self._environment.update(
+            HOME=home, PERIJOVE_RESCUE=code, JUPYTERHUB_DEFAULT_URL=f"/lab/tree/{RESCUE_FILE}"
+        )
+        self._home = home
+        self._line.add("/report", kind="warning", reason=code, words=words)
+
+    def _write_world(self, rescue: bool, *, contained: bool) -> None:
+        """Write down what kernels and terminals have other than the server."""
+        if self._spec.get("safe_mode") or rescue:
+            return  # They are kept away from the home as the server is.
+        extra = {} if contained else pip_places(self._environment, self._folder("pip"))
+        world = own_world(self._environment, self._outer, self._home, extra)
+        inside = {name: value for name, value in self._outer.items() if is_of_scheduler(name)}
+        allocation = os.path.join(self._temporary, "inside-the-job.sh")
+        with open(allocation, "w", encoding="utf-8") as file:
+            file.write("# What a shell reads to work inside the allocation of this session.\n")
+            file.write(as_shell(inside))
+        world["PERIJOVE_JOB_ENVIRONMENT"] = allocation
+        with open(os.path.join(self._temporary, "world.json"), "w", encoding="utf-8") as file:
+            json.dump(world, file)
+
+    def _folder(self, name: str) -> str:
+        path = os.path.join(self._temporary, name)
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        return path
+
+    # --- beside the server --------------------------------------------------------------------
+
+    def become(self) -> None:
+        """Turn the child into the server."""
+        os.umask(0o022)
+        os.chdir(self._home)
+        os.execve(self._command[0], self._command, self._environment)  # noqa: S606 - no shell
+
+    def grace(self) -> float:
+        """Return the time that the site gives a server to end."""
+        return float(self._spec.get("grace") or DEFAULT_GRACE)
+
+    def look_around(self) -> float:
+        """Tell the hub what is new: that the server listens, notices, kills for memory."""
+        for name in self._notices():
+            say(f"notice of the scheduler: {name}")
+            self._line.add("/report", kind="warning", reason="notice", params={"signal": name})
+        answer = self._line.turn()
+        if answer is not None:
+            self._heed(answer)
+        if not self._is_told and self.status is None:
+            sockets = listeners(self._port)
+            if sockets and is_ours(sockets):
+                self._is_told = True
+                self._line.add("/listening")
+                self._line.turn()
+                say("the server listens")
+        now = time.monotonic()
+        if now >= self._next_look_at:
+            self._next_look_at = now + CALM_SECONDS
+            self._look_at_memory()
+        return WAKE_SECONDS if not (self._is_told and self._line.is_empty) else CALM_SECONDS
+
+    def _heed(self, answer: Answer) -> None:
+        """End when the hub says that nobody wants this server any more."""
+        if answer.status in (409, 410) and not self.signals.stop_asked:
+            say(f"the hub does not want this job's server any more: {answer.detail}")
+            self.signals.stop_asked = True
+            self.stop()
+
+    def _look_at_memory(self) -> None:
+        prefer_to_kill([pid for pid in descendants() if pid != self.pid], self.pid)
+        killed = self._memory.news()
+        if killed:
+            say(f"the kernel killed {killed} process(es): the job's memory was used up")
+            params = {"killed": killed}
+            self._line.add("/report", kind="warning", reason="out-of-memory", params=params)
+
+
+def deliver(name: str, folder: str) -> None:
+    """Copy a file that came with the job to where it is used."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), name), folder)
+
+
+def run_job() -> int:
+    """Run the job whose directory this is; return its exit status."""
+    os.umask(0o077)
+    outer = dict(os.environ)
+    signals = JobSignals(outer)
+    try:
+        spec = read("spec.json")
+        session = Session(spec, outer, signals)
+    except (OSError, ValueError, KeyError) as error:
+        say(f"cannot read spec.json on {socket.gethostname()}: {error!r}")
+        return EXITS["spec-unreadable"]
+    try:
+        return session.run()
+    except Exception:  # noqa: BLE001 - the last words of the job are its log
+        traceback.print_exc()
+        return EXITS["wrapper-failed"]
+
+
+if __name__ == "__main__":
+    sys.exit(run_job())
