@@ -1,0 +1,157 @@
+"""
+What one person can have of the cluster: facts shared by everybody, and those of this person.
+
+What is the same for all is asked for once and kept (anchors 5.7): the queue for half a minute,
+nodes with what is free on them for one, the rest of the structure for five, QOS and each
+person's associations for fifteen. However many people look at the form, the cluster is asked a
+few times a minute, by the hub's own account; only associations are asked for as the person.
+"""
+
+import grp
+import pwd
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from os import getgrouplist
+from typing import Final, TypeVar
+
+import anyio
+
+from perijove.domain.offer import Account, Offer, Partition, Qos, Shape
+from perijove.kit.clock import monotonic
+from perijove.spawners.batch.scheduler import Command, Result, Run, RunAs
+from perijove.spawners.slurm import cluster, people, queue
+from perijove.spawners.slurm.ceilings import lower, tighter
+from perijove.spawners.slurm.fresh import Fresh
+
+T = TypeVar("T")
+
+_QUEUE_SECONDS: Final = 30.0
+_FREE_SECONDS: Final = 60.0
+_STRUCTURE_SECONDS: Final = 300.0
+_PEOPLE_SECONDS: Final = 900.0
+_MOST_PEOPLE: Final = 2000
+
+Accounts = tuple[Account, ...]
+
+
+class Discovery:
+    """Finds out what each person can have of one cluster."""
+
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        self._now = now
+        self._settings = Fresh[cluster.Settings](_STRUCTURE_SECONDS, now)
+        self._partitions = Fresh[tuple[cluster.Rules, ...]](_STRUCTURE_SECONDS, now)
+        self._reservations = Fresh[tuple[cluster.Kept, ...]](_STRUCTURE_SECONDS, now)
+        self._shapes = Fresh[tuple[Shape, ...]](_FREE_SECONDS, now)
+        self._queue = Fresh[queue.Rows](_QUEUE_SECONDS, now)
+        self._qos = Fresh[Mapping[str, Qos]](_PEOPLE_SECONDS, now)
+        self._accounts: OrderedDict[str, Fresh[Accounts]] = OrderedDict()
+
+    async def offer(self, run: Run, run_as: RunAs, user: str) -> Offer:
+        """Return what there is for `user`; raises `SpawnerTransient` when Slurm is silent."""
+        known = await self._settings.get(_asking(run, cluster.SETTINGS, cluster.read_settings))
+        settings = known.value
+        accounts, every_qos = await self._rights(settings, run, run_as, user)
+        shapes = await self._shapes.get(_asking(run, cluster.NODES, cluster.read_shapes))
+        rules = await self._partitions.get(
+            _asking(run, cluster.PARTITIONS, cluster.read_partitions)
+        )
+        kept = await self._reservations.get(
+            _asking(run, cluster.RESERVATIONS, cluster.read_reservations)
+        )
+        jobs = await self._queue.get(partial(_ask_for_queue, run))
+        groups = await anyio.to_thread.run_sync(unix_groups, user)
+        names = frozenset(account.name for account in accounts)
+        reservations = tuple(
+            replace(each.reservation, is_usable=each.admits(user, names, groups))
+            for each in kept.value
+        )
+        has_reservation = any(each.is_usable for each in reservations)
+        open_to = {qos for account in accounts for qos in account.qos}
+        return Offer(
+            as_of=shapes.as_of,
+            accounts=accounts,
+            qos=tuple(each for name, each in every_qos.items() if name in open_to),
+            partitions=tuple(
+                _limited(each, every_qos)
+                for each in rules.value
+                if each.admits(groups, has_reservation=has_reservation)
+            ),
+            shapes=shapes.value,
+            reservations=reservations,
+            own_jobs=queue.read_own(jobs.value.get(user, ())),
+            must_name_account=settings.must_name_account,
+            notes=() if settings.has_accounting else ("no-accounting",),
+        )
+
+    async def _rights(
+        self, settings: cluster.Settings, run: Run, run_as: RunAs, user: str
+    ) -> tuple[Accounts, Mapping[str, Qos]]:
+        """Return the person's accounts, and every QOS."""
+        if not settings.has_accounting:
+            return (), {}
+
+        every = await self._qos.get(_asking(run, people.ask_for_qos(), people.read_qos))
+        ask = partial(_ask_for_accounts, run_as, user, settings.cluster)
+        return (await self._of(user).get(ask)).value, every.value
+
+    def _of(self, user: str) -> Fresh[Accounts]:
+        """Return what is kept of one person; the ones who asked longest ago are forgotten."""
+        kept = self._accounts.setdefault(user, Fresh(_PEOPLE_SECONDS, self._now))
+        self._accounts.move_to_end(user)
+        if len(self._accounts) > _MOST_PEOPLE:
+            self._accounts.popitem(last=False)
+        return kept
+
+
+def unix_groups(user: str) -> frozenset[str]:
+    """Return the names of a person's Unix groups; none for somebody unknown here. Blocks."""
+    try:
+        person = pwd.getpwnam(user)
+    except (KeyError, ValueError):
+        return frozenset()
+    found = set()
+    for number in getgrouplist(person.pw_name, person.pw_gid):
+        try:
+            found.add(grp.getgrgid(number).gr_name)
+        except KeyError:
+            continue
+    return frozenset(found)
+
+
+def _asking(run: Run, command: Command, read: Callable[[Result], T]) -> Callable[[], Awaitable[T]]:
+    """Return what asks and reads; off the loop, for there may be thousands of nodes."""
+
+    async def ask() -> T:
+        return await anyio.to_thread.run_sync(read, await run(command))
+
+    return ask
+
+
+async def _ask_for_queue(run: Run) -> queue.Rows:
+    question = queue.ask_for_own()
+    result = await run(question.command())
+    return await anyio.to_thread.run_sync(queue.by_user, question, result)
+
+
+async def _ask_for_accounts(run_as: RunAs, user: str, of: str) -> Accounts:
+    (own,) = await run_as(user, [people.ask_for_person(user, of)])
+    accounts = people.read_accounts(own)
+    if not accounts:
+        return ()
+    (shared,) = await run_as(user, [people.ask_for_accounts(list(accounts), of)])
+    return people.with_shared_limits(accounts, shared)
+
+
+def _limited(rules: cluster.Rules, every: Mapping[str, Qos]) -> Partition:
+    """Return a partition with the limits of its own QOS, which hold for every job in it."""
+    partition, qos = rules.partition, every.get(rules.qos)
+    if qos is None:
+        return partition
+    return replace(
+        partition,
+        max_seconds=lower(partition.max_seconds, qos.max_seconds),
+        per_job=tighter(partition.per_job, qos.per_job),
+    )

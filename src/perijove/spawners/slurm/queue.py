@@ -1,0 +1,185 @@
+"""The queue: our jobs as ``squeue`` shows them, by one question for everybody's."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from perijove.domain.errors import SpawnerTransient
+from perijove.domain.launch import End, Reason
+from perijove.domain.offer import OwnJob
+from perijove.spawners.batch.scheduler import Command, Job, Result
+from perijove.spawners.contract import Phase
+from perijove.spawners.slurm.reasons import HELD, read_reason
+from perijove.spawners.slurm.records import Question
+from perijove.spawners.slurm.rejections import check_answer
+from perijove.spawners.slurm.states import PHASES, find_end
+from perijove.spawners.slurm.submit import check_job_name
+from perijove.spawners.slurm.values import expand_hosts, read_instant, read_tres
+
+_COLUMNS: Final = (
+    "JobID", "UserName", "State", "exit_code", "Reason", "NodeList", "StartTime", "EndTime",
+    "SubmitTime", "Name",
+)  # fmt: skip
+_OWN: Final = (
+    "JobID", "UserName", "State", "Reason", "BatchFlag", "Partition", "Account", "NumCPUs",
+    "tres-alloc", "StartTime", "SubmitTime", "Name",
+)  # fmt: skip
+_JUST: Final = timedelta(seconds=30)
+
+
+def ask_for_jobs() -> Question:
+    """Return the question for all jobs: ``squeue`` cannot filter by the beginning of a name."""
+    return Question.about(*_COLUMNS)
+
+
+def read_jobs(question: Question, result: Result, prefix: str) -> Sequence[Job]:
+    """
+    Return the jobs whose name begins with `prefix`.
+
+    Raises `SpawnerTransient` unless the answer is whole.
+    """
+    return [_job(row) for row in question.rows(result) if row[-1].startswith(prefix)]
+
+
+def read_ends(question: Question, result: Result) -> dict[str, End]:
+    """Return the ends of those jobs, of any name, that are over but not yet forgotten."""
+    jobs = (_job(row) for row in question.rows(result))
+    return {job.id: job.end for job in jobs if job.end is not None}
+
+
+def listing_by_name(name: str) -> Command:
+    """Return the command that shows the numbers of the jobs with this name."""
+    return [
+        "squeue",
+        "--noheader",
+        "--all",
+        "--local",
+        "--states=all",
+        f"--name={check_job_name(name)}",
+        "--format=%A",
+    ]
+
+
+def read_ids(result: Result) -> Sequence[str]:
+    """Return the numbers that `listing_by_name` shows, the oldest first."""
+    check_answer(result, "squeue")
+    lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
+    if not all(_NUMBER.fullmatch(line) for line in lines):
+        raise SpawnerTransient("squeue's answer is garbled")
+    return sorted(set(lines), key=int)
+
+
+_NUMBER = re.compile(r"[0-9]{1,12}", re.ASCII)
+
+
+def _job(row: Sequence[str]) -> Job:
+    number, user, state, status, words, hosts, *times, name = row
+    if _NUMBER.fullmatch(number) is None:
+        raise SpawnerTransient("squeue's answer is garbled")
+    nodes = expand_hosts(hosts)
+    start, stop, submitted = (read_instant(each) for each in times)
+    end = find_end(state, *_exit_code(status), words)
+    if end is not None:
+        phase, reason = Phase.GONE, None
+    else:
+        phase, reason = _present(state, words, begins_later=_is_later(start, submitted))
+        if state not in PHASES and nodes:
+            phase = Phase.RUNNING  # A state of a newer release; it has nodes.
+    is_waiting = phase is Phase.PENDING
+    is_there = phase in (Phase.RUNNING, Phase.SUSPENDED)
+    return Job(
+        id=number,
+        name=name,
+        user=user,
+        phase=phase,
+        reason=reason if phase is not Phase.RUNNING else None,
+        nodes=nodes,
+        submitted_at=submitted,
+        started_at=start if is_there or (end and nodes) else None,
+        expected_start=start if is_waiting else None,
+        ends_at=stop if is_there else None,
+        end=end,
+    )
+
+
+def _present(state: str, words: str, *, begins_later: bool) -> tuple[Phase, Reason | None]:
+    """Return the phase of a job that is not over, and why it does not run."""
+    phase = PHASES.get(state, Phase.PENDING)
+    if phase is Phase.RUNNING:
+        return phase, None
+    if phase is Phase.SUSPENDED:
+        return phase, Reason(code="other", words=state)
+    if state != "PENDING":
+        code = "held-by-system" if phase is Phase.HELD else "other"
+        return phase, Reason(code=code, words=state)
+    reason = read_reason(words)
+    if reason.code == "begin-time" and not begins_later:
+        # So says Slurm too of a job that it has not looked at yet.
+        reason = Reason(code="just-submitted", words=reason.words)
+    return (Phase.HELD if reason.code in HELD else Phase.PENDING), reason
+
+
+def _is_later(start: datetime | None, submitted: datetime | None) -> bool:
+    return start is not None and submitted is not None and start - submitted > _JUST
+
+
+def _exit_code(text: str) -> tuple[int, int]:
+    """Return exit status and signal of ``768``, as from `wait`, or of ``3:0``."""
+    status, colon, signal = text.strip().partition(":")
+    if not (status.isdecimal() and len(status) < 10):
+        return 0, 0
+    if colon:
+        return int(status), int(signal) if signal.isdecimal() and len(signal) < 10 else 0
+    return int(status) >> 8 & 0xFF, int(status) & 0x7F
+
+
+# --- everybody's jobs, for the form -----------------------------------------------------------
+
+Rows = Mapping[str, Sequence[Sequence[str]]]
+"""Rows of the queue by user; read when somebody asks for theirs."""
+
+
+def ask_for_own() -> Question:
+    """Return the question for everybody's jobs, with what they take of limits."""
+    return Question.about(*_OWN)
+
+
+def by_user(question: Question, result: Result) -> Rows:
+    """Return the rows of a whole answer by user name."""
+    found: dict[str, list[Sequence[str]]] = {}
+    for row in question.rows(result):
+        found.setdefault(row[1], []).append(row)
+    return found
+
+
+def read_own(rows: Sequence[Sequence[str]]) -> tuple[OwnJob, ...]:
+    """Return one person's jobs that are not over."""
+    return tuple(job for row in rows if (job := _own(row)) is not None)
+
+
+_WORDS: Final = {
+    Phase.PENDING: "queued",
+    Phase.HELD: "held",
+    Phase.RUNNING: "running",
+    Phase.SUSPENDED: "suspended",
+}
+
+
+def _own(row: Sequence[str]) -> OwnJob | None:
+    number, _, state, reason, batch, partition, account, cpus, tres, *times, name = row
+    if find_end(state, 0, 0) is not None:
+        return None
+    start, submitted = (read_instant(each) for each in times)
+    phase, _ = _present(state, reason, begins_later=False)
+    return OwnJob(
+        id=number,
+        name=name,
+        state=_WORDS[phase],
+        is_interactive=batch == "0",
+        partition=partition,
+        account=account,
+        cpus=int(cpus) if cpus.isdecimal() and len(cpus) < 10 else None,
+        gpus=read_tres(tres).gpus,
+        since=start if phase in (Phase.RUNNING, Phase.SUSPENDED) else submitted,
+    )
