@@ -1,7 +1,7 @@
 #!/bin/bash
 # A small but real Slurm cluster on one machine, from Debian's packages: munged, MariaDB, slurmdbd,
-# slurmctld, and a slurmd for each of several nodes, all in the foreground and on loopback only.
-# Publishes PERIJOVE_TEST_SLURM_CONF (the configuration, for the variable SLURM_CONF),
+# slurmctld, and a slurmd for each of several nodes, all in the foreground and bound to the address of
+# the machine's name only. Publishes PERIJOVE_TEST_SLURM_CONF (the configuration, for the variable SLURM_CONF),
 # PERIJOVE_TEST_SLURM_NODES, PERIJOVE_TEST_SLURM_DEAD_NODE, PERIJOVE_TEST_SLURM_CTL (the command
 # that disturbs the cluster) and PERIJOVE_TEST_SLURM_CGROUP (1 where the kernel enforces memory, 0
 # where Slurm looks every two seconds).
@@ -82,10 +82,15 @@ JobAcctGatherFrequency=task=2
 JobAcctGatherParams=OverMemoryKill"
 fi
 
+# The daemons bind to what the machine's name resolves to: 127.0.1.1 on many a Debian, an address of
+# its own in a container.
+address=$(getent ahostsv4 "$HOST" | awk '{ print $1; exit }')
+[ -n "$address" ] || die "$HOST, the name of this machine, has no address: add it to /etc/hosts"
+
 cat >"$ETC/slurm.conf.new" <<CONF
 # Written by testbeds/slurm/up.sh; changes are lost at its next run.
 ClusterName=testbed
-SlurmctldHost=$HOST(127.0.0.1)
+SlurmctldHost=$HOST($address)
 SlurmctldPort=$PORT
 # Sites use an account of its own for the controller; a client sees no difference.
 SlurmUser=root
@@ -93,7 +98,7 @@ SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket=$MUNGE_SOCKET
 CryptoType=crypto/munge
-# Bind to the address of SlurmctldHost and NodeAddr, not to every interface.
+# Bind to that address, not to every interface.
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 
 StateSaveLocation=$PRIVATE/save
@@ -142,7 +147,7 @@ EnforcePartLimits=ALL
 
 # --- accounting ---
 AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
+AccountingStorageHost=$address
 AccountingStoragePort=$((PORT + 2))
 # The socket of munge for slurmdbd, which AuthInfo does not name.
 AccountingStoragePass=$MUNGE_SOCKET
@@ -153,12 +158,12 @@ JobCompType=jobcomp/none
 
 # --- nodes: a slurmd for each, told apart by port ---
 GresTypes=gpu
-NodeName=cpu1 NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((PORT + 10)) CPUs=8 RealMemory=8000 Feature=cascade,avx2 State=UNKNOWN
-NodeName=cpu2 NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((PORT + 11)) CPUs=8 RealMemory=8000 Feature=milan,avx2 State=UNKNOWN
-NodeName=gpu1 NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((PORT + 12)) CPUs=8 RealMemory=8000 Gres=gpu:test:2,gpu:mini:1 Feature=gpu State=UNKNOWN
-NodeName=many1 NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((PORT + 14)) CPUs=256 RealMemory=64000 State=UNKNOWN
+NodeName=cpu1 NodeHostname=$HOST NodeAddr=$address Port=$((PORT + 10)) CPUs=8 RealMemory=8000 Feature=cascade,avx2 State=UNKNOWN
+NodeName=cpu2 NodeHostname=$HOST NodeAddr=$address Port=$((PORT + 11)) CPUs=8 RealMemory=8000 Feature=milan,avx2 State=UNKNOWN
+NodeName=gpu1 NodeHostname=$HOST NodeAddr=$address Port=$((PORT + 12)) CPUs=8 RealMemory=8000 Gres=gpu:test:2,gpu:mini:1 Feature=gpu State=UNKNOWN
+NodeName=many1 NodeHostname=$HOST NodeAddr=$address Port=$((PORT + 14)) CPUs=256 RealMemory=64000 State=UNKNOWN
 # A node that no slurmd serves: what wants it waits.
-NodeName=$DEAD_NODE NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((PORT + 13)) CPUs=8 RealMemory=8000 State=DOWN Reason="broken fan"
+NodeName=$DEAD_NODE NodeHostname=$HOST NodeAddr=$address Port=$((PORT + 13)) CPUs=8 RealMemory=8000 State=DOWN Reason="broken fan"
 
 PartitionName=compute Nodes=cpu[1-2],$DEAD_NODE Default=YES DefaultTime=01:00:00 MaxTime=1-00:00:00 State=UP
 PartitionName=short   Nodes=cpu[1-2]      DefaultTime=00:10:00 MaxTime=00:30:00 PriorityTier=10 State=UP
@@ -208,7 +213,7 @@ CONF
     umask 077
     cat >"$ETC/slurmdbd.conf.new" <<CONF
 DbdHost=$HOST
-DbdAddr=127.0.0.1
+DbdAddr=$address
 DbdPort=$((PORT + 2))
 CommunicationParameters=NoInAddrAny
 SlurmUser=root
@@ -247,14 +252,14 @@ if [ -n "$changed" ]; then
     stop_daemon slurmctld TERM 30
     stop_daemon slurmdbd TERM 30
 fi
-started=
-if ! running slurmdbd; then
-    start_slurm slurmdbd slurmdbd -D
-    started=1
-fi
-[ -z "$started" ] || wait_for 60 "slurmdbd" sacctmgr -n show cluster
 accounts=$(cksum <"$BEDS/slurm/accounts.sh")
-[ -e "$STATE/accounts" ] || sacctmgr -i add cluster testbed >/dev/null 2>&1 || true
+known_accounts=$(cat "$STATE/accounts" 2>/dev/null) || known_accounts=none
+if ! running slurmdbd || [ "$known_accounts" = none ]; then
+    start_slurm slurmdbd slurmdbd -D
+    wait_for 60 "slurmdbd" sacctmgr -n show cluster
+fi
+# Ends with 1 where it is there.
+[ "$known_accounts" != none ] || sacctmgr -i add cluster testbed >/dev/null 2>&1 || true
 ! running slurmctld || kill -s CONT "$PID"
 start_slurmctld
 for node in "${NODES[@]}"; do
@@ -264,9 +269,11 @@ done
 wait_for 60 "the nodes" nodes_ready
 
 # After slurmctld, which makes gres/gpu known. Each command takes a third of a second.
-if [ "$(cat "$STATE/accounts" 2>/dev/null)" != "$accounts" ]; then
+if [ "$known_accounts" != "$accounts" ]; then
     # shellcheck source=testbeds/slurm/accounts.sh
     . "$BEDS/slurm/accounts.sh"
+    # slurmctld hears of them a little later.
+    wait_for 60 "the accounts" as alice SLURM_CONF="$SLURM_CONF" sbatch --test-only --wrap=true
     echo "$accounts" >"$STATE/accounts"
 fi
 
