@@ -1,10 +1,10 @@
 #!/bin/bash
 # A small but real Slurm cluster on one machine, from Debian's packages: munged, MariaDB, slurmdbd,
 # slurmctld, and a slurmd for each of several nodes, all in the foreground and bound to the address of
-# the machine's name only. Publishes PERIJOVE_TEST_SLURM_CONF (the configuration, for the variable SLURM_CONF),
-# PERIJOVE_TEST_SLURM_NODES, PERIJOVE_TEST_SLURM_DEAD_NODE, PERIJOVE_TEST_SLURM_CTL (the command
-# that disturbs the cluster) and PERIJOVE_TEST_SLURM_CGROUP (1 where the kernel enforces memory, 0
-# where Slurm looks every two seconds).
+# the machine's name. Publishes PERIJOVE_TEST_SLURM_CONF (the configuration, for the variable
+# SLURM_CONF), PERIJOVE_TEST_SLURM_NODES, PERIJOVE_TEST_SLURM_DEAD_NODE, PERIJOVE_TEST_SLURM_CTL (the
+# command that disturbs the cluster) and PERIJOVE_TEST_SLURM_CGROUP (1 where the kernel enforces
+# memory, 0 where Slurm looks every two seconds).
 #
 #   PERIJOVE_TESTBED_SLURM_PORT=16817   the first of its ports
 #   PERIJOVE_TESTBED_CGROUP=auto        1 or 0 instead of looking
@@ -85,6 +85,12 @@ fi
 # The daemons bind to what the machine's name resolves to: 127.0.1.1 on many a Debian, an address of
 # its own in a container.
 address=$(getent ahostsv4 "$HOST" | awk '{ print $1; exit }')
+bind=NoInAddrAny,NoCtldInAddrAny
+case $address in
+127.0.0.1) ;;
+# slurmdbd answers slurmctld where it was called from, and that is 127.0.0.1.
+127.*) bind=NoInAddrAny ;;
+esac
 [ -n "$address" ] || die "$HOST, the name of this machine, has no address: add it to /etc/hosts"
 
 cat >"$ETC/slurm.conf.new" <<CONF
@@ -99,7 +105,7 @@ AuthType=auth/munge
 AuthInfo=socket=$MUNGE_SOCKET
 CryptoType=crypto/munge
 # Bind to that address, not to every interface.
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+CommunicationParameters=$bind
 
 StateSaveLocation=$PRIVATE/save
 SlurmdSpoolDir=$STATE/spool/%n
