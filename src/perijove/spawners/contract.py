@@ -103,6 +103,8 @@ class Surroundings:
     installation: str
     data_dir: Path
     """A directory of its own, mode 0700."""
+    system_accounts: bool = False
+    """People's names are those of system accounts of this machine: all sign in by it."""
 
 
 class Spawner(Protocol):

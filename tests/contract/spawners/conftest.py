@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 
 import pytest
@@ -11,15 +12,20 @@ import pytest
 from perijove.spawners.contract import Spawner
 from perijove.spawners.local import LocalSpawner
 from tests.contract.spawners.sites import (
+    PROGRAM,
     LocalSite,
     MemorySite,
     NullSite,
     Site,
+    SystemSite,
     eventually,
     processes_of,
     supervisors_of,
 )
 from tests.fakes.spawners import MemoryPlatform
+
+SYSTEM = pytest.param("system_site", marks=pytest.mark.needs("root", "users"))
+PLATFORMS = ["local_site", "null_site", "memory_site", SYSTEM]
 
 
 class _Fine(BaseHTTPRequestHandler):
@@ -45,7 +51,28 @@ async def local_site(tmp_path: Path) -> AsyncIterator[LocalSite]:
     """Give this machine; afterwards nothing that was started there may be left."""
     site = LocalSite(tmp_path / "local")
     yield site
+    await _check_nothing_is_left(site)
+
+
+@pytest.fixture
+async def system_site() -> AsyncIterator[SystemSite]:
+    """Give this machine and its account alice; afterwards nothing of hers may be left."""
+    with TemporaryDirectory(dir="/var/tmp", prefix="perijove-test-") as place:
+        root = Path(place)
+        root.chmod(0o711)
+        launches = root / "launches"
+        launches.mkdir()
+        launches.chmod(0o1733)
+        (root / "program.py").write_bytes(PROGRAM.read_bytes())
+        (root / "program.py").chmod(0o644)
+        site = SystemSite(root / "hub", launches)
+        yield site
+        await _check_nothing_is_left(site)
+
+
+async def _check_nothing_is_left(site: LocalSite | SystemSite) -> None:
     names = [path.name for path in (site.data_dir / "launches").glob("[!.]*")]
+    names = [name.removesuffix(".json") for name in names]
     for installation in ("inst", "other"):
         async with site.spawner(installation) as spawner:
             for name in names:
@@ -75,7 +102,7 @@ def memory_site(target: str) -> MemorySite:
     return MemorySite(MemoryPlatform(url=target))
 
 
-@pytest.fixture(params=["local_site", "null_site", "memory_site"])
+@pytest.fixture(params=PLATFORMS)
 def site(request: pytest.FixtureRequest) -> Site:
     """Give each platform in turn."""
     found: Site = request.getfixturevalue(request.param)

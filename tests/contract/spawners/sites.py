@@ -4,7 +4,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.request import urlopen
@@ -15,6 +15,7 @@ import psutil
 from perijove.domain.launch import Cause, End
 from perijove.kit.ids import platform_name
 from perijove.spawners.contract import (
+    Checkpoint,
     Handle,
     LaunchSpec,
     Phase,
@@ -52,6 +53,40 @@ class LocalSite:
         """Return a spawner on this machine's file system."""
         around = Surroundings(name="local", installation=installation, data_dir=self.data_dir)
         return LocalSpawner(LocalSettings(**settings), around)
+
+    async def kill(self, sighting: Sighting) -> End:
+        """Kill the server behind the spawner's back."""
+        server_of(sighting.name).kill()
+        return End(cause=Cause.SIGNAL, code=9)
+
+
+class AliceSpawner(LocalSpawner):
+    """Starts for alice, by the system's Python, what a test orders for anybody by its own."""
+
+    program = PROGRAM
+
+    async def start(self, spec: LaunchSpec, checkpoint: Checkpoint) -> Sighting:
+        """Start what a system account can run: it may have no way to this clone."""
+        command = ["/usr/bin/python3", "-I", "-S", str(self.program), *spec.command[4:]]
+        return await super().start(replace(spec, user_name="alice", command=command), checkpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class SystemSite:
+    """This machine, with servers under a system account."""
+
+    data_dir: Path
+    launches: Path
+
+    def spawner(self, installation: str = "inst", **settings: Any) -> AliceSpawner:
+        """Return a spawner that acts as alice."""
+        around = Surroundings(
+            name="local", installation=installation, data_dir=self.data_dir, system_accounts=True
+        )
+        chosen = {"accounts": "system", "launches": self.launches} | settings
+        spawner = AliceSpawner(LocalSettings(**chosen), around)
+        spawner.program = self.launches.with_name("program.py")
+        return spawner
 
     async def kill(self, sighting: Sighting) -> End:
         """Kill the server behind the spawner's back."""
@@ -185,7 +220,7 @@ def supervisors_of(name: str) -> Sequence[psutil.Process]:
             line = one.cmdline()
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
-        if "-S" in line and line[-1].endswith(f"/launches/{name}"):
+        if "-S" in line and line[-1].endswith(f"/{name}"):
             found[one.pid] = one
     # A server looks like its supervisor between fork and exec.
     return [one for one in found.values() if one.ppid() not in found]

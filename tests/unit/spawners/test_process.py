@@ -81,11 +81,12 @@ def test_listeners_are_told_by_who_would_answer() -> None:
     """A socket bound to the loopback address wins over one that takes every address."""
     with socket.create_server(("127.0.0.1", 0)) as exact:
         port = exact.getsockname()[1]
-        (inode,) = process.listening_sockets(port)
+        ((inode, owner),) = process.listening_sockets(port).items()
 
+        assert owner == os.geteuid()
         assert inode == str(os.fstat(exact.fileno()).st_ino)
         assert inode in process.held_sockets(os.getpid())
-    assert process.listening_sockets(port) == frozenset()
+    assert process.listening_sockets(port) == {}
 
 
 def test_lock_without_file_is_held_by_nobody(tmp_path: Path) -> None:
@@ -94,6 +95,19 @@ def test_lock_without_file_is_held_by_nobody(tmp_path: Path) -> None:
 
     assert process.lock_holder(tmp_path / "gone") is None
     assert process.lock_holder(tmp_path / "lock") is None
+
+
+def test_start_tells_a_process_from_a_later_one() -> None:
+    """A process has one time of start for as long as it lives, and who is gone has none."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        first = process.started_ticks(child.pid)
+        again = process.started_ticks(child.pid)
+        child.kill()
+        child.wait()
+
+    assert first is not None
+    assert again == first
+    assert process.started_ticks(child.pid) is None
 
 
 def test_dead_process_has_no_marker_and_no_sockets() -> None:

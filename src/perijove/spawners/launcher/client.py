@@ -11,9 +11,9 @@ import json
 import os
 import pwd
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,8 +91,6 @@ class Launcher:
 
     installed: Path = INSTALLED
     """The launcher that sudo may run, for a hub without root."""
-    cgroups: Sequence[Path] = field(default=())
-    """Control groups that the process enters before it hears what to do; for a hub that is root."""
 
     @property
     def is_available(self) -> bool:
@@ -107,35 +105,40 @@ class Launcher:
         verb: str,
         *,
         timeout: float,  # noqa: ASYNC109 - the launcher is told too
+        cgroups: Sequence[Path] = (),
         **request: Any,
     ) -> dict[str, Any]:
         """
         Return the launcher's answer to `verb` as the person `user_name`.
 
-        The fields of each verb are in the launcher's table ``VERBS``. Raises `SpawnerRejected`
-        with the launcher's code (``account-unknown``, ``account-refused``, ``home-missing``,
-        ``command-missing``, ``launcher-refused`` when sudo says no, …) when trying again is
-        useless. Raises `SpawnerTransient` (``launcher-silent``, ``launcher-timeout``,
-        ``no-space``, …) otherwise: what was asked may then have happened.
+        The fields of each verb are in the launcher's table ``VERBS``. A hub that is root puts the
+        process, and so whatever it starts, into `cgroups` before it hears what to do.
+
+        Raises `SpawnerRejected` with the launcher's code (``account-unknown``,
+        ``account-refused``, ``home-missing``, ``command-missing``, ``launcher-refused`` when sudo
+        says no, …) when trying again is useless; `SpawnerTransient` (``launcher-silent``,
+        ``launcher-timeout``, ``no-space``, …) otherwise: what was asked may then have happened.
         """
         account = await anyio.to_thread.run_sync(find_account, user_name)
         seconds = max(int(timeout), 1)
         order = json.dumps({"verb": verb, "seconds": seconds, **request}).encode()
-        status, out, err = await self._run(account, order, seconds + _SLACK_SECONDS)
+        status, out, err = await self._run(account, order, seconds + _SLACK_SECONDS, cgroups)
         answer = _parse(out)
         if answer is None:
             raise _unheard(account, status, err)
         if "error" in answer:
-            raise _refusal(account, str(answer["error"]), str(answer.get("message", "")))
+            raise _refusal(account, answer)
         return answer
 
     async def _run(
-        self, account: Account, order: bytes, seconds: float
+        self, account: Account, order: bytes, seconds: float, cgroups: Sequence[Path]
     ) -> tuple[int, bytes, bytes]:
         process: Process | None = None
         out, err = bytearray(), bytearray()
         try:
             process = await self._open(account)
+            for group in cgroups:
+                (group / "cgroup.procs").write_text(str(process.pid))
             with anyio.fail_after(seconds):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(_collect, process.stdout, out, _ANSWER_BYTES)
@@ -172,7 +175,7 @@ class Launcher:
             command = [_PYTHON, "-I", f"/proc/self/fd/{program}"]
             if own == account.uid:
                 return await _open_process(command, pass_fds=(program,))
-            process = await _open_process(
+            return await _open_process(
                 command,
                 pass_fds=(program,),
                 user=account.uid,
@@ -181,9 +184,6 @@ class Launcher:
             )
         finally:
             os.close(program)
-        for group in self.cgroups:
-            (group / "cgroup.procs").write_text(str(process.pid))
-        return process
 
 
 async def _open_process(command: Sequence[str], **how: Any) -> Process:
@@ -213,14 +213,11 @@ def _parse(out: bytes) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def _refusal(account: Account, code: str, message: str) -> Exception:
+def _refusal(account: Account, answer: Mapping[str, Any]) -> Exception:
+    code, message = str(answer["error"]), str(answer.get("message", ""))[:500]
+    params = {"account": account.name, "detail": message} | dict(answer.get("params") or {})
     kind = SpawnerRejected if code in _REJECTIONS else SpawnerTransient
-    return kind(
-        f"the launcher refuses to act for {account.name}: {message}",
-        code=code,
-        account=account.name,
-        detail=message[:500],
-    )
+    return kind(f"the launcher refuses to act for {account.name}: {message}", code=code, **params)
 
 
 def _unheard(account: Account, status: int, err: bytes) -> Exception:

@@ -94,9 +94,10 @@ FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, 
 class Refusal(Exception):
     """The request is not carried out; nothing was done unless the message says so."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, **params: str) -> None:
         super().__init__(message)
         self.code = code
+        self.params = params
 
 
 def main() -> int:
@@ -113,7 +114,7 @@ def main() -> int:
         answer = VERBS[verb][0](person, types.SimpleNamespace(**fields))
         status = 0
     except Refusal as refusal:
-        answer = {"error": refusal.code, "message": str(refusal)}
+        answer = {"error": refusal.code, "message": str(refusal), "params": refusal.params}
     except OSError as error:
         answer = {"error": error_code(error), "message": str(error)}
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
@@ -579,13 +580,20 @@ def check_root_owns(file: str) -> None:
 
 def find_program(program: str, bin_dir: "str | None") -> str:
     """Return the path of a scheduler's program, at a place that root alone can change."""
-    for folder in (bin_dir,) if bin_dir else PATHS:
+    folders = (bin_dir,) if bin_dir else PATHS
+    for folder in folders:
         found = os.path.join(folder, program)
         if os.path.isfile(found) and os.access(found, os.X_OK):
             check_root_owns(folder)
             check_root_owns(found)
             return found
-    raise Refusal("command-missing", program + " is not there")
+    raise missing(program, ", ".join(folders))
+
+
+def missing(command: str, places: str) -> Refusal:
+    """Return the refusal of a command that is nowhere."""
+    message = f"the command {command} is not there or cannot be executed; looked at {places}"
+    return Refusal("command-missing", message, command=command, places=places)
 
 
 def run(person: "pwd.struct_passwd", ask: "Any", command: "list[str]") -> "Answer":
@@ -856,17 +864,15 @@ def end_holder(launch: int, holder: "dict[str, int]", number: int) -> None:
 
 
 def listener(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
-    """Tell whether who listens at 127.0.0.1:`port` belongs to the launch; null: nobody listens."""
-    missing = listening_sockets(ask.port)
-    if not missing:
-        return {"owns": None}
+    """Tell whether every one of some sockets is held by a process of the launch."""
     with open_folder(person, ask.folder) as launches:
         found = look(launches, ask.name)
     if found is None or not found["holder"]:
         return {"owns": False}
+    strange = set(ask.sockets)
     for pid in descendants(found["holder"]["pid"]):
-        missing -= held_sockets(pid)
-    return {"owns": not missing}
+        strange -= held_sockets(pid)
+    return {"owns": not strange}
 
 
 # What a person finds after signing in
@@ -881,9 +887,11 @@ def find_home(person: "pwd.struct_passwd") -> str:
 
 def find_command(command: "list[str]", environment: "dict[str, str]") -> "list[str]":
     """Return the command with its program as an absolute path."""
-    found = shutil.which(command[0], path=environment.get("PATH", os.defpath))
+    places = environment.get("PATH", os.defpath)
+    found = shutil.which(command[0], path=places)
     if found is None:
-        raise Refusal("command-missing", command[0] + " is not there or cannot be executed")
+        looked_at = command[0] if "/" in command[0] else places.replace(":", ", ")
+        raise missing(command[0], looked_at)
     return [os.path.abspath(found), *command[1:]]
 
 
@@ -1008,18 +1016,6 @@ def descendants(ancestor: int) -> "list[int]":
     return found
 
 
-def listening_sockets(port: int) -> "set[str]":
-    """Return every socket, by its inode number, that listens at a port on any address."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(FileNotFoundError), open(table, encoding="ascii") as file:
-            for line in list(file)[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                    inodes.add(fields[9])
-    return inodes
-
-
 def held_sockets(pid: int) -> "set[str]":
     """Return the inode numbers of the sockets that a process of ours has open."""
     inodes = set()
@@ -1072,7 +1068,7 @@ VERBS: "dict[str, tuple[Callable[..., Answer], dict[str, Check]]]" = {
     ),
     "survey": (survey, {"folder": path}),
     "stop": (stop, dict(LOCAL, grace=seconds, force=flag)),
-    "listener": (listener, dict(LOCAL, port=number(1, 65535))),
+    "listener": (listener, dict(LOCAL, sockets=texts)),
 }
 
 

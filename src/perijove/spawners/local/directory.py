@@ -10,14 +10,17 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from perijove.domain.launch import Cause, End
 from perijove.spawners.local.process import is_running, lock_holder
+
+_HOST: Final = "127.0.0.1"  # As in `supervisor.py`.
 
 
 class Condition(StrEnum):
@@ -58,6 +61,15 @@ class Label:
     installation: str
     owner: str
 
+    def fields(self) -> dict[str, str]:
+        """Return what is written of it."""
+        return {
+            "name": self.name,
+            "launch_id": self.launch_id,
+            "installation": self.installation,
+            "owner": self.owner,
+        }
+
 
 class UnreadableLaunch(Exception):
     """The directory is there, but its label cannot be read: whose it is cannot be told."""
@@ -75,7 +87,7 @@ class LaunchDirectory:
         draft = path.with_name(f".new-{os.getpid()}-{secrets.token_hex(8)}")
         draft.mkdir(mode=0o700)
         try:
-            content = {"label.json": _fields(label)} | dict(files)
+            content = {"label.json": label.fields()} | dict(files)
             for name, value in content.items():
                 (draft / name).parent.mkdir(mode=0o700, exist_ok=True)
                 write_json(draft / name, value)
@@ -144,7 +156,9 @@ class LaunchDirectory:
         except (OSError, ValueError):
             return View(condition=Condition.ENDED, end=End(cause=Cause.UNKNOWN))
         return View(
-            condition=Condition.ENDED, end=end_of(outcome), since=_instant(outcome.get("ended_at"))
+            condition=Condition.ENDED,
+            end=end_of(outcome),
+            since=instant_of(outcome.get("ended_at")),
         )
 
     def holder(self) -> int | None:
@@ -176,16 +190,13 @@ class LaunchDirectory:
 
     def _address(self) -> Address | None:
         try:
-            found = read_json(self.path / "address.json")
-            return Address(
-                url=f"http://{found['host']}:{found['port']}", port=found["port"], pid=found["pid"]
-            )
-        except (OSError, ValueError, KeyError):
+            return address_of(read_json(self.path / "address.json"))
+        except (OSError, ValueError):
             return None
 
     def _since(self, mark: str) -> datetime | None:
         try:
-            return _instant(read_json(self.path / mark).get("at")) or datetime.now(UTC)
+            return instant_of(read_json(self.path / mark).get("at")) or datetime.now(UTC)
         except FileNotFoundError:
             return None
         except ValueError:
@@ -208,6 +219,22 @@ def end_of(outcome: Mapping[str, Any]) -> End:
     if isinstance(outcome.get("exit"), int):
         return End(cause=Cause.EXITED, code=outcome["exit"])
     return End(cause=Cause.UNKNOWN)
+
+
+def address_of(words: Mapping[str, Any]) -> Address | None:
+    """Return where a supervisor says that it told its server to listen."""
+    port, pid = words.get("port"), words.get("pid")
+    if not isinstance(port, int) or not isinstance(pid, int) or not 0 < port < 65536:
+        return None
+    return Address(url=f"http://{_HOST}:{port}", port=port, pid=pid)
+
+
+def instant_of(seconds: object) -> datetime | None:
+    """Return the time that a file gives in seconds of the epoch, if that can be one."""
+    if isinstance(seconds, (int, float)):
+        with suppress(ValueError, OverflowError, OSError):
+            return datetime.fromtimestamp(seconds, UTC)
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -246,16 +273,3 @@ def _read(path: Path, limit: int) -> bytes:
             return file.read(limit)
     except FileNotFoundError:
         return b""
-
-
-def _instant(seconds: object) -> datetime | None:
-    return datetime.fromtimestamp(seconds, UTC) if isinstance(seconds, (int, float)) else None
-
-
-def _fields(label: Label) -> dict[str, str]:
-    return {
-        "name": label.name,
-        "launch_id": label.launch_id,
-        "installation": label.installation,
-        "owner": label.owner,
-    }

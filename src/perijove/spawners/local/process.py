@@ -62,6 +62,15 @@ def open_process(pid: int, still_meant: Callable[[int], bool]) -> int | None:
     return None
 
 
+def started_ticks(pid: int) -> int | None:
+    """Return when `pid` started, in the kernel's ticks since boot; None when it is not there."""
+    with suppress(OSError):
+        fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+        if fields[0] not in (b"Z", b"X"):
+            return int(fields[19])
+    return None
+
+
 def is_running(pid: int) -> bool:
     """Tell whether there is a process with this id."""
     return (_PROC / str(pid)).exists()
@@ -112,15 +121,20 @@ def descendants(ancestor: int) -> Iterator[int]:
         line.extend(children.get(pid, ()))
 
 
-def listening_sockets(port: int) -> frozenset[str]:
-    """Return the sockets, as inode numbers, of which one takes a connection to 127.0.0.1:`port`."""
-    exact, wildcard = set(), set()
-    for address, inode in _listeners(port):
+def listening_sockets(port: int) -> Mapping[str, int]:
+    """
+    Return the sockets of which one takes a connection to 127.0.0.1:`port`.
+
+    By inode number, each with the id of the account that opened it.
+    """
+    exact: dict[str, int] = {}
+    wildcard: dict[str, int] = {}
+    for address, inode, owner in _listeners(port):
         if address in _LOOPBACK:
-            exact.add(inode)
+            exact[inode] = owner
         elif address in _WILDCARD:
-            wildcard.add(inode)
-    return frozenset(exact or wildcard)
+            wildcard[inode] = owner
+    return exact or wildcard
 
 
 def held_sockets(pid: int) -> frozenset[str]:
@@ -135,14 +149,14 @@ def held_sockets(pid: int) -> frozenset[str]:
     return frozenset(inodes)
 
 
-def _listeners(port: int) -> Iterator[tuple[str, str]]:
+def _listeners(port: int) -> Iterator[tuple[str, str, int]]:
     for table in ("net/tcp", "net/tcp6"):
         with suppress(FileNotFoundError):  # Without IPv6 there is no second table.
             for line in (_PROC / table).read_text().splitlines()[1:]:
                 fields = line.split()
                 address, _, local_port = fields[1].rpartition(":")
                 if fields[3] == _LISTEN and int(local_port, 16) == port:
-                    yield address, fields[9]
+                    yield address, fields[9], int(fields[7])
 
 
 def _all_pids() -> Iterator[int]:

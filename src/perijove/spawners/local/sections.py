@@ -1,7 +1,7 @@
 """The section ``[spawners.NAME]`` of kind ``local``."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,10 +12,16 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class LocalSettings(SpawnerSettings):
-    """Servers on the hub's own machine, all under the hub's own account."""
+    """Servers on the hub's own machine."""
 
     kind: str = "local"
     """Which driver."""
+    accounts: Literal["auto", "system", "shared"] = "auto"
+    """
+    Whose account servers run under: ``system``, each under the system account of its person;
+    ``shared``, all under the hub's. ``auto`` is ``system`` where people sign in with system
+    accounts and the hub is root or has the launcher, and ``shared`` elsewhere.
+    """
     shared_account: bool = False
     """
     Allow a public address although all people share one system account.
@@ -28,7 +34,16 @@ class LocalSettings(SpawnerSettings):
     log_limit: Annotated[Size, Field(ge=4096)] = 4 * 2**20
     """How much of a server's output is kept: the first half of this size, and the end."""
     homes: Path | None = None
-    """Where the home directories are; without it in ``homes`` below the spawner's directory."""
+    """
+    Where the home directories are under a shared account; without it in ``homes`` below the
+    spawner's directory.
+    """
+    launches: Path = Path("/var/lib/perijove-launch")
+    """Where each system account has its directory of launches; on a local file system."""
+    login_shell: bool = True
+    """Ask the login shell of a system account for the environment that servers begin with."""
+    processes_limit: Annotated[int, Field(ge=16)] = 4096
+    """How many processes and threads a server may have where control groups can be used."""
     kill_limit: Annotated[float, Field(gt=0)] = 10
     """Seconds in which what was killed must be gone; then the stop fails and is tried again."""
     environment: dict[str, str] = {}

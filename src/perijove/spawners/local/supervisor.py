@@ -368,7 +368,7 @@ class Launch(Family):
         """Turn the child into the server."""
         environment = dict(self._spec["environment"])
         environment["JUPYTERHUB_SERVICE_URL"] = f"http://{HOST}:{self._port}{self._spec['prefix']}"
-        os.umask(0o022)
+        os.umask(self._spec.get("umask", 0o022))
         os.chdir(self._spec["home"])
         command = self._spec["command"]
         os.execve(command[0], command, environment)  # noqa: S606 - no shell is wanted

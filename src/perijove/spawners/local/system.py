@@ -1,0 +1,504 @@
+"""
+Servers that run as the people they are for, through the launcher.
+
+What a person's launches are doing is written in a directory that is the person's own, which only
+the launcher reads, as that person (docs/design/spawners.md). The hub keeps a record of whose each
+launch is, so that it knows whom to ask, and believes no file of theirs about that.
+"""
+
+import hmac
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, ParamSpec, Self, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+import structlog
+
+from perijove.domain.errors import SpawnerError, SpawnerRejected, SpawnerTransient
+from perijove.domain.launch import Cause, End
+from perijove.kit.clock import monotonic
+from perijove.spawners.contract import (
+    Checkpoint,
+    Handle,
+    LaunchSpec,
+    Phase,
+    Sighting,
+    Surroundings,
+    Survey,
+)
+from perijove.spawners.launcher.client import Launcher, find_account
+from perijove.spawners.local import process
+from perijove.spawners.local.archive import Archive
+from perijove.spawners.local.cgroups import ControlGroups
+from perijove.spawners.local.directory import (
+    Condition,
+    Label,
+    View,
+    address_of,
+    end_of,
+    instant_of,
+    never_started,
+    read_json,
+    sync,
+    write_json,
+)
+from perijove.spawners.local.sections import LocalSettings
+from perijove.spawners.local.sightings import sighting_of
+from perijove.spawners.names import check_platform_name, is_platform_name
+
+log = structlog.get_logger()
+
+_SUPERVISOR: Final = Path(__file__).with_name("supervisor.py")
+_THREADS: Final = 8
+_CALL_SECONDS: Final = 20.0
+_START_SECONDS: Final = 30.0
+_ADDRESS_SECONDS: Final = 3.0
+_ASKED_AT_ONCE: Final = 4
+_SWEEP_SECONDS: Final = 300.0
+_POLL_SECONDS: Final = 0.02
+_KILLED: Final = frozenset({(Cause.SIGNAL, 9), (Cause.EXITED, 137)})
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Supervisor:
+    """The process that has a launch, told from a later one with the same id."""
+
+    pid: int
+    started_ticks: int
+
+    @property
+    def is_alive(self) -> bool:
+        return process.started_ticks(self.pid) == self.started_ticks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What the launcher said last of a launch."""
+
+    view: View
+    has_leftovers: bool
+    supervisor: _Supervisor | None
+
+    @property
+    def still_holds(self) -> bool:
+        """Tell, from the process table alone, whether asking again would say the same."""
+        if self.view.condition is Condition.ALIVE:
+            known = self.view.address is not None and self.supervisor is not None
+            return known and self.supervisor is not None and self.supervisor.is_alive
+        return self.view.condition is not Condition.REQUESTED and not self.has_leftovers
+
+
+class SystemSpawner:
+    """
+    Starts each server under the system account of its person.
+
+    Objects, also of several hubs, that share a data directory see the same. What is kept in
+    memory only saves questions: the process table says when it is no longer true.
+    """
+
+    def __init__(
+        self, settings: LocalSettings, surroundings: Surroundings, launcher: Launcher
+    ) -> None:
+        self._settings = settings
+        self._installation = surroundings.installation
+        self._root = surroundings.data_dir.absolute()
+        self._records = self._root / "launches"
+        self._archive = Archive(self._root)
+        self._launcher = launcher
+        self._groups: ControlGroups | None = None
+        self._key = b""
+        self._supervisor = ""
+        self._seen: dict[str, _Seen] = {}
+        self._asked_at: dict[str, float] = {}
+        self._threads: anyio.CapacityLimiter
+
+    async def __aenter__(self) -> Self:
+        """Make the folders; raise `SpawnerTransient` when that fails."""
+        self._threads = anyio.CapacityLimiter(_THREADS)
+        await self._in_thread(self._prepare)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Let go; the supervisors and their servers run on."""
+
+    def warnings(self, *, public: bool) -> Sequence[str]:
+        """Say once that servers have no limits where control groups cannot be used."""
+        return [] if self._groups else ["local-no-limits"]
+
+    # Start
+
+    async def start(self, spec: LaunchSpec, checkpoint: Checkpoint) -> Sighting:
+        """Have the launcher write the launch down and hand it to a supervisor, as its person."""
+        check_platform_name(spec.name)
+        label = _label_of(spec)
+        end = await self._in_thread(self._admit, label)
+        if end is None:
+            seen = await self._hand_over(spec)
+            await checkpoint(_handle(label))
+            # A stop records the end first and looks for the record then; `_admit` writes the
+            # record and looks for the end then. What came in between shows here.
+            end = await self._in_thread(self._archive.find_end, spec.name)
+        if end is not None:
+            return Sighting(name=spec.name, phase=Phase.GONE, end=end, owner=label.owner)
+        return self._sighting(label, seen)
+
+    def _admit(self, label: Label) -> End | None:
+        """Write down whose the launch is, or return how it ended."""
+        end = self._archive.find_end(label.name)
+        if end is not None:
+            return end
+        known = self._record(label.name)
+        if known is not None and known.installation != self._installation:
+            raise SpawnerRejected(f"{label.name} belongs to another installation")
+        write_json(self._file(label.name), label.fields())
+        sync(self._records)
+        end = self._archive.find_end(label.name)
+        if end is not None and known is None:
+            self._file(label.name).unlink(missing_ok=True)
+        return end
+
+    async def _hand_over(self, spec: LaunchSpec) -> _Seen:
+        groups: Sequence[Path] = ()
+        if self._groups is not None:
+            groups = await self._in_thread(
+                self._groups.make, spec.name, spec.resources, self._settings.processes_limit
+            )
+        answer = await self._launcher.call(
+            spec.user_name,
+            "start",
+            timeout=_START_SECONDS,
+            cgroups=groups,
+            name=spec.name,
+            folder=await self._folder(spec.user_name),
+            label=_label_of(spec).fields(),
+            files={"supervisor.py": self._supervisor},
+            spec={
+                "command": list(spec.command),
+                "environment": {
+                    **spec.environment,
+                    **self._settings.environment,
+                    process.MARKER: spec.name,
+                },
+                "prefix": spec.prefix,
+                "port_range": self._settings.port_range,
+                "log_limit": self._settings.log_limit,
+                "grace": self._settings.stop_grace,
+            },
+            login=self._settings.login_shell,
+        )
+        seen = _read_launch(answer.get("launch"))
+        if seen is None:
+            raise SpawnerTransient(f"the launcher says nothing of {spec.name}")
+        self._seen[spec.name] = seen
+        return seen
+
+    # Survey
+
+    async def survey(self) -> Survey:
+        """
+        Tell about every launch that is recorded.
+
+        A person's directory is looked into when the process table says that something changed,
+        and every few minutes. Of whom it could not be looked into, what was seen last is told,
+        and the answer is not complete.
+        """
+        labels = await self._in_thread(self._labels)
+        people = await self._in_thread(self._people_to_ask, labels)
+        unheard: set[str] = set()
+        limiter = anyio.CapacityLimiter(_ASKED_AT_ONCE)
+        async with anyio.create_task_group() as tasks:
+            for person in people:
+                tasks.start_soon(self._ask, person, labels, limiter, unheard)
+        for name in set(self._seen) - {label.name for label in labels}:
+            del self._seen[name]
+        sightings = [
+            await self._in_thread(self._sighting, label, self._seen[label.name])
+            for label in labels
+            if label.name in self._seen
+        ]
+        return Survey(complete=not unheard, sightings=sightings)
+
+    def _labels(self) -> Sequence[Label]:
+        try:
+            names = [path.stem for path in self._records.glob("*.json")]
+        except FileNotFoundError as error:
+            raise SpawnerTransient(f"the folder {self._records} is gone") from error
+        if not self._records.is_dir():
+            raise SpawnerTransient(f"the folder {self._records} is gone")
+        found = (self._record(name) for name in names)
+        return [one for one in found if one is not None and one.installation == self._installation]
+
+    def _people_to_ask(self, labels: Sequence[Label]) -> Sequence[str]:
+        now = monotonic()
+        people = set()
+        for label in labels:
+            seen = self._seen.get(label.name)
+            is_due = self._asked_at.get(label.owner, -_SWEEP_SECONDS) + _SWEEP_SECONDS <= now
+            if is_due or seen is None or not seen.still_holds:
+                people.add(label.owner)
+        return sorted(people)
+
+    async def _ask(
+        self,
+        person: str,
+        labels: Sequence[Label],
+        limiter: anyio.CapacityLimiter,
+        unheard: set[str],
+    ) -> None:
+        """Bring what is seen of one person's launches up to date."""
+        async with limiter:
+            try:
+                folder = await self._folder(person)
+                answer = await self._launcher.call(
+                    person, "survey", timeout=_CALL_SECONDS, folder=folder
+                )
+            except SpawnerError as error:
+                log.warning("account_not_surveyed", account=person, error=str(error))
+                unheard.add(person)
+                return
+        self._asked_at[person] = monotonic()
+        launches = answer.get("launches")
+        found = {one.get("name"): one for one in launches} if isinstance(launches, list) else {}
+        for label in labels:
+            if label.owner == person:
+                seen = _read_launch(found.get(label.name))
+                if seen is not None:
+                    self._seen[label.name] = seen
+                else:
+                    self._seen.pop(label.name, None)
+
+    # Stop
+
+    async def stop(self, name: str, handle: Handle | None, *, grace: float) -> Sighting | None:
+        """End the launch and remove its directory; its last output stays for a while."""
+        if not is_platform_name(name):
+            return None
+        label = await self._in_thread(self._close, name)
+        if label is None:
+            return None
+        try:
+            answer = await self._end(label, grace)
+        except SpawnerRejected as error:
+            # Whose account is away now, as with a directory service, may be back later.
+            raise SpawnerTransient(f"it cannot be told what runs of {name}: {error}") from error
+        return await self._in_thread(self._forget, label, answer)
+
+    def _close(self, name: str) -> Label | None:
+        """Make a start of this name impossible; return whose it is if it is recorded."""
+        label = self._record(name)
+        if label is not None and label.installation != self._installation:
+            return None
+        self._archive.close(name)
+        return self._record(name)
+
+    async def _end(self, label: Label, grace: float) -> Mapping[str, Any]:
+        """Return the launcher's answer when nothing of the launch lives any more."""
+        for force, patience in (
+            (False, grace + self._settings.kill_limit),
+            (True, self._settings.kill_limit),
+        ):
+            latest = monotonic() + patience
+            while True:
+                answer = await self._launcher.call(
+                    label.owner,
+                    "stop",
+                    timeout=_CALL_SECONDS,
+                    name=label.name,
+                    folder=await self._folder(label.owner),
+                    grace=grace,
+                    force=force,
+                )
+                if answer.get("state") != "ending":
+                    return answer
+                await self._await_end(_read_launch(answer.get("launch")), latest)
+                if monotonic() >= latest:
+                    break
+            log.warning("supervisor_does_not_end", launch=label.name, force=force)
+        raise SpawnerTransient(f"{label.name} does not end")
+
+    async def _await_end(self, seen: _Seen | None, latest: float) -> None:
+        """Return when the supervisor is gone, or it is time to do more."""
+        supervisor = seen.supervisor if seen else None
+        while monotonic() < latest:
+            await anyio.sleep(_POLL_SECONDS)
+            if supervisor is None or not await self._in_thread(lambda: supervisor.is_alive):
+                return
+
+    def _forget(self, label: Label, answer: Mapping[str, Any]) -> Sighting | None:
+        """Keep how the launch ended, and drop all else that the hub knows of it."""
+        seen = _read_launch(answer.get("launch"))
+        removed = answer.get("removed")
+        if isinstance(removed, dict):
+            seen = _read_launch({"name": label.name, "removed": removed})
+        sighting = self._sighting(label, seen) if seen is not None else None
+        if sighting is not None and sighting.end is not None:
+            self._archive.close(label.name, sighting.end)
+        self._archive.prune()
+        if self._groups is not None:
+            self._groups.remove(label.name)
+        self._seen.pop(label.name, None)
+        is_ours = self._file(label.name).exists()
+        self._file(label.name).unlink(missing_ok=True)
+        return sighting if is_ours and answer.get("state") == "over" else None
+
+    # Abilities
+
+    async def log_tail(self, name: str, handle: Handle | None, *, lines: int) -> str:
+        """Return the last lines of output, also for a while after the launch was removed."""
+        if not is_platform_name(name) or lines <= 0:
+            return ""
+        label = await self._in_thread(self._record, name)
+        owner = label.owner if label else str((handle or {}).get("account", ""))
+        if not owner or (label and label.installation != self._installation):
+            return ""
+        answer = await self._launcher.call(
+            owner,
+            "log",
+            timeout=_CALL_SECONDS,
+            name=name,
+            folder=await self._folder(owner),
+            lines=min(lines, 10_000),
+        )
+        return str(answer.get("text", ""))
+
+    async def owns_listener(self, name: str, handle: Handle | None, url: str) -> bool | None:
+        """Tell whether everyone who could answer at `url` belongs to the launch."""
+        port = urlsplit(url).port
+        label = await self._in_thread(self._record, name) if is_platform_name(name) else None
+        if port is None or label is None:
+            return False
+        sockets = await self._in_thread(process.listening_sockets, port)
+        if not sockets:
+            return None
+        account = await self._in_thread(find_account, label.owner)
+        if set(sockets.values()) != {account.uid}:
+            return False
+        answer = await self._launcher.call(
+            label.owner,
+            "listener",
+            timeout=_CALL_SECONDS,
+            name=name,
+            folder=await self._folder(label.owner),
+            sockets=sorted(sockets),
+        )
+        return answer.get("owns") is True
+
+    # Common
+
+    def _prepare(self) -> None:
+        self._records.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._archive.prepare()
+        self._archive.prune()
+        self._key = _ensure_key(self._root / "places.key")
+        self._supervisor = _SUPERVISOR.read_text(encoding="utf-8")
+        self._groups = ControlGroups.find()
+        if os.geteuid() == 0 and not self._settings.launches.exists():
+            # Who may make a directory there can neither see nor remove what others have made.
+            self._settings.launches.mkdir(parents=True)
+            self._settings.launches.chmod(0o1733)
+
+    async def _folder(self, user_name: str) -> str:
+        """Return where a person's launches are: a name that nobody else could have taken first."""
+        account = await self._in_thread(find_account, user_name)
+        place = f"{self._installation}:{account.uid}".encode()
+        tag = hmac.new(self._key, place, "sha256").hexdigest()[:32]
+        return str(self._settings.launches / f"{account.uid}-{tag}")
+
+    def _file(self, name: str) -> Path:
+        return self._records / f"{name}.json"
+
+    def _record(self, name: str) -> Label | None:
+        try:
+            return Label(**read_json(self._file(name)))
+        except FileNotFoundError:
+            return None
+
+    def _sighting(self, label: Label, seen: _Seen) -> Sighting:
+        found = sighting_of(label, seen.view, _handle(label), has_leftovers=seen.has_leftovers)
+        if self._groups is None or found.end is None:
+            return found
+        is_killed = (found.end.cause, found.end.code) in _KILLED
+        if is_killed and self._groups.killed_for_memory(label.name):
+            return replace(found, end=End(cause=Cause.OUT_OF_MEMORY, code=found.end.code))
+        return found
+
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what may block; what the file system refuses may succeed later."""
+        try:
+            return await anyio.to_thread.run_sync(
+                partial(work, *args, **kwargs), limiter=self._threads
+            )
+        except (OSError, ValueError) as error:
+            raise SpawnerTransient(f"this machine could not do it: {error}") from error
+
+
+def _ensure_key(file: Path) -> bytes:
+    """Return the secret in `file`, made whole or found: several hubs may begin at once."""
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    write_json(draft, {"key": secrets.token_hex(32)})
+    with suppress(FileExistsError):
+        file.hardlink_to(draft)
+        sync(file.parent)
+    draft.unlink()
+    return str(read_json(file)["key"]).encode()
+
+
+def _read_launch(words: object) -> _Seen | None:
+    """Return what the launcher tells of a launch. Its files are the person's: believe no value."""
+    if not isinstance(words, dict):
+        return None
+    holder = words.get("holder")
+    supervisor = None
+    if isinstance(holder, dict):
+        supervisor = _Supervisor(
+            pid=int(holder.get("pid", 0)), started_ticks=int(holder.get("started", 0))
+        )
+    return _Seen(
+        view=_view_of(words), has_leftovers=words.get("leftovers") is True, supervisor=supervisor
+    )
+
+
+def _view_of(words: Mapping[str, Any]) -> View:
+    """Judge what the launcher found, as `LaunchDirectory.look` does for a hub's own files."""
+    started, end, removed, address = (
+        found if isinstance(found := words.get(key), dict) else None
+        for key in ("started", "end", "removed", "address")
+    )
+    if removed is not None:
+        # What was kept when it was removed.
+        started, end = removed.get("started"), removed.get("end")
+    since = instant_of(started.get("at")) if isinstance(started, dict) else None
+    if removed is None and words.get("holder"):
+        where = address_of(address) if address else None
+        return View(condition=Condition.ALIVE, address=where, since=since)
+    if isinstance(end, dict):
+        ended_at = instant_of(end.get("ended_at"))
+        return View(condition=Condition.ENDED, end=end_of(end), since=ended_at)
+    if isinstance(started, dict):
+        lost = End(cause=Cause.UNKNOWN, reason="supervisor-lost")
+        return View(condition=Condition.LOST, end=lost, since=since)
+    if words.get("cancelled") or removed is not None:
+        return View(condition=Condition.CANCELLED, end=never_started("cancelled"))
+    return View(condition=Condition.REQUESTED)
+
+
+def _handle(label: Label) -> Handle:
+    return {"directory": label.name, "account": label.owner}
+
+
+def _label_of(spec: LaunchSpec) -> Label:
+    return Label(
+        name=spec.name,
+        launch_id=spec.launch_id,
+        installation=spec.installation,
+        owner=spec.user_name,
+    )
