@@ -135,6 +135,7 @@ CANNOT: Final[Mapping[str, Known]] = MappingProxyType(
         "port-taken": Known(Origin.NODE, _AGAIN),
         "job-mismatch": Known(Origin.HUB, _AGAIN),
         "code-refused": Known(Origin.HUB, _AGAIN),
+        "second-job": Known(Origin.HUB, _AGAIN),
         "tunnel-failed": Known(Origin.HUB, _ADMIN),
         "command-missing": Known(Origin.APPLICATION, _ADMIN_OR_CHANGE),
         "command-failed": Known(Origin.APPLICATION, _LOG),

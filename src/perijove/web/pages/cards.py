@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from perijove.domain.launch import WAITING, Launch, Status, Wanted
 from perijove.services.hub import Hub
 from perijove.services.overview import Shown
+from perijove.web.pages.left import Left, time_left
 from perijove.web.pages.views import (
     Chip,
     Fact,
@@ -20,23 +21,6 @@ from perijove.web.pages.views import (
     state_of,
 )
 from perijove.web.texts import Texts, sentences
-
-_LOW: float = 0.15
-"""Share of the time left from which on it is shown as little."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """Time that is left, as a bar with its numbers."""
-
-    text: str
-    value: int
-    max: int
-
-    @property
-    def low(self) -> bool:
-        """Whether it is time to save one's work."""
-        return self.value < self.max * _LOW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +74,7 @@ def card(texts: Texts, shown: Shown, hub: Hub, now: datetime, titles: Titles) ->
         chips=chips_of(texts, launch.spec.get("resources", {})) if launch else (),
         since=live.entered_at() if live else None,
         why=_why(texts, live),
-        left=_time_left(texts, live, now),
+        left=time_left(texts, live, now),
         idle=_idle(texts, live, now),
         last_end=last_end(texts, launch, hub),
         is_live=live is not None,
@@ -148,21 +132,6 @@ def _why(texts: Texts, live: Launch | None) -> str:
     if live is None or live.status not in WAITING:
         return ""
     return sentences.why(texts, live.status, live.reason).text
-
-
-def _time_left(texts: Texts, live: Launch | None, now: datetime) -> Left | None:
-    if live is None or live.status is not Status.READY:
-        return None
-    seconds = live.spec.get("resources", {}).get("time_seconds")
-    started = live.starting_at or live.connecting_at or live.ready_at
-    if seconds is None or started is None:
-        return None
-    left = max(0, int((started + timedelta(seconds=seconds) - now).total_seconds()))
-    left -= left % 60 if left >= 120 else 0
-    text = texts.gettext(
-        "%(left)s left of %(all)s", left=texts.duration(left), all=texts.duration(seconds)
-    )
-    return Left(text=text, value=min(left, int(seconds)), max=int(seconds))
 
 
 def _idle(texts: Texts, live: Launch | None, now: datetime) -> str:

@@ -13,6 +13,7 @@ from perijove.services.launches import request_restart, request_start, request_s
 from perijove.services.overview import Owner, Shown, find_shown, get_owner, list_shown
 from perijove.web import xsrf
 from perijove.web.forms import read_form
+from perijove.web.pages import following
 from perijove.web.pages.cards import card, summary
 from perijove.web.pages.door import asking, back_to, me, owner_of
 from perijove.web.pages.look import Frame
@@ -188,6 +189,8 @@ async def act(frame: Frame) -> Response:
     links = Links(frame.hub.base_path, owner.name, server)
     hub, who = frame.hub, asking(frame, owner)
     match frame.request.path_params["verb"]:
+        case verb if verb in following.VERBS:
+            return await following.answer(frame, owner, server, verb)
         case "start":
             await request_start(hub, user_id=owner.id, server_name=server, asking=who)
             return RedirectResponse(links.wait, 302)

@@ -1,7 +1,6 @@
 """How a start goes, how a server ended, and what stands where no server runs (wire §1.9, §4.5)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Final
 from urllib.parse import urlencode
 
@@ -14,19 +13,23 @@ from perijove.db.launches import list_handles
 from perijove.domain.errors import HubError, NotFound, SpawnerError
 from perijove.domain.launch import Cause, Launch, Status, Wanted
 from perijove.domain.names import normalise_user_name
+from perijove.domain.reasons import Origin, of_end
 from perijove.services.hub import WIRE_VERSION
 from perijove.services.launches import place_in_line
+from perijove.services.notices import Channel, followed
 from perijove.services.overview import Owner, Shown, find_shown, get_owner
 from perijove.services.profiles import Offer, offered
+from perijove.services.waits import look_around
 from perijove.spawners.contract import HasLogs
 from perijove.web.next_url import next_of
 from perijove.web.pages.cards import last_end
 from perijove.web.pages.door import me, owner_of, prefers_json
+from perijove.web.pages.following import ways
 from perijove.web.pages.look import Frame, own_address
 from perijove.web.pages.offer import titles_of
 from perijove.web.pages.suggest import suggest
-from perijove.web.pages.views import Links, Titles, name_of, with_query
-from perijove.web.pages.waiting import tell
+from perijove.web.pages.views import Links, name_of, with_query
+from perijove.web.pages.waiting import Seen, tell
 
 _LOG_LINES: Final = 50
 _LOG_SECONDS: Final = 2
@@ -34,17 +37,6 @@ _LOG_SECONDS: Final = 2
 _LONGEST_PAUSE: Final = 10
 _LOOP_AFTER: Final = 4
 _LOOP_AFTER_OTHER_VERSION: Final = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What the page of a launch is made of."""
-
-    launch: Launch
-    events: list[Event]
-    line: tuple[int, int] | None
-    titles: Titles
-    offers: Sequence[Offer]
 
 
 async def show_pending(frame: Frame) -> Response:
@@ -64,38 +56,46 @@ async def show_pending(frame: Frame) -> Response:
 
 
 async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Response:
-    def unit(connection: Connection) -> Seen:
-        return Seen(
+    placed = frame.hub.spawners.get(launch.spawner)
+    log = await _log_of(frame, launch)
+
+    def unit(connection: Connection) -> tuple[Seen, Sequence[Offer], Collection[Channel]]:
+        seen = Seen(
             launch=launch,
+            now=frame.now,
+            base_path=frame.hub.base_path,
             events=list_events(connection, launch.id),
             line=place_in_line(connection, launch) if launch.status is Status.REQUESTED else None,
             titles=titles_of(connection),
-            offers=() if launch.is_live else offered(connection, shown.owner.id),
+            around=look_around(connection, launch, now=frame.now),
+            settings=placed.settings if placed else None,
+            log=log,
         )
+        offers = () if launch.is_live else offered(connection, shown.owner.id)
+        return seen, offers, followed(connection, launch.id)
 
-    seen = await frame.hub.database.read(unit)
-    placed = frame.hub.spawners.get(launch.spawner)
-    told = tell(
-        frame.texts,
-        shown,
-        launch,
-        seen.events,
-        log=await _log_of(frame, launch),
-        line=seen.line,
-        settings=placed.settings if placed else None,
-        titles=seen.titles,
-    )
+    seen, offers, channels = await frame.hub.database.read(unit)
+    told = tell(frame.texts, shown, seen)
     return frame.page(
         "spawn_pending.html",
         status=_status_of(launch),
         nav="home",
         told=told,
-        suggestion=suggest(frame.texts, launch, seen.offers, links.spawn),
+        suggestion=suggest(frame.texts, launch, offers, links.spawn),
         stream_url=_stream_url(frame, launch, seen.events),
         open_url=links.open,
         stop_url=links.act("stop"),
+        wait_url=links.wait,
         again_url=links.act("start"),
-        spawn_url=with_query(links.spawn, again="1" if launch.is_live else ""),
+        restart_url=links.act("restart"),
+        keep_url=links.act("keep-waiting"),
+        follow_url=links.act("notify"),
+        ways=ways(frame, launch, channels),
+        spawn_url=with_query(
+            links.spawn,
+            again="1" if launch.is_live else "",
+            problem=launch.id if told.is_impossible else "",
+        ),
     )
 
 
@@ -136,10 +136,15 @@ def has_failed(launch: Launch) -> bool:
 
 
 def _status_of(launch: Launch) -> int:
-    """Return the page's status (wire §4.5): that of the error which kept it from starting."""
+    """
+    Return the page's status (wire §4.5): that of the error which kept it from starting.
+
+    Ours, or the platform's, unless the request itself was what could not be.
+    """
     if not has_failed(launch):
         return 200
-    return 400 if launch.end and launch.end.reason == "rejected" else 500
+    assert launch.end is not None
+    return 400 if of_end(launch.end).origin in (Origin.REQUEST, Origin.POLICY) else 500
 
 
 # --- where a server should be -----------------------------------------------------------------

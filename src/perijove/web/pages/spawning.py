@@ -1,7 +1,7 @@
 """The options page and what it starts (wire §4.5)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from starlette.responses import RedirectResponse, Response
@@ -9,9 +9,12 @@ from starlette.responses import RedirectResponse, Response
 from perijove.db.core import Connection, bound
 from perijove.db.servers import change_server, find_server
 from perijove.domain.errors import HubError, Invalid
+from perijove.domain.faults import Fault, InvalidOptions
 from perijove.domain.forms import parse_form, write_form
 from perijove.domain.launch import Launch, Status, Wanted
 from perijove.domain.names import check_display_name, check_server_name
+from perijove.domain.offer import Objection
+from perijove.domain.reasons import of_end
 from perijove.services.launches import request_restart, request_start, wait_for
 from perijove.services.overview import Owner, Shown, find_shown
 from perijove.services.profiles import Offer, OptionsForm, options_schema
@@ -22,9 +25,12 @@ from perijove.web.pages.door import asking, me, owner_of
 from perijove.web.pages.look import Frame
 from perijove.web.pages.offer import Asked, general_problems, link_to, profile_views
 from perijove.web.pages.views import Links, with_query
+from perijove.web.pages.waiting import is_impossible
 from perijove.web.problems import status_of
 
-_PAGE_KEYS: Final = frozenset({"next", "display_name", "form", "again", "lang", "redirects"})
+_PAGE_KEYS: Final = frozenset(
+    {"next", "display_name", "form", "again", "problem", "lang", "redirects"}
+)
 """Query parameters that are about the page; every other is an option (wire §4.5)."""
 _PREFIX: Final = "opt-"
 _AT_ONCE: Final = 1.0
@@ -64,10 +70,22 @@ async def show_options(frame: Frame) -> Response:
         given = _options_of(query)
     except Invalid as error:
         return _page(frame, subject, Asked(profile=subject.form.profile, problem=error), status=422)
-    asked = _asked(subject.form, given)
+    asked = replace(_asked(subject.form, given), problem=_problem(subject, query))
     if not given or "form" in query or not xsrf.is_navigation(frame.request):
         return _page(frame, subject, asked)
     return await _start(frame, subject, asked)
+
+
+def _problem(subject: Subject, query: Mapping[str, str]) -> HubError | None:
+    """Return why the last start could never have been, if the address asks for that."""
+    launch = subject.shown.launch if subject.shown else None
+    if launch is None or launch.end is None or query.get("problem") != launch.id:
+        return None
+    if not is_impossible(launch):
+        return None
+    field, end = of_end(launch.end).field, launch.end
+    objection = Objection(field=field, code=end.reason, words=end.detail)
+    return InvalidOptions([Fault.of_objection(objection)])
 
 
 async def take_options(frame: Frame) -> Response:

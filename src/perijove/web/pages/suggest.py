@@ -1,4 +1,4 @@
-"""After an end for lack of memory: the same again, with more."""
+"""After an end for lack of memory or of time: the same again, with more."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from perijove.web.texts import Texts
 _KILLED: Final = 9
 _MORE: Final = 2
 """How many times as much: a half more is often too little again, and queues are long."""
+_RESOURCES: Final = {"memory": "memory_bytes", "time": "time_seconds"}
+"""By option, the resource it becomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +28,35 @@ class Suggestion:
 def suggest(
     texts: Texts, launch: Launch, offers: Sequence[Offer], spawn_url: str
 ) -> Suggestion | None:
-    """Return the form with more memory, where that was the trouble and more can be had."""
-    if not _lacked_memory(launch):
-        return None
+    """Return the form with more of what was lacking, where more of it can be had."""
+    lacking = _lacking(launch)
     name = launch.spec.get("profile", {}).get("name")
     offer = next((offer for offer in offers if offer.profile.name == name), None)
-    if offer is None or offer.refusal is not None:
+    if lacking is None or offer is None or offer.refusal is not None:
         return None
-    had = launch.spec.get("resources", {}).get("memory_bytes")
-    memory = _more(offer.schema["properties"].get("memory", {}), had)
-    if memory is None:
+    had = launch.spec.get("resources", {}).get(_RESOURCES[lacking])
+    more = _more(offer.schema["properties"].get(lacking, {}), had)
+    if more is None:
         return None
-    options = {**launch.spec.get("options", {}), "memory": memory}
+    options = {**launch.spec.get("options", {}), lacking: more}
     own = _open_fields(offer.schema)
     asked = {name: text for name, text in write_form(own, options).items() if text}
     query = {f"opt-{name}": text for name, text in asked.items()}
+    written = texts.size(more) if lacking == "memory" else texts.duration(more)
     return Suggestion(
         with_query(spawn_url, form="1", **{"opt-profile": offer.profile.name}, **query),
-        texts.gettext("Start with %(memory)s", memory=texts.size(memory)),
+        texts.gettext("Start with %(memory)s", memory=written),
     )
 
 
-def _lacked_memory(launch: Launch) -> bool:
+def _lacking(launch: Launch) -> str | None:
+    """Return the option of which there was too little; None where that was not the trouble."""
     end = launch.end
     if launch.is_live or end is None:
-        return False
-    return end.cause is Cause.OUT_OF_MEMORY or (end.cause is Cause.SIGNAL and end.code == _KILLED)
+        return None
+    if end.cause is Cause.OUT_OF_MEMORY or (end.cause is Cause.SIGNAL and end.code == _KILLED):
+        return "memory"
+    return "time" if end.cause is Cause.WALLTIME else None
 
 
 def _more(described: Mapping[str, Any], had: int | None) -> int | None:

@@ -40,6 +40,9 @@ class Fact:
     label: str
     text: str = ""
     at: datetime | None = None
+    about: datetime | None = None
+    """A forecast rather than a fact, made at `as_of`."""
+    as_of: datetime | None = None
     verbatim: bool = False
     """True for text that is not ours to translate."""
 
@@ -62,10 +65,13 @@ def state_of(texts: Texts, launch: Launch | None) -> State:
     """Return the state of a launch; of none: not running."""
     if launch is None:
         return State(word=texts.gettext("Not running"), icon="moon", tone="calm", code="none")
-    icon, tone = _LOOKS[launch.status]
-    return State(
-        word=sentences.state_word(texts, launch.status), icon=icon, tone=tone, code=launch.status
-    )
+    return state_word_of(texts, launch.status)
+
+
+def state_word_of(texts: Texts, status: Status) -> State:
+    """Return how a status looks."""
+    icon, tone = _LOOKS[status]
+    return State(word=sentences.state_word(texts, status), icon=icon, tone=tone, code=status)
 
 
 def chips_of(texts: Texts, resources: Mapping[str, Any]) -> list[Chip]:

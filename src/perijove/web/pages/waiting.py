@@ -1,7 +1,7 @@
 """The view of one launch: how a start goes, why it waits, how it ended."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,11 +14,16 @@ from perijove.domain.launch import (
     Status,
     Wanted,
 )
+from perijove.domain.offer import OwnJob
+from perijove.domain.reasons import Action, Known, find_reason, of_end
 from perijove.services.overview import Shown
+from perijove.services.waits import WINDOW, Around, Room, Usual, is_asked
 from perijove.spawners.contract import SpawnerSettings
+from perijove.web.pages.left import Left, time_left
 from perijove.web.pages.views import (
     Chip,
     Fact,
+    Links,
     State,
     Titles,
     chips_of,
@@ -26,6 +31,7 @@ from perijove.web.pages.views import (
     name_of,
     profile_title,
     state_of,
+    state_word_of,
 )
 from perijove.web.texts import Texts, reasons, sentences
 from perijove.web.texts.sentence import Said
@@ -38,7 +44,10 @@ _PLAN: Final = (
     Status.READY,
 )
 """The steps of every start; a queue comes between where there was one."""
-_QUIET: Final = {"routed", "reason", "seen-again", "end-wanted", "submitted"}
+_QUIET: Final = {
+    *("routed", "reason", "seen-again", "end-wanted", "submitted"),
+    *("listening", "usage"),
+}
 """Events that no step is made of: machinery, or said elsewhere on the page."""
 
 
@@ -53,6 +62,33 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the page of a launch is made of."""
+
+    launch: Launch
+    now: datetime
+    base_path: str
+    events: Sequence[Event] = ()
+    line: tuple[int, int] | None = None
+    """Its place in the hub's own line, and the length of that."""
+    titles: Titles = field(default_factory=dict)
+    around: Around = field(default_factory=Around)
+    settings: SpawnerSettings | None = None
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """Something else of the same person that may stand in the way."""
+
+    name: str
+    state: State
+    chips: Sequence[Chip]
+    stop_url: str = ""
+    """Where it can be stopped from here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """Everything the page of a launch shows."""
 
@@ -62,6 +98,16 @@ class Told:
     words: str
     since: datetime | None
     unknown_since: datetime | None
+    silent_since: datetime | None
+    question: Said | None
+    """What its owner is asked, since the limit of the queue was reached."""
+    actions: Sequence[Action]
+    """What helps, the most useful first."""
+    is_impossible: bool
+    """It was ended because it could never have started as it was asked for."""
+    left: Left | None
+    others: Sequence[Other]
+    jobs: Sequence[Other]
     chips: Sequence[Chip]
     facts: Sequence[Fact]
     steps: Sequence[Step]
@@ -74,30 +120,37 @@ class Told:
     may_stop: bool
 
 
-def tell(
-    texts: Texts,
-    shown: Shown,
-    launch: Launch,
-    events: Sequence[Event],
-    *,
-    log: str,
-    line: tuple[int, int] | None,
-    settings: SpawnerSettings | None,
-    titles: Titles,
-) -> Told:
-    """Return the view of a launch; `line` is its place and the length of the hub's own line."""
+def tell(texts: Texts, shown: Shown, seen: Seen) -> Told:
+    """Return the view of a launch."""
+    launch, events, around = seen.launch, seen.events, seen.around
     words, ending_log = _evidence(launch)
+    known = _known(launch)
     return Told(
         server=name_of(texts, shown),
         state=_state(texts, launch),
-        why=_why(texts, launch, line, settings),
+        why=_why(texts, launch, seen.line, seen.settings),
         words=words,
         since=launch.entered_at(),
         unknown_since=launch.unknown_since if launch.is_live else None,
+        silent_since=around.silent_since,
+        question=_question(texts, launch, seen.now),
+        actions=known.actions if known else (),
+        is_impossible=is_impossible(launch),
+        left=time_left(texts, launch, seen.now),
+        others=[_other(texts, other, seen.base_path) for other in around.own_launches],
+        jobs=[_job(texts, job) for job in around.own_jobs],
         chips=chips_of(texts, launch.spec.get("resources", {})),
-        facts=_facts(texts, launch, events, line, titles),
+        facts=[
+            fact
+            for fact in (
+                *_places(texts, launch, seen.titles),
+                *_waits(texts, launch, seen.line, around, seen.now),
+                *_ends(texts, launch, events),
+            )
+            if fact.text or fact.at or fact.about
+        ],
         steps=steps_of(texts, launch, events),
-        log=log or ending_log,
+        log=seen.log or ending_log,
         diagnostic=launch.id,
         is_live=launch.is_live,
         is_moving=launch.is_live and launch.status not in (Status.READY, Status.HELD),
@@ -105,6 +158,13 @@ def tell(
         is_ended=not launch.is_live,
         may_stop=launch.is_live and launch.wanted is Wanted.RUN,
     )
+
+
+def in_words(
+    texts: Texts, launch: Launch, line: tuple[int, int] | None, settings: SpawnerSettings | None
+) -> tuple[str, Said]:
+    """Return the word for how a launch is, and why it waits or how it ended."""
+    return _state(texts, launch).word, _why(texts, launch, line, settings)
 
 
 def _state(texts: Texts, launch: Launch) -> State:
@@ -156,35 +216,167 @@ def _evidence(launch: Launch) -> tuple[str, str]:
     return ("", detail) if "\n" in detail else (detail, "")
 
 
-def _facts(
-    texts: Texts,
-    launch: Launch,
-    events: Sequence[Event],
-    line: tuple[int, int] | None,
-    titles: Titles,
-) -> list[Fact]:
+def is_impossible(launch: Launch) -> bool:
+    """Tell whether a launch never started for something that a change of the request mends."""
+    if launch.is_live or launch.end is None or launch.end.cause is not Cause.NEVER_STARTED:
+        return False
+    known = of_end(launch.end)
+    return known.can_never_start or bool(known.field)
+
+
+def _known(launch: Launch) -> Known | None:
+    """Return what follows from why a launch waits, or from how it ended."""
+    if launch.end is not None and not launch.is_live:
+        return of_end(launch.end)
+    if launch.reason is not None and launch.status in WAITING and launch.wanted is Wanted.RUN:
+        return find_reason(launch.reason.code)
+    return None
+
+
+def _question(texts: Texts, launch: Launch, now: datetime) -> Said | None:
+    if not is_asked(launch):
+        return None
+    waited = {"limit_seconds": (now - launch.entered_at()).total_seconds()}
+    code = "queue-limit-asked"
+    return sentences.say(texts, reasons.WAITING[code], waited, code)
+
+
+def _other(texts: Texts, launch: Launch, base_path: str) -> Other:
+    links = Links(base_path, launch.user_name, launch.server_name)
+    return Other(
+        name=launch.server_name or texts.gettext("Default server"),
+        state=state_of(texts, launch),
+        chips=chips_of(texts, launch.spec.get("resources", {})),
+        stop_url=links.act("stop") if launch.wanted is Wanted.RUN else "",
+    )
+
+
+_JOB_STATES: Final = {
+    "running": Status.READY,
+    "queued": Status.QUEUED,
+    "held": Status.HELD,
+    "suspended": Status.SUSPENDED,
+}
+
+
+def _job(texts: Texts, job: OwnJob) -> Other:
+    asked = {"cpu": job.cpus, "gpu": job.gpus}
+    return Other(
+        name=f"{job.id} {job.name}".strip(),
+        state=state_word_of(texts, _JOB_STATES.get(job.state, Status.QUEUED)),
+        chips=chips_of(texts, asked),
+    )
+
+
+def _places(texts: Texts, launch: Launch, titles: Titles) -> list[Fact]:
     profile = profile_title(texts, launch, titles)
-    facts = [
+    return [
         Fact(label=texts.gettext("Profile"), text=profile, verbatim=True),
         Fact(label=texts.gettext("Runs on"), text=_place(launch), verbatim=True),
     ]
-    if launch.status in WAITING:
-        facts.append(Fact(label=texts.gettext("Asked for"), at=launch.requested_at))
-        if launch.status in (Status.QUEUED, Status.HELD) or line is not None:
-            text = texts.gettext("no estimate yet")
-            facts.append(Fact(label=texts.gettext("Expected start"), text=text))
-    if not launch.is_live:
-        facts.append(Fact(label=texts.gettext("Ended by"), text=_ended_by(texts, launch, events)))
-        if launch.end is not None:
-            ids = dict.fromkeys((str(launch.end), sentences.end_code(launch.end)))
-            text = texts.listing(ids)
-            facts.append(Fact(label=texts.gettext("Evidence"), text=text, verbatim=True))
-        if launch.ready_at is not None and launch.ended_at is not None:
-            ran = (launch.ended_at - launch.ready_at).total_seconds()
-            facts.append(Fact(label=texts.gettext("It had run for"), text=texts.duration(ran)))
-        if launch.last_activity is not None and launch.ready_at is not None:
+
+
+def _waits(
+    texts: Texts,
+    launch: Launch,
+    line: tuple[int, int] | None,
+    around: Around,
+    now: datetime,
+) -> list[Fact]:
+    """Return what is known of the wait: so far, the forecast, what is usual, what is free."""
+    if launch.status not in WAITING:
+        return []
+    facts = [
+        Fact(label=texts.gettext("Asked for"), at=launch.requested_at),
+        Fact(label=texts.gettext("Waiting for"), text=_elapsed(texts, launch, now)),
+    ]
+    if launch.status in (Status.QUEUED, Status.HELD) or line is not None:
+        facts.append(_forecast(texts, launch, now))
+    if launch.status not in (Status.STARTING, Status.CONNECTING):
+        facts.append(Fact(label=texts.gettext("Usual wait"), text=_usual(texts, around.usual)))
+        if around.room is not None:
+            facts.append(
+                Fact(
+                    label=texts.gettext("Free now"),
+                    text=_room(texts, around.room),
+                    as_of=around.room.as_of,
+                )
+            )
+    return facts
+
+
+def _elapsed(texts: Texts, launch: Launch, now: datetime) -> str:
+    seconds = (now - launch.requested_at).total_seconds()
+    return texts.duration(60 * (seconds // 60)) if seconds >= 60 else ""
+
+
+def _forecast(texts: Texts, launch: Launch, now: datetime) -> Fact:
+    """Return when it is expected to start, never without the age of the forecast."""
+    label, at, as_of = texts.gettext("Expected start"), launch.expected_start, launch.estimated_at
+    if at is None or as_of is None:
+        return Fact(label=label, text=texts.gettext("no estimate yet"))
+    if at <= now:
+        return Fact(label=label, text=texts.gettext("any moment"), as_of=as_of)
+    return Fact(label=label, about=at, as_of=as_of)
+
+
+def _usual(texts: Texts, usual: Usual | None) -> str:
+    if usual is None:
+        return ""
+    if usual.seconds < 60:
+        wait = texts.gettext("less than %(time)s", time=texts.duration(60))
+    else:
+        wait = texts.gettext(
+            "typically %(time)s", time=texts.duration(60 * round(usual.seconds / 60))
+        )
+    return texts.gettext(
+        "%(wait)s (median of %(count)s similar starts in %(days)s)",
+        wait=wait,
+        count=texts.number(usual.count),
+        days=texts.duration(WINDOW.total_seconds()),
+    )
+
+
+def _room(texts: Texts, room: Room) -> str:
+    parts = [
+        texts.gettext(
+            "%(free)s of %(all)s cores",
+            free=texts.number(room.cpus),
+            all=texts.number(room.of_cpus),
+        )
+    ]
+    if room.of_gpus:
+        parts.append(
+            texts.gettext(
+                "%(free)s of %(all)s GPUs",
+                free=texts.number(room.gpus),
+                all=texts.number(room.of_gpus),
+            )
+        )
+    parts.append(
+        texts.gettext(
+            "on one node at most %(cores)s and %(memory)s",
+            cores=texts.cores(room.most_cpus),
+            memory=texts.size(room.most_memory),
+        )
+    )
+    return texts.listing(parts)
+
+
+def _ends(texts: Texts, launch: Launch, events: Sequence[Event]) -> list[Fact]:
+    if launch.is_live:
+        return []
+    facts = [Fact(label=texts.gettext("Ended by"), text=_ended_by(texts, launch, events))]
+    if launch.end is not None:
+        ids = dict.fromkeys((str(launch.end), sentences.end_code(launch.end)))
+        text = texts.listing(ids)
+        facts.append(Fact(label=texts.gettext("Evidence"), text=text, verbatim=True))
+    if launch.ready_at is not None and launch.ended_at is not None:
+        ran = (launch.ended_at - launch.ready_at).total_seconds()
+        facts.append(Fact(label=texts.gettext("It had run for"), text=texts.duration(ran)))
+        if launch.last_activity is not None:
             facts.append(Fact(label=texts.gettext("Last activity"), at=launch.last_activity))
-    return [fact for fact in facts if fact.text or fact.at]
+    return facts
 
 
 def _place(launch: Launch) -> str:

@@ -279,6 +279,10 @@ CANNOT: Final[Mapping[str, Sentence]] = {
         N_("Its proof of identity was not accepted."),
         N_("Try again. If it happens twice, send the diagnostic id to your administrator."),
     ),
+    "second-job": Sentence(
+        N_("Another job of the same session was faster, and this one gave way."),
+        N_("Try again. If it happens twice, send the diagnostic id to your administrator."),
+    ),
     "tunnel-failed": Sentence(
         N_("It ran, but could not open the way from its machine to this site."),
         N_("Tell your administrator what is quoted below."),

@@ -127,6 +127,14 @@ EVENTS: Final[Mapping[str, Sentence]] = {
     "held": Sentence(N_("Held by the computing system")),
     "starting": Sentence(N_("Starting")),
     "starting-on": Sentence(N_("Starting on %(node)s")),
+    "registered": Sentence(N_("Its job has called from %(host)s")),
+    "requeued": Sentence(N_("Back in the queue: its job is run anew")),
+    "stage": Sentence(N_("Its software is ready")),
+    "warning": Sentence(N_("Its job warns")),
+    "warning-notice": Sentence(N_("The computing system says that it will soon be ended")),
+    "warning-out-of-memory": Sentence(N_("It lacks memory: a program in it was ended")),
+    "warning-home-full": Sentence(N_("Your home directory is full")),
+    "listening": Sentence(N_("It listens")),
     "connecting": Sentence(N_("Started; waiting for its first answer")),
     "routed": Sentence(N_("It answers; the way to it is being opened")),
     "ready": Sentence(N_("Ready")),
@@ -137,6 +145,9 @@ EVENTS: Final[Mapping[str, Sentence]] = {
     "ended": Sentence(N_("Stopped")),
     "start-failed": Sentence(N_("A first try to start it failed; we try again")),
     "proxy-away": Sentence(N_("The proxy does not answer")),
+    "queue-limit": Sentence(N_("Asked whether to go on waiting")),
+    "kept-waiting": Sentence(N_("Goes on waiting")),
+    "followed": Sentence(N_("Somebody will be told (%(by)s)")),
     "breaker": Sentence(N_("Held back: too many servers seemed to vanish at once")),
 }
 
@@ -163,6 +174,10 @@ ERRORS: Final[Mapping[str, Sentence]] = {
         N_("You are signed in, but you may not do this."),
         N_("If you think you should, ask your administrator."),
     ),
+    "not-waiting": Sentence(
+        N_("It does not wait in the queue any more."), N_("Its page shows how it is now.")
+    ),
+    "channel-unknown": Sentence(N_("This site cannot notify you in this way.")),
     "signin-needed": Sentence(N_("Sign in first.")),
     "signin-away": Sentence(
         N_("The service that checks passwords does not answer."), N_("Try again in a moment.")
@@ -322,6 +337,10 @@ REFUSALS: Final[Mapping[Rule, Sentence]] = {
     Rule.MEMORY: Sentence(N_("You asked for %(asked)s of memory; you may have %(limit)s here.")),
     Rule.TIME: Sentence(N_("You asked for %(asked)s; you may have %(limit)s here.")),
     Rule.GPU: Sentence(N_("You asked for %(asked)s GPUs; you may have %(limit)s here.")),
+    Rule.GPU_TYPE: Sentence(N_("You may not have GPUs of the type %(asked)s here.")),
+    Rule.ACCOUNT: Sentence(N_("You may not use the account %(asked)s here.")),
+    Rule.PARTITION: Sentence(N_("You may not use the partition %(asked)s here.")),
+    Rule.QOS: Sentence(N_("You may not use the quality of service %(asked)s here.")),
     Rule.ACTIVE_SERVERS: Sentence(
         N_("You may have %(limit)s servers running at once; this would be number %(asked)s."),
         N_("Stop one of your servers first."),
@@ -408,6 +427,8 @@ def event(texts: Texts, code: str, params: Mapping[str, Any]) -> str:
     """Say what an event of a launch was; a code of a newer hub is shown as it is."""
     if code == "starting" and params.get("node"):
         code = "starting-on"
+    precise = f"{code}-{params.get('reason')}"
+    code = precise if precise in EVENTS else code
     sentence = EVENTS.get(code)
     return say(texts, sentence, params).text if sentence else code
 

@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 from perijove.db.events import Event
 from perijove.domain.errors import ConfigError
 from perijove.domain.launch import Cause, End, Kind, Launch, Status, Wanted
+from perijove.domain.offer import OwnJob
 from perijove.domain.profile import Profile
 from perijove.services.overview import Owner, Shown
 from perijove.services.profiles import Offer
+from perijove.services.waits import Around, Room, Usual
 from perijove.web.pages.cards import summary
 from perijove.web.pages.colours import contrast, site_css
+from perijove.web.pages.left import time_left
 from perijove.web.pages.suggest import suggest
 from perijove.web.pages.tokens import device_of
-from perijove.web.pages.views import Links, chips_of, state_of, with_query
-from perijove.web.pages.waiting import steps_of, tell
+from perijove.web.pages.views import Fact, Links, chips_of, state_of, with_query
+from perijove.web.pages.waiting import Seen, is_impossible, steps_of, tell
 from perijove.web.texts import Catalogues
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -57,6 +60,18 @@ def make_event(code: str, seq: int = 1, actor: str = "hub", **params: Any) -> Ev
 def make_shown(launch: Launch | None, name: str = "") -> Shown:
     """Return a server with this launch."""
     return Shown(owner=ANN, name=name, display_name=name, last_activity=None, launch=launch)
+
+
+def make_seen(launch: Launch, **given: Any) -> Seen:
+    """Return what a launch's page is made of, an hour after noon."""
+    given = {"now": NOON + timedelta(hours=1), **given}
+    return Seen(launch=launch, base_path="/", **given)
+
+
+def facts_of(launch: Launch, **given: Any) -> dict[str, Fact]:
+    """Return the facts on a launch's page by their labels."""
+    told = tell(EN, make_shown(launch), make_seen(launch, **given))
+    return {fact.label: fact for fact in told.facts}
 
 
 def test_every_status_looks_like_something() -> None:
@@ -120,7 +135,7 @@ def test_the_page_says_on_whose_behalf_it_ended(actor: str | None, cause: Cause,
     launch = make_launch(
         status=Status.ENDED, wanted=Wanted.END, end=End(cause=cause), ended_at=NOON
     )
-    told = tell(EN, make_shown(launch), launch, events, log="", line=None, settings=None, titles={})
+    told = tell(EN, make_shown(launch), make_seen(launch, events=events))
     assert {fact.label: fact.text for fact in told.facts}["Ended by"] == said
 
 
@@ -129,18 +144,120 @@ def test_a_log_in_the_evidence_is_shown_as_a_log() -> None:
     end = End(cause=Cause.EXITED, code=1, detail="Traceback\nImportError")
     launch = make_launch(status=Status.ENDED, wanted=Wanted.END, end=end, ended_at=NOON)
     shown = make_shown(launch)
-    told = tell(EN, shown, launch, [], log="", line=None, settings=None, titles={})
+    told = tell(EN, shown, make_seen(launch))
     assert (told.words, told.log) == ("", "Traceback\nImportError")
     launch = replace(launch, end=replace(end, detail="no such image"))
-    told = tell(EN, shown, launch, [], log="", line=None, settings=None, titles={})
+    told = tell(EN, shown, make_seen(launch))
     assert (told.words, told.log) == ("no such image", "")
 
 
 def test_a_place_in_line_is_told() -> None:
     """Who waits on the hub's own limit knows how many are before them."""
     launch = make_launch(status=Status.REQUESTED)
-    told = tell(EN, make_shown(launch), launch, [], log="", line=(3, 7), settings=None, titles={})
+    told = tell(EN, make_shown(launch), make_seen(launch, line=(3, 7)))
     assert "number 3 of 7" in told.why.text
+
+
+def test_a_forecast_is_never_shown_without_its_age() -> None:
+    """There is no estimate, or one with when it was made; a past one is no promise."""
+    assert facts_of(make_launch(status=Status.QUEUED))["Expected start"].text == "no estimate yet"
+    made = {"status": Status.QUEUED, "estimated_at": NOON + timedelta(minutes=58)}
+    coming = make_launch(expected_start=NOON + timedelta(hours=2), **made)
+    fact = facts_of(coming)["Expected start"]
+    assert (fact.about, fact.as_of) == (coming.expected_start, coming.estimated_at)
+    due = make_launch(expected_start=NOON + timedelta(minutes=59), **made)
+    fact = facts_of(due)["Expected start"]
+    assert (fact.text, fact.about) == ("any moment", None)
+    assert fact.as_of == due.estimated_at
+
+
+def test_what_surrounds_a_wait_is_told() -> None:
+    """How long so far, how long it usually takes, what is free, who else is in the way."""
+    around = Around(
+        silent_since=NOON,
+        usual=Usual(seconds=290, count=12),
+        room=Room(
+            as_of=NOON, cpus=12, of_cpus=64, gpus=1, of_gpus=4, most_cpus=8, most_memory=2**35
+        ),
+        own_jobs=[OwnJob(id="4711", name="train", state="running", cpus=8, gpus=1)],
+        own_launches=[make_launch(status=Status.READY)],
+    )
+    launch = make_launch(status=Status.QUEUED)
+    told = tell(EN, make_shown(launch), make_seen(launch, around=around))
+    texts = {fact.label: fact.text.replace("\xa0", " ") for fact in told.facts}
+    assert texts["Waiting for"] == "1 h"
+    assert texts["Usual wait"] == "typically 5 min (median of 12 similar starts in 14 d)"
+    assert texts["Free now"] == (
+        "12 of 64 cores · 1 of 4 GPUs · on one node at most 8 cores and 32 GiB"
+    )
+    assert told.silent_since == NOON
+    assert [job.name for job in told.jobs] == ["4711 train"]
+    assert told.jobs[0].stop_url == ""
+    assert told.others[0].stop_url == "/hub/server/stop/ann"
+
+
+def test_the_question_is_asked_while_it_waits_and_only_then() -> None:
+    """The limit of the queue asks; it does not kill, and it does not ask what has begun."""
+    asked = {"queue_asked_at": NOON, "queued_at": NOON}
+    waits = make_launch(status=Status.QUEUED, **asked)
+    told = tell(EN, make_shown(waits), make_seen(waits))
+    assert told.question is not None
+    assert "1\xa0h" in told.question.text
+    begun = make_launch(status=Status.STARTING, **asked)
+    assert tell(EN, make_shown(begun), make_seen(begun)).question is None
+    ends = make_launch(status=Status.QUEUED, wanted=Wanted.END, **asked)
+    assert tell(EN, make_shown(ends), make_seen(ends)).question is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason", "impossible"),
+    [
+        (Cause.NEVER_STARTED, "over-time-limit", True),
+        (Cause.NEVER_STARTED, "bad-constraints", True),
+        (Cause.NEVER_STARTED, "start-clock", False),
+        (Cause.NEVER_STARTED, "cancelled", False),
+        (Cause.WALLTIME, "", False),
+    ],
+)
+def test_what_could_never_start_leads_back_to_the_form(
+    cause: Cause, reason: str, impossible: bool
+) -> None:
+    """Trying the same again is offered only where it could end otherwise."""
+    end = End(cause=cause, reason=reason)
+    launch = make_launch(status=Status.ENDED, wanted=Wanted.END, end=end, ended_at=NOON)
+    assert is_impossible(launch) is impossible
+
+
+@pytest.mark.parametrize(
+    ("hours", "minutes_left", "level"),
+    [(3, 31, 0), (3, 30, 1), (3, 10, 2), (3, 1, 3), (0.25, 14, 0), (0.25, 9, 1)],
+)
+def test_a_warning_comes_when_little_time_is_left(
+    hours: float, minutes_left: float, level: int
+) -> None:
+    """Thirty, ten and two minutes before its end; never for what it had from the start."""
+    spec = {"resources": {"time_seconds": hours * 3600}}
+    launch = make_launch(status=Status.READY, spec=spec, starting_at=NOON, ready_at=NOON)
+    now = NOON + timedelta(hours=hours) - timedelta(minutes=minutes_left)
+    left = time_left(EN, launch, now)
+    assert left is not None
+    assert left.level == level
+    assert bool(left.warning) is left.low is (level > 0)
+
+
+def test_what_the_platform_says_of_the_end_counts() -> None:
+    """An end that the scheduler has put off is the one that is shown."""
+    launch = make_launch(
+        status=Status.READY,
+        spec={"resources": {"time_seconds": 3600}},
+        starting_at=NOON,
+        ready_at=NOON,
+        ends_at=NOON + timedelta(hours=2),
+    )
+    left = time_left(EN, launch, NOON + timedelta(hours=1))
+    assert left is not None
+    assert left.text.replace("\xa0", " ") == "1 h left of 2 h"
+    assert time_left(EN, replace(launch, wanted=Wanted.END), NOON) is None
 
 
 def test_the_summary_counts_what_is_live() -> None:
@@ -225,6 +342,22 @@ def test_more_memory_is_suggested_where_it_was_lacking() -> None:
         assert found is not None
         assert found.text.replace("\xa0", " ") == "Start with 8 GiB"
         assert found.url == "/hub/spawn/ann?form=1&opt-profile=small&opt-memory=8"
+
+
+def test_more_time_is_suggested_where_it_was_over() -> None:
+    """After the wall time the form comes with twice as much, as far as that is allowed."""
+    described = {"minimum": 60, "maximum": 5400, "x-form": {"unit": "h", "factor": 3600}}
+    offer = Offer(
+        profile=Profile(name="small", spawner="local"),
+        schema={"properties": {"time": described}},
+        refusal=None,
+    )
+    launch = make_starved(Cause.WALLTIME)
+    spec = {**launch.spec, "resources": {"time_seconds": 3600}}
+    found = suggest(EN, replace(launch, spec=spec), [offer], "/s")
+    assert found is not None
+    assert found.text.replace("\xa0", " ") == "Start with 1 h 30 min"
+    assert found.url == "/s?form=1&opt-profile=small&opt-time=1.5"
 
 
 @pytest.mark.parametrize(
