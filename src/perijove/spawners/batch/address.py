@@ -6,7 +6,7 @@ believed, and it is fixed as a number, so that no name can turn into another add
 """
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import anyio
@@ -23,26 +23,27 @@ _RESOLVE_SECONDS = 5.0
 async def claimed_url(
     claim: Claim,
     *,
-    nodes: Sequence[str],
+    nodes: Mapping[str, str],
     networks: Sequence[str],
     ports: tuple[int, int] | None,
 ) -> str:
     """
     Return ``http://address:port`` of a claim, or raise `SpawnerRejected`.
 
-    The host must be one of `nodes`, or have one of their addresses; with `networks` any address
-    within them, for nodes have several and their names may stand for another. An address of this
-    machine is only believed if the job runs here.
+    `nodes` are the job's, each with the address or name under which the cluster reaches it. The
+    host must be one of them, or have one of their addresses; with `networks` any address within
+    them, for nodes have several. An address of this machine is only believed if the cluster says
+    that the job runs here.
     """
     first, last = ports or (1024, 65535)
     if not first <= claim.port <= last:
         raise SpawnerRejected(
             f"port {claim.port} is not within {first} to {last}", code="port-refused"
         )
-    asked = await resolve(claim.host)
+    asked = await resolve(nodes.get(claim.host, claim.host))
     if not asked:
         raise SpawnerRejected(f"nobody knows the host {claim.host[:80]!r}", code="host-refused")
-    own = {address for node in nodes for address in await resolve(node)}
+    own = {address for reached in nodes.values() for address in await resolve(reached)}
     within = [ip_network(network) for network in networks]
     for address in asked:
         if _is_allowed(address, own, within):

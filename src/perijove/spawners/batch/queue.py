@@ -1,8 +1,8 @@
 """
 The queue as everybody sees it: one question for all jobs, asked seldom, shared by who needs it.
 
-However many people wait, look and stop, a cluster is asked no more often than its allowance
-says (failure 5.4): at most six times a minute, and after a pause at once.
+However many people wait, look and stop, one question is on its way, and its answer serves all
+whom it is not too old for (failure 5.4).
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,6 @@ from perijove.domain.errors import SpawnerTransient
 from perijove.kit.clock import monotonic
 from perijove.spawners.batch.scheduler import Job, Run, Scheduler
 
-_BURST = 3
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -26,31 +24,13 @@ class Answer:
     jobs: Sequence[Job]
 
 
-class Allowance:
-    """How often a cluster may be asked: every `period` seconds, and what was saved before."""
-
-    def __init__(self, period: float, burst: int = _BURST) -> None:
-        self._period = period
-        self._burst = burst
-        self._saved = float(burst)
-        self._at = monotonic()
-
-    async def take(self) -> None:
-        """Return when one more question is allowed."""
-        now = monotonic()
-        self._saved = min(self._burst, self._saved + (now - self._at) / self._period) - 1
-        self._at = now
-        await anyio.sleep(max(0.0, -self._saved * self._period))
-
-
 class Queue:
     """One cluster's queue. Callers say how old an answer may be; one question is on its way."""
 
-    def __init__(self, scheduler: Scheduler, run: Run, prefix: str, allowance: Allowance) -> None:
+    def __init__(self, scheduler: Scheduler, run: Run, prefix: str) -> None:
         self._scheduler = scheduler
         self._run = run
         self._prefix = prefix
-        self._allowance = allowance
         self._asking = anyio.Lock()
         self._last: Answer | None = None
 
@@ -62,7 +42,6 @@ class Queue:
         """
         async with self._asking:
             if self._last is None or self._last.asked_at < since:
-                await self._allowance.take()
                 asked_at = monotonic()
                 self._last = Answer(
                     asked_at=asked_at, jobs=await self._scheduler.jobs(self._run, self._prefix)

@@ -135,6 +135,15 @@ class Scheduler(Protocol):
         """Return the end of each of these jobs that is over, by accounting; others are unknown."""
         ...
 
+    async def addresses(self, run: Run, nodes: Sequence[str]) -> Mapping[str, str]:
+        """
+        Return under which address, or other name, the cluster itself reaches these nodes.
+
+        A node's name there may mean nothing elsewhere. What is not in the answer is reached by
+        its name. Structure, so a few minutes old at the most.
+        """
+        ...
+
     async def discover(self, run: Run, run_as: RunAs, user_name: str) -> Offer:
         """Return what there is for this person, see `contract.Discovers`."""
         ...

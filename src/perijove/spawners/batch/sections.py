@@ -46,10 +46,13 @@ class BatchSettings(SpawnerSettings):
     scheduler_timeout: Annotated[float, Field(gt=0, le=120)] = 15
     """Seconds a scheduler's program has to answer."""
     minimum_period: Annotated[float, Field(ge=1)] = 10
-    """Seconds between two questions to the scheduler, on the average; many sites ask for more."""
+    """
+    Seconds between two questions to the scheduler, on the average: submissions and cancellations
+    are not counted, nor what is asked once for each person. Some sites want more.
+    """
     survey_period: float = 30
     """Seconds between two surveys while nothing is on its way."""
-    survey_busy_period: float = 10
+    survey_busy_period: float = 15
     """Seconds between two surveys while something is on its way."""
     start_limit: float = 600
     """Seconds from running to saying where it listens; loading software is part of it."""

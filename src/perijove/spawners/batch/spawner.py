@@ -20,8 +20,8 @@ from perijove.domain.launch import Cause, End, Reason, Resources
 from perijove.domain.offer import Objection, Offer
 from perijove.kit.clock import monotonic
 from perijove.spawners.batch.address import claimed_url
-from perijove.spawners.batch.commands import Commands
-from perijove.spawners.batch.queue import Allowance, Queue
+from perijove.spawners.batch.commands import Allowance, Commands
+from perijove.spawners.batch.queue import Queue
 from perijove.spawners.batch.scheduler import Command, Job, JobRequest, Result, Scheduler
 from perijove.spawners.batch.sections import BatchSettings
 from perijove.spawners.contract import (
@@ -62,13 +62,8 @@ class BatchSpawner:
         self._site = settings.site()
         self._scheduler = scheduler
         self._launcher = Launcher()
-        self._commands = Commands(self._site)
-        self._queue = Queue(
-            scheduler,
-            self._commands.run,
-            f"pj-{surroundings.installation}-",
-            Allowance(settings.minimum_period),
-        )
+        self._commands = Commands(self._site, Allowance(settings.minimum_period))
+        self._queue = Queue(scheduler, self._commands.run, f"pj-{surroundings.installation}-")
         self._archive = Archive(surroundings.data_dir)
 
     async def __aenter__(self) -> Self:
@@ -297,9 +292,10 @@ class BatchSpawner:
             job = await self._queue.find(claim.job_id, age=0)
         if job.phase is not Phase.RUNNING:
             raise SpawnerTransient(f"the queue does not show job {job.id} as running")
+        known = await self._scheduler.addresses(self._commands.run, job.nodes)
         return await claimed_url(
             claim,
-            nodes=job.nodes,
+            nodes={node: known.get(node, node) for node in job.nodes},
             networks=self._settings.networks,
             ports=self._settings.ports,
         )
