@@ -51,7 +51,7 @@ class Settings:
 
     cluster: str
     has_accounting: bool
-    must_name_account: bool
+    needs_account: bool
     """Jobs without an association are refused."""
 
 
@@ -64,7 +64,7 @@ def read_settings(result: Result) -> Settings:
     return Settings(
         cluster=optional(found.get("ClusterName", "")),
         has_accounting=found.get("AccountingStorageType", "").endswith("slurmdbd"),
-        must_name_account=bool(enforced & {"associations", "limits", "qos", "safe", "all", "1"}),
+        needs_account=bool(enforced & {"associations", "limits", "qos", "safe", "all", "1"}),
     )
 
 

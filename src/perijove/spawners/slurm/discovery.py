@@ -82,7 +82,8 @@ class Discovery:
             shapes=shapes.value,
             reservations=reservations,
             own_jobs=queue.read_own(jobs.value.get(user, ())),
-            must_name_account=settings.must_name_account,
+            must_name_account=settings.needs_account
+            and not any(account.is_default for account in accounts),
             notes=() if settings.has_accounting else ("no-accounting",),
         )
 

@@ -48,7 +48,6 @@ _CODES: Final = tuple(
         (r"invalid feature", "bad-constraints", "features"),
         (r"node configuration is not available", "bad-constraints", ""),
         (r"invalid license|licenses? specification", "licenses", ""),
-        (r"--(time|mem|cpus-per-task|gres|constraint)\b.*", "bad-option", ""),
         (r"invalid .* specification|unrecognized option|ambiguous", "bad-option", ""),
     )
 )  # fmt: skip

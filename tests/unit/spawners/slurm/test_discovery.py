@@ -1,0 +1,182 @@
+"""What is asked for once, for everybody, and how long it is kept."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+import pytest
+
+from perijove.domain.errors import SpawnerTransient
+from perijove.domain.offer import Offer
+from perijove.spawners.batch.scheduler import Command, Result
+from perijove.spawners.slurm.discovery import Discovery, unix_groups
+from perijove.spawners.slurm.fresh import Fresh
+from tests.unit.spawners.slurm.corpus import failed, said
+
+pytestmark = pytest.mark.anyio
+
+
+def _one_line_each(name: str) -> Result:
+    records = said(name).stdout.split("\n\n")
+    return _says("\n".join(" ".join(record.split()) for record in records))
+
+
+def _says(text: str) -> Result:
+    return Result(status=0, stdout=text, stderr="")
+
+
+CONFIG: Final = said("scontrol-show-config.txt")
+ANSWERS: Final = {
+    "node": _one_line_each("scontrol-show-node.txt"),
+    "partition": said("scontrol-show-partition-oneliner.txt"),
+    "reservation": _one_line_each("scontrol-show-reservation.txt"),
+    "sacctmgr": _says("normal|||||||||\ntiny||||cpu=2|||||\nother|||||||||\n"),
+    "squeue": said("squeue-empty.txt"),
+}
+"""By what is asked for; read before any loop runs."""
+
+
+class Cluster:
+    """Says what the corpus says, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.time = 0.0
+        self.settings = CONFIG
+        self.discovery = Discovery(lambda: self.time)
+
+    async def run(self, command: Command) -> Result:
+        """Answer a question of the hub's own account."""
+        what = command[-1] if command[0] == "scontrol" else command[0]
+        self.asked[what] += 1
+        await anyio.lowlevel.checkpoint()
+        return self.settings if what == "config" else ANSWERS[what]
+
+    async def run_as(self, user: str, commands: Sequence[Command]) -> Sequence[Result]:
+        """Answer questions of a person."""
+        self.asked[user] += 1
+        (command,) = commands
+        if "withassoc" in command:
+            return [_says("x|x||normal,tiny|normal||||||\n")]
+        return [_says("x||cpu=2\n")]
+
+    async def offer(self, user: str = "alice") -> Offer:
+        """Return what there is for `user`."""
+        return await self.discovery.offer(self.run, self.run_as, user)
+
+
+async def test_offer_holds_what_the_cluster_says() -> None:
+    """Accounts, QOS that may be asked for, partitions, shapes and maintenance are all there."""
+    offer = await Cluster().offer()
+    assert [each.name for each in offer.accounts] == ["x"]
+    assert offer.accounts[0].per_job.cpus == 2
+    assert [each.name for each in offer.qos] == ["normal", "tiny"]
+    assert len(offer.partitions) == 5
+    assert [each.nodes[0] for each in offer.shapes] == ["cpu1", "cpu2", "gpu1"]
+    assert [(each.name, each.is_usable) for each in offer.reservations] == [("maint", False)]
+    assert not offer.must_name_account
+    assert offer.notes == ()
+
+
+async def test_hundred_people_do_not_ask_a_hundred_times() -> None:
+    """People who look at the form at the same time share each answer but their own."""
+    cluster = Cluster()
+    async with anyio.create_task_group() as tasks:
+        for number in range(100):
+            tasks.start_soon(cluster.offer, f"user{number}")
+    shared = {name: count for name, count in cluster.asked.items() if not name.startswith("user")}
+    assert shared == dict.fromkeys(
+        ("config", "node", "partition", "reservation", "sacctmgr", "squeue"), 1
+    )
+    await cluster.offer("user7")
+    assert cluster.asked["user7"] == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "asked"),
+    [
+        (29, set()),
+        (31, {"squeue"}),
+        (61, {"squeue", "node"}),
+        (301, {"squeue", "node", "config", "partition", "reservation"}),
+        (901, {"squeue", "node", "config", "partition", "reservation", "sacctmgr", "alice"}),
+    ],
+)
+async def test_each_fact_has_its_age(seconds: float, asked: set[str]) -> None:
+    """What changes often is asked for often."""
+    cluster = Cluster()
+    await cluster.offer()
+    cluster.asked.clear()
+    cluster.time = seconds
+    await cluster.offer()
+    assert set(cluster.asked) == asked
+
+
+async def test_cluster_without_accounting_says_so() -> None:
+    """Then there are no accounts to choose, and nobody is asked for them."""
+    cluster = Cluster()
+    cluster.settings = _says("ClusterName = small\n")
+    offer = await cluster.offer()
+    assert (offer.accounts, offer.notes) == ((), ("no-accounting",))
+    assert cluster.asked["sacctmgr"] == cluster.asked["alice"] == 0
+
+
+async def test_silent_cluster_offers_nothing() -> None:
+    """Without an answer there is no offer, rather than an empty one."""
+    cluster = Cluster()
+    cluster.settings = failed("slurm_load_ctl_conf error: Unable to contact slurm controller")
+    with pytest.raises(SpawnerTransient):
+        await cluster.offer()
+
+
+async def test_failure_is_shared_by_who_waited() -> None:
+    """A silent cluster is asked once for all who wait, and again by who comes later."""
+    fresh = Fresh[int](60)
+    asked = failures = 0
+    gate = anyio.Event()
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        await gate.wait()
+        raise SpawnerTransient("silent")
+
+    async def look() -> None:
+        nonlocal failures
+        with pytest.raises(SpawnerTransient):
+            await fresh.get(ask)
+        failures += 1
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(look)
+        await anyio.wait_all_tasks_blocked()
+        gate.set()
+    assert (asked, failures) == (1, 10)
+    await look()
+    assert asked == 2
+
+
+async def test_who_stops_waiting_does_not_stop_others() -> None:
+    """When the one who asked gives up, the next one asks."""
+    fresh = Fresh[int](60)
+    is_stuck = True
+
+    async def ask() -> int:
+        if is_stuck:
+            await anyio.sleep_forever()
+        return 7
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fresh.get, ask)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    is_stuck = False
+    assert (await fresh.get(ask)).value == 7
+
+
+def test_groups_are_those_of_the_machine() -> None:
+    """Somebody unknown here is in no group."""
+    assert "root" in unix_groups("root")
+    assert unix_groups("nobody-of-this-name") == frozenset()
