@@ -14,10 +14,11 @@ from typing import ClassVar, Self
 import anyio
 import anyio.lowlevel
 
-from perijove.domain.errors import SpawnerTransient
+from perijove.domain.errors import SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, End, Reason
 from perijove.spawners.contract import (
     Checkpoint,
+    Claim,
     Handle,
     LaunchSpec,
     Phase,
@@ -372,3 +373,26 @@ class Garbage(Wrapper):
             nonsense.append(replace(one, phase=Phase.RUNNING, url="javascript:alert(1)", end=None))
             nonsense.append(replace(one, phase=Phase.SUSPENDED, handle=None, end=None))
         return nonsense
+
+
+class Registering(Wrapper):
+    """Lets launches say themselves where they listen, as jobs do; `jobs` says whose they are."""
+
+    def __init__(self, inner: Spawner) -> None:
+        super().__init__(inner)
+        self.jobs: dict[str, str] = {}
+        """The launch's name, by job id: what the scheduler knows."""
+        self.hosts: Collection[str] = {"127.0.0.1"}
+        self.claims: list[Claim] = []
+
+    async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> str:
+        """Return the claimed address if the job is the launch's, and runs there."""
+        if not self.active:
+            raise _away()
+        self.claims.append(claim)
+        recorded = {each["job_id"] for each in handles if "job_id" in each}
+        if self.jobs.get(claim.job_id) != name or (recorded and claim.job_id not in recorded):
+            raise SpawnerRejected("that job is not of this launch", code="job-mismatch")
+        if claim.host not in self.hosts:
+            raise SpawnerRejected("no node of the job has that name", code="host-refused")
+        return f"http://{claim.host}:{claim.port}"

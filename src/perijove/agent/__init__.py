@@ -7,7 +7,9 @@ of, one after the other in a single file, so that nothing has to be installed on
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Final
 
 _PARTS: Final = (
@@ -21,14 +23,18 @@ _PARTS: Final = (
 """Each needs only those before it."""
 
 
+@cache
 def job_files() -> Mapping[str, str]:
     """Return the files that a job is delivered with, beside its `spec.json`, by name."""
     package = files("perijove.agent")
-    return {
-        "job.sh": (package / "job.sh").read_text(),
-        "wrapper.py": _program(),
-        "jupyter_server_config.py": (package / "jupyter_server_config.py").read_text(),
-    }
+    config = "jupyter_server_config.py"
+    return MappingProxyType(
+        {
+            "job.sh": (package / "job.sh").read_text(),
+            "wrapper.py": _program(),
+            config: (package / config).read_text(),
+        }
+    )
 
 
 def _program() -> str:

@@ -3,6 +3,7 @@
 HubError
 ├── NotFound            404   absent, or not for this caller to know
 ├── Conflict            409   right request, wrong moment
+│   └── Gone            410   and no moment will be right any more
 ├── Forbidden           403   known caller, missing right
 ├── Refused             403   a policy says no; names the rule, the limit and what was asked
 ├── Throttled           429   a limit; the same request may succeed later
@@ -46,6 +47,12 @@ class Conflict(HubError):
     """The request is right, but the thing is in a state that forbids it."""
 
     code = "conflict"
+
+
+class Gone(Conflict):
+    """What the request is about has ended for good: nothing will make it right."""
+
+    code = "gone"
 
 
 class Forbidden(HubError):

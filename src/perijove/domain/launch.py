@@ -63,7 +63,9 @@ _NEXT: Final[Mapping[Status, frozenset[Status]]] = {
     Status.HELD: frozenset(_ALIVE | {Status.ENDING}),
     Status.STARTING: frozenset(_ALIVE | {Status.ENDING}),
     Status.CONNECTING: frozenset(_ALIVE | {Status.READY, Status.ENDING}),
-    Status.READY: frozenset({Status.SUSPENDED, Status.QUEUED, Status.CONNECTING, Status.ENDING}),
+    Status.READY: frozenset(
+        {Status.SUSPENDED, Status.QUEUED, Status.STARTING, Status.CONNECTING, Status.ENDING}
+    ),
     Status.SUSPENDED: frozenset(_ALIVE | {Status.READY, Status.ENDING}),
     Status.ENDING: frozenset({Status.ENDED}),
     Status.ENDED: frozenset(),

@@ -168,7 +168,8 @@ def _status_of(launch: Launch, sighting: Sighting) -> Status:
             return Status.SUSPENDED
         case _:
             if launch.status is Status.READY:
-                return Status.READY
+                # Without an address its job was run again, and has not come up yet.
+                return Status.READY if sighting.url or launch.url else Status.STARTING
             if launch.status is Status.SUSPENDED and launch.ready_at is not None:
                 return Status.READY if launch.url else Status.STARTING
             return Status.CONNECTING if sighting.url or launch.url else Status.STARTING

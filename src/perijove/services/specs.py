@@ -1,5 +1,6 @@
 """What a spawner is given to start: command, environment and token of a launch."""
 
+import hmac
 import json
 from collections.abc import Mapping
 
@@ -54,6 +55,15 @@ def registration_code(hub: Hub, launch: Launch) -> str:
     Derived like the token, and good for nothing but registering this launch.
     """
     return hub.keyring.derive("registration", launch.id).hex()
+
+
+def is_registration_code(hub: Hub, launch_id: str, code: str) -> bool:
+    """Tell in constant time whether `code` is a launch's, also one made with an older key."""
+    right = False
+    for key_id in hub.keyring.keys:
+        made = hub.keyring.derive("registration", launch_id, key_id=key_id).hex()
+        right |= hmac.compare_digest(made.encode(), code.encode())
+    return right
 
 
 def issue_server_token(hub: Hub, connection: Connection, launch: Launch) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from perijove.domain.errors import (
     Conflict,
     Forbidden,
+    Gone,
     HubError,
     Invalid,
     NotFound,
@@ -51,6 +52,7 @@ class StartFailed(HubError):
 STATUS: Final[dict[type[HubError], int]] = {
     NotFound: 404,
     Conflict: 409,
+    Gone: 410,
     Forbidden: 403,
     Refused: 403,
     Throttled: 429,

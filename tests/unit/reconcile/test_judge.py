@@ -40,7 +40,7 @@ BECOMES = [
     *[(old, P.SUSPENDED, "", S.SUSPENDED) for old in (*ON_THE_WAY, S.READY, S.SUSPENDED)],
     *[(old, P.RUNNING, "", S.STARTING) for old in ON_THE_WAY],
     *[(old, P.RUNNING, URL, S.CONNECTING) for old in ON_THE_WAY],
-    (S.READY, P.RUNNING, "", S.READY),
+    (S.READY, P.RUNNING, "", S.STARTING),  # run again, and not there yet
     (S.READY, P.RUNNING, URL, S.READY),
 ]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from perijove.web.api import hub, launches, progress, servers, tokens, users
+from perijove.web.api import hub, launches, progress, registration, servers, tokens, users
 from perijove.web.api.models import READ_USER
 from perijove.web.api.routing import Endpoint, On, Table
 
@@ -61,6 +61,14 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ("GET", "/perijove/users/:n/options"): Endpoint(
         on=On.USER, any_of=["read:servers", "start:servers"], reads=launches.options, own=True
     ),
+    ("POST", "/perijove/registrations"): Endpoint(on=On.OPEN, acts=registration.register, own=True),
+    ("POST", "/perijove/registrations/listening"): Endpoint(
+        on=On.OPEN, acts=registration.listening, own=True
+    ),
+    ("POST", "/perijove/registrations/report"): Endpoint(
+        on=On.OPEN, acts=registration.report, own=True
+    ),
+    ("POST", "/batchspawner"): Endpoint(on=On.KNOWN, acts=registration.batchspawner),
 }
 """What the API answers. A path's scopes are alternatives, checked on what the path names."""
 
