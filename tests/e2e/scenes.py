@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
+import msgspec
 from sqlalchemy import Connection, insert, update
 
 from perijove.auth.contract import Authenticator
@@ -17,9 +18,10 @@ from perijove.db.events import record
 from perijove.db.installation import beat, ensure_installation
 from perijove.db.launches import append_handle
 from perijove.db.servers import ensure_server
-from perijove.db.tables import launches, servers, spawner_states
+from perijove.db.tables import discoveries, launches, servers, spawner_states
 from perijove.domain.asking import HUB, Asking
 from perijove.domain.launch import Status
+from perijove.domain.offer import Free, Offer, OwnJob, Shape
 from perijove.kit.clock import SystemClock
 from perijove.kit.keyring import Keyring
 from perijove.services import profiles, roles
@@ -28,6 +30,7 @@ from perijove.services.hub import Hub, PlacedSpawner
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.people import StoredPasswords, ensure_user, store_password
 from perijove.services.sections import HubSection, LifecycleSection
+from perijove.services.senders import NotifySection
 from perijove.services.sessions import SigningIn, Visitor, open_session
 from perijove.services.tokens import NewToken, create_token
 from perijove.spawners.contract import Handle, Surroundings
@@ -124,6 +127,11 @@ class Scene:
     end: Mapping[str, Any] | None = None
     node: str = "node-042"
     unknown: bool = False
+    spawner: str = "cluster"
+    forecast: float | None = None
+    """In so many minutes it is expected to start."""
+    asked: bool = False
+    """Its owner was asked whether to go on waiting."""
 
 
 ANNS = [
@@ -166,6 +174,104 @@ ANNS = [
     ),
     Scene(server="long", display_name=LONG, ago=20, node="a-node-with-a-very-long-name.cluster"),
 ]
+
+
+_SMALL = {"cpu": 2, "memory_bytes": 8 * GIB, "time_seconds": 2 * 3600}
+KIMS = [
+    Scene(
+        server="limit",
+        display_name="Protein folding",
+        status=Status.QUEUED,
+        ago=26,
+        node="",
+        forecast=38,
+        resources=_SMALL,
+        reason={"code": "max-jobs-user", "params": {}, "words": "(QOSMaxJobsPerUserLimit)"},
+    ),
+    Scene(
+        server="asked",
+        display_name="Over the week-end",
+        status=Status.QUEUED,
+        ago=26 * 60,
+        node="",
+        asked=True,
+        resources={**_SMALL, "gpu": 1},
+        reason={"code": "resources", "params": {}, "words": "(Resources)"},
+    ),
+    Scene(
+        server="silent",
+        display_name="On the old cluster",
+        status=Status.QUEUED,
+        ago=90,
+        node="",
+        spawner="grid",
+        unknown=True,
+        reason={"code": "no-slots", "params": {}, "words": 'cannot run in PE "smp"'},
+    ),
+    Scene(
+        server="never",
+        display_name="Far too long",
+        status=Status.ENDED,
+        ago=31,
+        resources={**_SMALL, "time_seconds": 200 * 3600},
+        end={
+            "cause": "never-started",
+            "code": None,
+            "reason": "over-time-limit",
+            "detail": "(PartitionTimeLimit)",
+        },
+    ),
+    Scene(
+        server="time",
+        display_name="Time was over",
+        status=Status.ENDED,
+        ago=31,
+        resources=_SMALL,
+        end={"cause": "walltime", "code": None, "reason": "", "detail": "TIMEOUT"},
+    ),
+    Scene(server="short", display_name="Nearly over", ago=112, resources=_SMALL),
+    *(
+        Scene(
+            server=f"before{number}",
+            status=Status.ENDED,
+            ago=60 * 24 * number,
+            resources=_SMALL,
+            end={"cause": "user", "code": None, "reason": "", "detail": ""},
+        )
+        for number in range(1, 6)
+    ),
+]
+OFFER = Offer(
+    as_of=datetime(2026, 1, 1, tzinfo=UTC),
+    shapes=(
+        Shape(
+            nodes=("node-1", "node-2", "node-3"),
+            partitions=("main",),
+            cpus=32,
+            memory_bytes=128 * GIB,
+            gpus={"a100": 2},
+            free=(
+                Free(cpus=12, memory_bytes=64 * GIB, gpus={"a100": 1}),
+                Free(cpus=4, memory_bytes=8 * GIB),
+            ),
+        ),
+    ),
+    own_jobs=(
+        OwnJob(id="4711", name="train.sh", state="running", cpus=8, gpus=1),
+        OwnJob(id="4720", name="sweep_<b>", state="queued", cpus=32),
+    ),
+)
+"""What the cluster last said that kim can have."""
+NOTIFY = NotifySection.model_validate(
+    {
+        "email": {
+            "host": "localhost",
+            "sender": "hub@example.org",
+            "to": "{name}@example.org",
+        },
+        "webhook": {"url": "https://example.org/hook", "secret": "of no importance"},
+    }
+)
 
 
 @asynccontextmanager
@@ -219,8 +325,12 @@ async def gallery_hub(
             installation=installation,
             settings=section,
             lifecycle=LifecycleSection(),
+            notify=NOTIFY,
             api_url="http://127.0.0.1:8081/hub/api",
-            spawners={"cluster": PlacedSpawner(spawner=spawner, settings=MemorySettings())},
+            spawners={
+                name: PlacedSpawner(spawner=spawner, settings=MemorySettings())
+                for name in ("cluster", "grid")
+            },
             authenticators=authenticators,
         )
         hash_ = CHEAP.hash(PASSWORD)
@@ -249,12 +359,20 @@ def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
     now = hub.clock.now()
     people = {
         name: ensure_user(connection, name, now=now, admin=name == "admin").id
-        for name in ("admin", "ann", "zoe", "max", "o.brien@example.org")
+        for name in ("admin", "ann", "kim", "zoe", "max", "o.brien@example.org")
     }
     for user_id in people.values():
         store_password(connection, user_id, hash_, now=now)
     for scene in ANNS:
         _insert(connection, people["ann"], "ann", scene, now)
+    for scene in KIMS:
+        _insert(connection, people["kim"], "kim", scene, now)
+    body = msgspec.to_builtins(replace(OFFER, as_of=now - timedelta(seconds=50)), enc_hook=dict)
+    connection.execute(
+        insert(discoveries).values(
+            spawner="cluster", user_id=people["kim"], body=body, as_of=now, asked_at=now
+        )
+    )
     for number in range(20):
         ended = number % 3 == 2
         scene = Scene(
@@ -270,6 +388,14 @@ def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
     connection.execute(
         insert(spawner_states).values(
             name="cluster", answered_at=now, complete_at=now - timedelta(seconds=8)
+        )
+    )
+    connection.execute(
+        insert(spawner_states).values(
+            name="grid",
+            complete_at=now - timedelta(minutes=7),
+            failing_since=now - timedelta(minutes=7),
+            error="commlib error: can't connect",
         )
     )
 
@@ -300,7 +426,7 @@ def _insert(connection: Connection, user_id: int, user: str, scene: Scene, now: 
             wanted="run" if scene.end is None else "end",
             status=scene.status,
             name=f"pj-{launch_id}",
-            spawner="cluster",
+            spawner=scene.spawner,
             user_id=user_id,
             user_name=user,
             server_id=server.id,
@@ -319,6 +445,9 @@ def _insert(connection: Connection, user_id: int, user: str, scene: Scene, now: 
             end=dict(scene.end) if scene.end else None,
             unknown_since=now - timedelta(minutes=3) if scene.unknown else None,
             last_activity=now - timedelta(minutes=scene.idle_minutes),
+            expected_start=now + timedelta(minutes=scene.forecast) if scene.forecast else None,
+            estimated_at=now - timedelta(minutes=1) if scene.forecast else None,
+            queue_asked_at=now - timedelta(hours=2) if scene.asked else None,
             requested_at=asked,
             **stamps,
         )

@@ -24,6 +24,7 @@ from perijove.domain.errors import Conflict
 from perijove.domain.launch import WAITING, Launch, Status, Wanted
 from perijove.domain.offer import Offer, OwnJob
 from perijove.services.hub import Hub
+from perijove.services.overview import Shown, list_shown
 
 WINDOW: Final = timedelta(days=14)
 """How far back starts are compared: queues change with the season."""
@@ -72,28 +73,32 @@ class Around:
     room: Room | None = None
     own_jobs: Sequence[OwnJob] = ()
     """Of the same person, not started here; they take of the same limits."""
-    own_launches: Sequence[Launch] = ()
-    """The person's other launches on the same platform."""
+    own_servers: Sequence[Shown] = ()
+    """The person's other servers that are live on the same platform."""
 
 
-def look_around(connection: Connection, launch: Launch, *, now: datetime) -> Around:
-    """Return what surrounds a launch that waits; nothing for one that does not."""
-    if launch.status not in WAITING:
+def look_around(connection: Connection, shown: Shown, *, now: datetime) -> Around:
+    """Return what surrounds a server that waits; nothing for one that does not."""
+    launch = shown.launch
+    if launch is None or launch.status not in WAITING:
         return Around()
     offer = _find_offer(connection, launch)
+    partition = launch.spec.get("options", {}).get("partition") or ""
     return Around(
         silent_since=find_state(connection, launch.spawner).failing_since,
         usual=usual_wait(connection, launch, now=now),
-        room=room_in(offer, launch.spec.get("options", {}).get("partition") or "")
-        if offer
-        else None,
+        room=room_in(offer, partition) if offer else None,
         own_jobs=offer.own_jobs if offer else (),
-        own_launches=[
+        own_servers=[
             other
-            for other in rows.list_live(connection, spawner=launch.spawner, user_id=launch.user_id)
-            if other.id != launch.id and launch.user_id is not None
+            for other in list_shown(connection, shown.owner)
+            if other.name != shown.name and _is_live_on(other, launch.spawner)
         ],
     )
+
+
+def _is_live_on(shown: Shown, spawner: str) -> bool:
+    return shown.launch is not None and shown.is_live and shown.launch.spawner == spawner
 
 
 def room_in(offer: Offer, partition: str) -> Room | None:

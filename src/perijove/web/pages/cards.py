@@ -20,6 +20,7 @@ from perijove.web.pages.views import (
     profile_title,
     state_of,
 )
+from perijove.web.pages.waiting import question_of
 from perijove.web.texts import Texts, sentences
 
 
@@ -73,7 +74,7 @@ def card(texts: Texts, shown: Shown, hub: Hub, now: datetime, titles: Titles) ->
         place=_place(texts, launch, titles),
         chips=chips_of(texts, launch.spec.get("resources", {})) if launch else (),
         since=live.entered_at() if live else None,
-        why=_why(texts, live),
+        why=_why(texts, live, now),
         left=time_left(texts, live, now),
         idle=_idle(texts, live, now),
         last_end=last_end(texts, launch, hub),
@@ -128,9 +129,11 @@ def _place(texts: Texts, launch: Launch | None, titles: Titles) -> list[str]:
     ]
 
 
-def _why(texts: Texts, live: Launch | None) -> str:
+def _why(texts: Texts, live: Launch | None, now: datetime) -> str:
     if live is None or live.status not in WAITING:
         return ""
+    if question := question_of(texts, live, now):
+        return question.text
     return sentences.why(texts, live.status, live.reason).text
 
 

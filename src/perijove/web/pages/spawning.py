@@ -1,7 +1,7 @@
 """The options page and what it starts (wire §4.5)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.responses import RedirectResponse, Response
@@ -70,22 +70,24 @@ async def show_options(frame: Frame) -> Response:
         given = _options_of(query)
     except Invalid as error:
         return _page(frame, subject, Asked(profile=subject.form.profile, problem=error), status=422)
-    asked = replace(_asked(subject.form, given), problem=_problem(subject, query))
+    asked = _again(subject, query.get("problem", "")) or _asked(subject.form, given)
     if not given or "form" in query or not xsrf.is_navigation(frame.request):
         return _page(frame, subject, asked)
     return await _start(frame, subject, asked)
 
 
-def _problem(subject: Subject, query: Mapping[str, str]) -> HubError | None:
-    """Return why the last start could never have been, if the address asks for that."""
+def _again(subject: Subject, problem: str) -> Asked | None:
+    """Return what the last launch asked for and why that could never start, if it is asked for."""
     launch = subject.shown.launch if subject.shown else None
-    if launch is None or launch.end is None or query.get("problem") != launch.id:
+    if launch is None or launch.end is None or launch.id != problem or not is_impossible(launch):
         return None
-    if not is_impossible(launch):
-        return None
-    field, end = of_end(launch.end).field, launch.end
-    objection = Objection(field=field, code=end.reason, words=end.detail)
-    return InvalidOptions([Fault.of_objection(objection)])
+    end = launch.end
+    objection = Objection(field=of_end(end).field, code=end.reason, words=end.detail)
+    return Asked(
+        profile=launch.spec.get("profile", {}).get("name", ""),
+        options=launch.spec.get("options", {}),
+        problem=InvalidOptions([Fault.of_objection(objection)]),
+    )
 
 
 async def take_options(frame: Frame) -> Response:

@@ -133,11 +133,11 @@ def tell(texts: Texts, shown: Shown, seen: Seen) -> Told:
         since=launch.entered_at(),
         unknown_since=launch.unknown_since if launch.is_live else None,
         silent_since=around.silent_since,
-        question=_question(texts, launch, seen.now),
+        question=question_of(texts, launch, seen.now),
         actions=known.actions if known else (),
         is_impossible=is_impossible(launch),
         left=time_left(texts, launch, seen.now),
-        others=[_other(texts, other, seen.base_path) for other in around.own_launches],
+        others=[_other(texts, other, seen.base_path) for other in around.own_servers],
         jobs=[_job(texts, job) for job in around.own_jobs],
         chips=chips_of(texts, launch.spec.get("resources", {})),
         facts=[
@@ -233,7 +233,8 @@ def _known(launch: Launch) -> Known | None:
     return None
 
 
-def _question(texts: Texts, launch: Launch, now: datetime) -> Said | None:
+def question_of(texts: Texts, launch: Launch, now: datetime) -> Said | None:
+    """Return what the owner of a launch is asked, as long as there is no answer."""
     if not is_asked(launch):
         return None
     waited = {"limit_seconds": (now - launch.entered_at()).total_seconds()}
@@ -241,13 +242,14 @@ def _question(texts: Texts, launch: Launch, now: datetime) -> Said | None:
     return sentences.say(texts, reasons.WAITING[code], waited, code)
 
 
-def _other(texts: Texts, launch: Launch, base_path: str) -> Other:
-    links = Links(base_path, launch.user_name, launch.server_name)
+def _other(texts: Texts, shown: Shown, base_path: str) -> Other:
+    launch = shown.launch
+    is_wanted = launch is not None and launch.wanted is Wanted.RUN
     return Other(
-        name=launch.server_name or texts.gettext("Default server"),
+        name=name_of(texts, shown),
         state=state_of(texts, launch),
-        chips=chips_of(texts, launch.spec.get("resources", {})),
-        stop_url=links.act("stop") if launch.wanted is Wanted.RUN else "",
+        chips=chips_of(texts, launch.spec.get("resources", {})) if launch else (),
+        stop_url=Links(base_path, shown.owner.name, shown.name).act("stop") if is_wanted else "",
     )
 
 

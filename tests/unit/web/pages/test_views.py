@@ -180,7 +180,7 @@ def test_what_surrounds_a_wait_is_told() -> None:
             as_of=NOON, cpus=12, of_cpus=64, gpus=1, of_gpus=4, most_cpus=8, most_memory=2**35
         ),
         own_jobs=[OwnJob(id="4711", name="train", state="running", cpus=8, gpus=1)],
-        own_launches=[make_launch(status=Status.READY)],
+        own_servers=[make_shown(make_launch(status=Status.READY), "Mine")],
     )
     launch = make_launch(status=Status.QUEUED)
     told = tell(EN, make_shown(launch), make_seen(launch, around=around))
@@ -193,7 +193,7 @@ def test_what_surrounds_a_wait_is_told() -> None:
     assert told.silent_since == NOON
     assert [job.name for job in told.jobs] == ["4711 train"]
     assert told.jobs[0].stop_url == ""
-    assert told.others[0].stop_url == "/hub/server/stop/ann"
+    assert told.others[0].stop_url == "/hub/server/stop/ann/Mine"
 
 
 def test_the_question_is_asked_while_it_waits_and_only_then() -> None:
