@@ -109,6 +109,13 @@ def read_shapes(result: Result) -> tuple[Shape, ...]:
     return tuple(sorted(shapes, key=lambda each: (-each.cpus, -each.memory_bytes, each.nodes)))
 
 
+def read_addresses(result: Result) -> Mapping[str, str]:
+    """Return where the cluster itself reaches each node, in service or not."""
+    nodes = records(result, "NodeName")
+    addresses = {node["NodeName"]: optional(node.get("NodeAddr", "")) for node in nodes}
+    return {name: address for name, address in addresses.items() if address}
+
+
 def _kind(node: Mapping[str, str]) -> _Kind | None:
     """Return what the node has for jobs; None if it is in no partition."""
     partitions = words(node.get("Partitions", ""))

@@ -10,7 +10,7 @@ few times a minute, by the hub's own account; only associations are asked for as
 import grp
 import pwd
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from os import getgrouplist
@@ -45,6 +45,7 @@ class Discovery:
         self._partitions = Fresh[tuple[cluster.Rules, ...]](_STRUCTURE_SECONDS, now)
         self._reservations = Fresh[tuple[cluster.Kept, ...]](_STRUCTURE_SECONDS, now)
         self._shapes = Fresh[tuple[Shape, ...]](_FREE_SECONDS, now)
+        self._addresses = Fresh[Mapping[str, str]](_STRUCTURE_SECONDS, now)
         self._queue = Fresh[queue.Rows](_QUEUE_SECONDS, now)
         self._qos = Fresh[Mapping[str, Qos]](_PEOPLE_SECONDS, now)
         self._accounts: OrderedDict[str, Fresh[Accounts]] = OrderedDict()
@@ -86,6 +87,11 @@ class Discovery:
             and not any(account.is_default for account in accounts),
             notes=() if settings.has_accounting else ("no-accounting",),
         )
+
+    async def addresses(self, run: Run, nodes: Sequence[str]) -> Mapping[str, str]:
+        """Return where the cluster reaches those of `nodes` that it knows."""
+        known = await self._addresses.get(_asking(run, cluster.NODES, cluster.read_addresses))
+        return {node: known.value[node] for node in nodes if node in known.value}
 
     async def _rights(
         self, settings: cluster.Settings, run: Run, run_as: RunAs, user: str

@@ -68,6 +68,10 @@ class SlurmScheduler:
         ends = queue.read_ends(question, await run(question.command()))
         return {job_id: end for job_id, end in ends.items() if job_id in job_ids}
 
+    async def addresses(self, run: Run, nodes: Sequence[str]) -> Mapping[str, str]:
+        """Return the ``NodeAddr`` of these nodes."""
+        return await self._discovery.addresses(run, nodes)
+
     async def discover(self, run: Run, run_as: RunAs, user_name: str) -> Offer:
         """Return what there is for this person."""
         return await self._discovery.offer(run, run_as, user_name)

@@ -113,6 +113,15 @@ async def test_each_fact_has_its_age(seconds: float, asked: set[str]) -> None:
     assert set(cluster.asked) == asked
 
 
+async def test_addresses_are_those_of_the_cluster() -> None:
+    """Where a node is reached is asked for once in five minutes; unknown nodes are left out."""
+    cluster = Cluster()
+    for cluster.time in (0, 299):
+        found = await cluster.discovery.addresses(cluster.run, ["cpu1", "off1", "elsewhere"])
+        assert found == {"cpu1": "127.0.0.1", "off1": "127.0.0.1"}
+    assert cluster.asked["node"] == 1
+
+
 async def test_cluster_without_accounting_says_so() -> None:
     """Then there are no accounts to choose, and nobody is asked for them."""
     cluster = Cluster()
