@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-from anyio.abc import ByteReceiveStream, Process
 
 from perijove.domain.errors import SpawnerRejected, SpawnerTransient
 
@@ -27,7 +26,6 @@ INSTALLED: Final = Path("/usr/libexec/perijove-launch")
 PROGRAM: Final = Path(__file__).with_name("perijove_launch.py")
 _PYTHON: Final = "/usr/bin/python3"
 _SUDO: Final = "/usr/bin/sudo"
-_ANSWER_BYTES: Final = 64 * 2**20
 _WORDS_BYTES: Final = 4096
 _SLACK_SECONDS: Final = 2.0  # The launcher gives up first, with a word.
 _REJECTIONS: Final = frozenset(
@@ -122,7 +120,11 @@ class Launcher:
         account = await anyio.to_thread.run_sync(find_account, user_name)
         seconds = max(int(timeout), 1)
         order = json.dumps({"verb": verb, "seconds": seconds, **request}).encode()
-        status, out, err = await self._run(account, order, seconds + _SLACK_SECONDS, cgroups)
+        # In a thread, for only there can a process become somebody else; one that nobody waits
+        # for any more ends by its own deadline.
+        status, out, err = await anyio.to_thread.run_sync(
+            self._run, account, order, seconds + _SLACK_SECONDS, cgroups, abandon_on_cancel=True
+        )
         answer = _parse(out)
         if answer is None:
             raise _unheard(account, status, err)
@@ -130,24 +132,21 @@ class Launcher:
             raise _refusal(account, answer)
         return answer
 
-    async def _run(
+    def _run(
         self, account: Account, order: bytes, seconds: float, cgroups: Sequence[Path]
     ) -> tuple[int, bytes, bytes]:
-        process: Process | None = None
-        out, err = bytearray(), bytearray()
         try:
-            process = await self._open(account)
-            for group in cgroups:
-                (group / "cgroup.procs").write_text(str(process.pid))
-            with anyio.fail_after(seconds):
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_collect, process.stdout, out, _ANSWER_BYTES)
-                    tasks.start_soon(_collect, process.stderr, err, _WORDS_BYTES)
-                    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-                        await process.stdin.send(order)  # type: ignore[union-attr]
-                        await process.stdin.aclose()  # type: ignore[union-attr]
-                return await process.wait(), bytes(out), bytes(err)
-        except TimeoutError:
+            with self._open(account) as process:
+                try:
+                    for group in cgroups:
+                        (group / "cgroup.procs").write_text(str(process.pid))
+                    out, err = process.communicate(order, timeout=seconds)
+                except BaseException:
+                    # What sudo runs is not ours to signal: it has a deadline of its own.
+                    with suppress(PermissionError, ProcessLookupError):
+                        process.kill()
+                    raise
+        except subprocess.TimeoutExpired:
             raise SpawnerTransient(
                 f"the launcher did not answer for {account.name} within {seconds:g} s",
                 code="launcher-silent",
@@ -157,25 +156,20 @@ class Launcher:
             raise SpawnerTransient(
                 f"the launcher cannot be run: {error}", code="launcher-silent", account=account.name
             ) from error
-        finally:
-            if process is not None and process.returncode is None:
-                # What sudo runs is not ours to signal: it has a deadline of its own.
-                with suppress(PermissionError, ProcessLookupError):
-                    process.kill()
+        return process.returncode, out, err[:_WORDS_BYTES]
 
-    async def _open(self, account: Account) -> Process:
+    def _open(self, account: Account) -> "subprocess.Popen[bytes]":
         own = os.geteuid()
         if own not in (0, account.uid):
-            command = [_SUDO, "-n", "-u", account.name, "--", str(self.installed)]
-            return await _open_process(command)
+            return _popen([_SUDO, "-n", "-u", account.name, "--", str(self.installed)])
         # The person may have no way to where this package is installed, but this one file is
         # readable for all: it is handed over open.
         program = os.open(PROGRAM, os.O_RDONLY | os.O_CLOEXEC)
         try:
             command = [_PYTHON, "-I", f"/proc/self/fd/{program}"]
             if own == account.uid:
-                return await _open_process(command, pass_fds=(program,))
-            return await _open_process(
+                return _popen(command, pass_fds=(program,))
+            return _popen(
                 command,
                 pass_fds=(program,),
                 user=account.uid,
@@ -186,8 +180,8 @@ class Launcher:
             os.close(program)
 
 
-async def _open_process(command: Sequence[str], **how: Any) -> Process:
-    return await anyio.open_process(
+def _popen(command: Sequence[str], **how: Any) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603 - our own program or sudo, no shell
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -197,12 +191,6 @@ async def _open_process(command: Sequence[str], **how: Any) -> Process:
         start_new_session=True,
         **how,
     )
-
-
-async def _collect(stream: ByteReceiveStream | None, into: bytearray, limit: int) -> None:
-    assert stream is not None
-    async for part in stream:
-        into += part[: limit - len(into)]
 
 
 def _parse(out: bytes) -> dict[str, Any] | None:
