@@ -239,9 +239,15 @@ async def _enter_spawners(
     stack: AsyncExitStack, settings: Settings, places: Places, installation: str
 ) -> Mapping[str, PlacedSpawner]:
     entered = {}
+    vouched = {plugin("auth", name).names_system_accounts for name in settings.auth}
     for name, section in settings.spawners.items():
         data_dir = ensure_private(places.data_dir / "spawners" / name)
-        surroundings = Surroundings(name=name, installation=installation, data_dir=data_dir)
+        surroundings = Surroundings(
+            name=name,
+            installation=installation,
+            data_dir=data_dir,
+            system_accounts=True in vouched and False not in vouched,
+        )
         spawner = plugin("spawners", section.kind)(section, surroundings)
         try:
             await stack.enter_async_context(spawner)

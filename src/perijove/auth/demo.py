@@ -36,6 +36,7 @@ class DemoAuthenticator:
     """Believes the user name, given the password the settings describe."""
 
     Settings: ClassVar[type[Section]] = DemoSettings
+    names_system_accounts: ClassVar[bool | None] = False
 
     def __init__(
         self,

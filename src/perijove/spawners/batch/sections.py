@@ -1,7 +1,7 @@
 """What every section ``[spawners.NAME]`` of a batch system has."""
 
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,6 +39,13 @@ class SoftwareSection(Section):
 class BatchSettings(SpawnerSettings):
     """Sessions as jobs of a batch system."""
 
+    accounts: Literal["checked", "trusted"] = "checked"
+    """
+    Whose account a job is submitted under: the one of the person's name, and nobody else's.
+
+    `checked` wants people to sign in with this machine's accounts, by `[auth.pam]`. Say `trusted`
+    where another way to sign in gives the same names to the same people.
+    """
     bin_dir: Path | None = None
     """Where the scheduler's programs are; without it they are searched for."""
     scheduler_environment: dict[str, str] = {}

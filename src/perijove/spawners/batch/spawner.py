@@ -15,7 +15,7 @@ import anyio
 import structlog
 
 from perijove.agent import job_files
-from perijove.domain.errors import SpawnerRejected, SpawnerTransient
+from perijove.domain.errors import ConfigError, SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, End, Reason, Resources
 from perijove.domain.offer import Objection, Offer
 from perijove.kit.clock import monotonic
@@ -57,6 +57,16 @@ class BatchSpawner:
     def __init__(
         self, settings: BatchSettings, surroundings: Surroundings, scheduler: Scheduler
     ) -> None:
+        if settings.accounts == "checked" and not surroundings.system_accounts:
+            section = f"spawners.{surroundings.name}"
+            raise ConfigError(
+                f"{section} submits jobs under the system account of a person's name, but people "
+                f"do not sign in with this machine's accounts: use [auth.pam], or say {section}"
+                ".accounts = 'trusted' if another way to sign in gives the same names to the same "
+                "people",
+                code="batch-accounts-unknown",
+                key=f"{section}.accounts",
+            )
         self._settings = settings
         self._installation = surroundings.installation
         self._site = settings.site()
