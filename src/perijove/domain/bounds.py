@@ -1,21 +1,30 @@
 """
-What one person may have of one profile: profile and policy taken together, field by field.
+What one person may have of one profile: profile, policy and platform taken together.
 
 The description of the options and the check of what was asked both start from here, so a form
 never offers what the check refuses. A fixed field, or one left to the platform, obeys the same
-policy as one that a person fills in.
+policy as one that a person fills in. What a scheduler does not have is not offered; while it has
+never answered, the profile's own bounds are all there is.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from perijove.domain.faults import Fault, RefusedOptions
+from perijove.domain.market import Market
 from perijove.domain.policy import Limit, Limits
 from perijove.domain.profile import (
+    ACCOUNT,
     DEFAULT_URLS,
+    FEATURES,
+    FIELDS,
     GPU,
+    GPU_TYPE,
+    NAMES,
+    PARTITION,
     QUANTITIES,
+    RULES,
     UI,
     Field,
     Profile,
@@ -38,31 +47,103 @@ class Bounds:
     """Both are there for every number that can be chosen."""
     step: Fraction | None = None
     choices: tuple[Value, ...] = ()
+    """Of names, "" among them where the choice may be left to the platform."""
     locked: bool = False
     is_offered: bool = True
     """False for what the profile does not mention."""
+    is_ceiling: bool = False
+    """The default is nobody's wish but a limit's own: less will do where less is possible."""
     capped_by: Limit | None = None
     """The policy that took something away."""
+    is_short: bool = False
+    """The platform took something away: it has no more."""
     fault: Fault | None = None
     """Why the profile cannot be had at all."""
+    kind: str = ""
+    """Of the spawner: whose words are used."""
 
 
-def bounds_of(profile: Profile, limits: Limits) -> Mapping[str, Bounds]:
-    """Return what a person may have of each field, mentioned by the profile or not."""
+def bounds_of(
+    profile: Profile, limits: Limits, market: Market | None = None
+) -> Mapping[str, Bounds]:
+    """
+    Return what a person may have of each field, mentioned by the profile or not.
+
+    `market` is None for a spawner that cannot tell what it has.
+    """
+    places = _name_bounds(profile, PARTITION, limits, market)
+    within = _within(places, market)
+    names = {
+        name: _name_bounds(profile, name, limits, market, within)
+        for name in NAMES
+        if name != PARTITION
+    }
     numbers = {
-        name: _number_bounds(profile, quantity, limits[quantity.rule])
+        name: _number_bounds(profile, quantity, _cap(limits, quantity, market, within))
         for name, quantity in QUANTITIES.items()
     }
-    return {**numbers, UI: _ui_bounds(profile)}
+    found = {
+        PARTITION: places,
+        FEATURES: _several_bounds(profile, market, within),
+        UI: _ui_bounds(profile),
+        **names,
+        **numbers,
+    }
+    kind = market.kind if market else ""
+    return {name: replace(found[name], kind=kind) for name in FIELDS}
 
 
-def unavailable(profile: Profile, limits: Limits) -> RefusedOptions | None:
+def unavailable(
+    profile: Profile, limits: Limits, market: Market | None = None
+) -> RefusedOptions | None:
     """Return why a person cannot have a profile whatever they choose; None when they can."""
-    faults = [bounds.fault for bounds in bounds_of(profile, limits).values() if bounds.fault]
+    bounds = bounds_of(profile, limits, market).values()
+    faults = [each.fault for each in bounds if each.fault]
     return RefusedOptions(faults) if faults else None
 
 
-def _number_bounds(profile: Profile, quantity: Quantity, cap: Limit) -> Bounds:
+def _within(places: Bounds, market: Market | None) -> Collection[str] | None:
+    """Return the partitions that a request can go to; None when they are not known."""
+    if market is None:
+        return None
+    found = {str(choice) for choice in (*places.choices, places.default) if choice}
+    if not places.default and (taken := market.preferred(PARTITION)):
+        found.add(taken)
+    return found or None
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Cap:
+    """The most that policy and platform leave of a quantity."""
+
+    most: Fraction | None
+    policy: Limit | None
+    """The policy, where it is the tighter one."""
+    ruled: bool
+    """Some policy sets a limit, whether or not it is the tighter one."""
+    kind: str = ""
+
+    @property
+    def is_platform(self) -> bool:
+        return self.most is not None and self.policy is None
+
+
+def _cap(
+    limits: Limits, quantity: Quantity, market: Market | None, within: Collection[str] | None
+) -> _Cap:
+    limit = limits[quantity.rule]
+    allowed = _whole(limit.value, quantity)
+    there = _whole(market.most(quantity.name, within) if market else None, quantity)
+    kind = market.kind if market else ""
+    if there is not None and (allowed is None or there < allowed):
+        return _Cap(there, None, allowed is not None, kind)
+    return _Cap(allowed, None if allowed is None else limit, allowed is not None, kind)
+
+
+def _number_bounds(profile: Profile, quantity: Quantity, cap: _Cap) -> Bounds:
     offered = profile.fields.get(quantity.name)
     if offered is None:
         return _left_open(profile, quantity, cap)
@@ -73,10 +154,10 @@ def _number_bounds(profile: Profile, quantity: Quantity, cap: Limit) -> Bounds:
     return _ranged(profile, quantity, offered, cap)
 
 
-def _left_open(profile: Profile, quantity: Quantity, cap: Limit) -> Bounds:
+def _left_open(profile: Profile, quantity: Quantity, cap: _Cap) -> Bounds:
     """What a profile is silent about: nothing of GPUs, else the platform's choice up to `cap`."""
     # A limit must hold although nothing was asked, so the limit itself is asked for.
-    value = Fraction(0) if quantity is GPU else _most(cap, quantity)
+    value = Fraction(0) if quantity is GPU else cap.most if cap.ruled else None
     return Bounds(
         name=quantity.name,
         profile=profile.name,
@@ -85,15 +166,15 @@ def _left_open(profile: Profile, quantity: Quantity, cap: Limit) -> Bounds:
         high=value,
         locked=True,
         is_offered=False,
-        capped_by=cap if value else None,
+        is_ceiling=True,
+        capped_by=cap.policy if value else None,
     )
 
 
-def _fixed(profile: Profile, quantity: Quantity, offered: Field, cap: Limit) -> Bounds:
+def _fixed(profile: Profile, quantity: Quantity, offered: Field, cap: _Cap) -> Bounds:
     value = _number(offered.default)
     if value is None:
         return _left_open(profile, quantity, cap)
-    most = _most(cap, quantity)
     return Bounds(
         name=quantity.name,
         profile=profile.name,
@@ -101,19 +182,19 @@ def _fixed(profile: Profile, quantity: Quantity, offered: Field, cap: Limit) -> 
         low=value,
         high=value,
         locked=True,
-        fault=_needs(profile, quantity, value, cap) if most is not None and value > most else None,
+        fault=_needs(profile, quantity, value, cap),
     )
 
 
-def _chosen(profile: Profile, quantity: Quantity, offered: Field, cap: Limit) -> Bounds:
-    most = _most(cap, quantity)
+def _chosen(profile: Profile, quantity: Quantity, offered: Field, cap: _Cap) -> Bounds:
     listed = [choice for choice in offered.choices if isinstance(choice, Fraction)]
-    choices = tuple(choice for choice in listed if most is None or choice <= most)
+    choices = tuple(choice for choice in listed if cap.most is None or choice <= cap.most)
     default = _number(offered.default)
     if default is None:
         default = listed[0]
     if choices and default not in choices:
         default = max(choices)
+    capped = len(choices) < len(listed)
     return Bounds(
         name=quantity.name,
         profile=profile.name,
@@ -121,22 +202,22 @@ def _chosen(profile: Profile, quantity: Quantity, offered: Field, cap: Limit) ->
         low=min(listed),
         high=max(choices, default=min(listed)),
         choices=choices,
-        capped_by=cap if len(choices) < len(listed) else None,
-        fault=None if choices else _needs(profile, quantity, min(listed), cap),
+        capped_by=cap.policy if capped else None,
+        is_short=capped and cap.is_platform,
+        fault=_needs(profile, quantity, min(listed), cap),
     )
 
 
-def _ranged(profile: Profile, quantity: Quantity, offered: Field, cap: Limit) -> Bounds:
+def _ranged(profile: Profile, quantity: Quantity, offered: Field, cap: _Cap) -> Bounds:
     grid = offered.step or quantity.quantum
     low = -(-offered.low(quantity) // grid) * grid
-    most = _most(cap, quantity)
-    capped = most is not None and most < offered.high(quantity)
-    high = min(offered.high(quantity), most) if most is not None else offered.high(quantity)
+    capped = cap.most is not None and cap.most < offered.high(quantity)
+    high = offered.high(quantity) if cap.most is None else min(offered.high(quantity), cap.most)
     high = high // grid * grid
     default = _number(offered.default)
     if default is None and (offered.minimum is not None or quantity is GPU):
         default = low
-    if default is None and most is not None:
+    if default is None and cap.ruled:
         default = high
     return Bounds(
         name=quantity.name,
@@ -145,8 +226,206 @@ def _ranged(profile: Profile, quantity: Quantity, offered: Field, cap: Limit) ->
         low=low,
         high=high,
         step=offered.step,
-        capped_by=cap if capped else None,
+        is_ceiling=offered.default is None and offered.minimum is None,
+        capped_by=cap.policy if capped else None,
+        is_short=capped and cap.is_platform,
         fault=_needs(profile, quantity, low, cap) if high < low else None,
+    )
+
+
+def _needs(profile: Profile, quantity: Quantity, value: Fraction, cap: _Cap) -> Fault | None:
+    """Return why not even `value` can be had; None where it can."""
+    if cap.most is None or value <= cap.most:
+        return None
+    of = Fault.of(
+        profile=profile.name,
+        field=quantity.name,
+        code="platform-lacks" if cap.policy is None else "refused-profile",
+        limit=cap.most if cap.policy is None else exact(cap.policy.value),
+        asked=value,
+        kind=cap.kind,
+    )
+    return of.by_platform() if cap.policy is None else of.by(cap.policy)
+
+
+def _whole(value: object, quantity: Quantity) -> Fraction | None:
+    return None if value is None else exact(value) // quantity.quantum * quantity.quantum
+
+
+def _number(value: Value | None) -> Fraction | None:
+    return value if isinstance(value, Fraction) else None
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def _name_bounds(
+    profile: Profile,
+    name: str,
+    limits: Limits,
+    market: Market | None,
+    within: Collection[str] | None = None,
+) -> Bounds:
+    offered = profile.fields.get(name)
+    cap = limits[RULES[name]] if name in RULES and market is not None else None
+    allowed = None if cap is None or cap.value is None else cap
+    has = market.names(name, within=within) if market else None
+    if offered is None or (offered.locked and not offered.default):
+        found = _unsaid(profile, name, has, allowed, market)
+        return found if offered is None else replace(found, is_offered=True)
+    if offered.locked:
+        return _settled(profile, name, str(offered.default), has, allowed, market)
+    return _open_names(profile, offered, has, allowed, market)
+
+
+def _unsaid(
+    profile: Profile,
+    name: str,
+    has: Sequence[str] | None,
+    allowed: Limit | None,
+    market: Market | None,
+) -> Bounds:
+    """What nobody chooses: the scheduler's choice, unless a limit or its own rule forbids that."""
+    taken = market.preferred(name) if market else ""
+    needed = name == ACCOUNT and market is not None and market.must_name_account
+    default, fault = "", None
+    if allowed is not None:
+        pool = _permitted(list(allowed.value) if has is None else has, allowed)
+        default = taken if taken in pool else next(iter(pool), "")
+        if not pool and name != GPU_TYPE:  # who asks for no GPU needs no type
+            fault = _lacks(profile, name, taken, has, allowed, market)
+    elif needed:
+        default = taken or next(iter(has or ()), "")
+    return Bounds(
+        name=name,
+        profile=profile.name,
+        default=default or None,
+        choices=(default,) if default else (),
+        locked=True,
+        is_offered=False,
+        capped_by=allowed if default else None,
+        fault=fault,
+    )
+
+
+def _settled(
+    profile: Profile,
+    name: str,
+    value: str,
+    has: Sequence[str] | None,
+    allowed: Limit | None,
+    market: Market | None,
+) -> Bounds:
+    """What the profile fixes: it can be had, or the profile cannot."""
+    missing = has is not None and value not in has
+    refused = allowed is not None and value not in allowed.value
+    return Bounds(
+        name=name,
+        profile=profile.name,
+        default=value,
+        choices=(value,),
+        locked=True,
+        fault=_lacks(profile, name, value, has, allowed if refused else None, market)
+        if missing or refused
+        else None,
+    )
+
+
+def _open_names(
+    profile: Profile,
+    offered: Field,
+    has: Sequence[str] | None,
+    allowed: Limit | None,
+    market: Market | None,
+) -> Bounds:
+    """What a person chooses: the profile's names, or all there are, as far as they are allowed."""
+    name, default = offered.name, str(offered.default or "")
+    taken = market.preferred(name) if market else ""
+    listed = [str(choice) for choice in offered.choices]
+    pool = [each for each in listed if each] or (
+        [default] if has is None and default else has or ()
+    )
+    there = [each for each in pool if has is None or each in has]
+    names = _permitted(there, allowed)
+    needed = name == ACCOUNT and market is not None and market.must_name_account and bool(names)
+    free = ("" in listed or not listed) and not needed and allowed is None
+    free = free or (name == GPU_TYPE and not names)  # who asks for no GPU needs no type
+    if default not in names:
+        default = "" if free else taken if taken in names else next(iter(names), "")
+    asked = str(offered.default or "") or next(iter(pool), taken)
+    return Bounds(
+        name=name,
+        profile=profile.name,
+        default=default or None,
+        choices=("", *names) if free else tuple(names),
+        capped_by=allowed if len(names) < len(there) else None,
+        is_short=len(there) < len(pool),
+        fault=None
+        if names or free
+        else _lacks(profile, name, asked, has, allowed if there else None, market),
+    )
+
+
+def _permitted(names: Sequence[str], allowed: Limit | None) -> list[str]:
+    return [each for each in names if allowed is None or each in allowed.value]
+
+
+def _lacks(
+    profile: Profile,
+    name: str,
+    asked: str,
+    has: Sequence[str] | None,
+    refused_by: Limit | None,
+    market: Market | None,
+) -> Fault:
+    limit = tuple(has or ()) if refused_by is None else tuple(refused_by.value)
+    fault = Fault.of(
+        profile=profile.name,
+        field=name,
+        code="platform-lacks" if refused_by is None else "refused-profile",
+        limit=limit,
+        asked=asked,
+        kind=market.kind if market else "",
+    )
+    return fault.by_platform() if refused_by is None else fault.by(refused_by)
+
+
+def _several_bounds(
+    profile: Profile, market: Market | None, within: Collection[str] | None
+) -> Bounds:
+    offered = profile.fields.get(FEATURES)
+    if offered is None:
+        return Bounds(
+            name=FEATURES, profile=profile.name, default=None, locked=True, is_offered=False
+        )
+    default = offered.default if isinstance(offered.default, tuple) else ()
+    has = market.names(FEATURES, within=within) if market else None
+    if offered.locked:
+        missing = has is not None and not set(default) <= set(has)
+        return Bounds(
+            name=FEATURES,
+            profile=profile.name,
+            default=default or None,
+            choices=default,
+            locked=True,
+            fault=Fault.of(
+                profile=profile.name,
+                field=FEATURES,
+                code="platform-lacks",
+                limit=tuple(has or ()),
+                asked=default,
+            ).by_platform()
+            if missing
+            else None,
+        )
+    pool = [str(each) for each in offered.choices] or (default if has is None else has)
+    there = tuple(each for each in pool if has is None or each in has)
+    return Bounds(
+        name=FEATURES,
+        profile=profile.name,
+        default=tuple(each for each in default if each in there) or None,
+        choices=there,
+        is_short=len(there) < len(pool),
     )
 
 
@@ -162,23 +441,3 @@ def _ui_bounds(profile: Profile) -> Bounds:
         locked=offered.locked,
         is_offered=UI in profile.fields,
     )
-
-
-def _needs(profile: Profile, quantity: Quantity, value: Fraction, cap: Limit) -> Fault:
-    return Fault.of(
-        profile=profile.name,
-        field=quantity.name,
-        code="refused-profile",
-        limit=exact(cap.value),
-        asked=value,
-    ).by(cap)
-
-
-def _most(limit: Limit, quantity: Quantity) -> Fraction | None:
-    if limit.value is None:
-        return None
-    return exact(limit.value) // quantity.quantum * quantity.quantum
-
-
-def _number(value: Value | None) -> Fraction | None:
-    return value if isinstance(value, Fraction) else None

@@ -7,10 +7,15 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from perijove.domain.errors import Invalid, Refused
+from perijove.domain.offer import Objection
 from perijove.domain.policy import Limit
-from perijove.domain.profile import QUANTITIES, TITLES, Value, as_json
+from perijove.domain.profile import QUANTITIES, Value, as_json, title
 
 _LONGEST_SHOWN: Final = 60
+_LONGEST_WORDS: Final = 500
+_MOST_SHOWN: Final = 20
+PLATFORM: Final = "platform"
+"""The rule of what no policy forbids and the platform does not have."""
 
 SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -24,6 +29,38 @@ SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
         "refused-option": "{title}: {asked} asked, policy {policy} allows at most {limit}",
         "refused-profile": "{title}: profile {profile} needs {asked},"
         " policy {policy} allows {limit}",
+        # What a scheduler has, see `bounds.py`.
+        "over-platform": "{title}: {asked} asked, the platform has at most {limit}",
+        "platform-lacks": "{title}: profile {profile} needs {asked}, the platform has {limit}",
+        # What does not go together, see `combination.py`.
+        "over-partition": "{title}: {asked} asked, partition {name} allows at most {limit}",
+        "over-queue": "{title}: {asked} asked, queue {name} allows at most {limit}",
+        "over-account": "{title}: {asked} asked, account {name} may have at most {limit}",
+        "over-project": "{title}: {asked} asked, project {name} may have at most {limit}",
+        "over-qos": "{title}: {asked} asked, QOS {name} allows at most {limit}",
+        "over-reservation": "{title}: {asked} asked, reservation {name} leaves at most {limit}",
+        "over-maintenance": "{title}: maintenance begins at {starts}, before {asked} are over:"
+        " choose at most {limit}",
+        "over-node": "{title}: {asked} asked, no suitable node has more than {limit}",
+        "over-node-in": "{title}: {asked} asked, no suitable node of {partition} has more than"
+        " {limit}",
+        "no-such-gpu": "no node has {asked} x {gpu_type}",
+        "no-such-gpu-in": "no node of {partition} has {asked} x {gpu_type}",
+        "no-such-features": "no node has all of {asked}",
+        "no-such-features-in": "no node of {partition} has all of {asked}",
+        "not-for-account": "account {account} may not use partition {partition}",
+        "not-for-project": "project {account} may not use queue {partition}",
+        "qos-not-for-account": "account {account} may not use QOS {qos}",
+        "qos-not-for-project": "project {account} may not use QOS {qos}",
+        "qos-not-for-partition": "partition {partition} does not allow QOS {qos}",
+        "qos-not-for-queue": "queue {partition} does not allow QOS {qos}",
+        "down-partition": "partition {partition} is down: nothing can start there",
+        "down-queue": "queue {partition} is down: nothing can start there",
+        "reservation-empty": "no node of the reservation is in {partition}, or none is up",
+        "must-name-account": "an account must be chosen",
+        "must-name-project": "a project must be chosen",
+        # What the scheduler itself says of a request, in its own words.
+        "objection": "the scheduler refuses it: {words}",
     }
 )
 """In English, by code; the catalogues of the pages are keyed by the same codes."""
@@ -54,20 +91,43 @@ class Fault:
         code: str,
         limit: Value,
         asked: Value,
+        kind: str = "",
+        params: Mapping[str, str] = MappingProxyType({}),
     ) -> "Fault":
-        """Return the fault about a field, with its numbers written as people read them."""
+        """
+        Return the fault about a field, with its numbers written as people read them.
+
+        `kind` is the spawner's, whose words are used; `params` fill the sentence besides.
+        """
         return cls(
             field=field,
             code=code,
             limit=_json(limit),
             asked=_json(asked),
             params={
-                "title": TITLES[field],
+                **params,
+                "title": title(field, kind),
                 "limit": _written(field, limit),
                 "asked": _written(field, asked),
                 "profile": profile,
             },
         )
+
+    @classmethod
+    def of_objection(cls, objection: Objection) -> "Fault":
+        """Return what a scheduler has against a request, as a fault of the field it names."""
+        words = shown(objection.words, longest=_LONGEST_WORDS)
+        return cls(
+            field=objection.field,
+            code="objection",
+            limit=None,
+            asked=None,
+            params={"reason": objection.code, "words": words or objection.code},
+        )
+
+    def by_platform(self) -> "Fault":
+        """Return this fault as one that no choice and no policy can mend."""
+        return replace(self, params={**self.params, "policy": ""}, rule=PLATFORM)
 
     def by(self, limit: Limit) -> "Fault":
         """Return this fault as one that a policy finds."""
@@ -107,7 +167,7 @@ class RefusedOptions(Refused):
         self.faults = tuple(faults)
 
 
-def shown(raw: object) -> str:
+def shown(raw: object, *, longest: int = _LONGEST_SHOWN) -> str:
     """Return what a message may show of anything at all: one short line."""
     if isinstance(raw, Mapping):
         return "an object"
@@ -115,9 +175,15 @@ def shown(raw: object) -> str:
         return "a list"
     if isinstance(raw, int) and raw.bit_length() > 64:
         return "a number beyond all bounds"  # writing it out can take longer than the request
-    text = raw[: _LONGEST_SHOWN + 1] if isinstance(raw, str) else str(raw)
+    text = raw[: longest + 1] if isinstance(raw, str) else str(raw)
     line = "".join(character if character.isprintable() else "\ufffd" for character in text)
-    return line if len(line) <= _LONGEST_SHOWN else f"{line[:_LONGEST_SHOWN]}…"
+    return line if len(line) <= longest else f"{line[:longest]}…"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return what a message shows of a list of names."""
+    more = len(names) - _MOST_SHOWN
+    return ", ".join([*names[:_MOST_SHOWN], *(["…"] if more > 0 else [])])
 
 
 def _is_beyond(value: Fraction) -> bool:
@@ -133,4 +199,6 @@ def _json(value: Value) -> Any:
 def _written(field: str, value: Value) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, tuple):
+        return listed(value)
     return shown(2**64) if _is_beyond(value) else QUANTITIES[field].write(value)

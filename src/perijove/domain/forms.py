@@ -12,7 +12,17 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from perijove.domain.options import Unreadable
-from perijove.domain.profile import MEMORY, QUANTITIES, Quantity, as_json, exact, rounded
+from perijove.domain.profile import (
+    FEATURES,
+    GPU,
+    GPU_TYPE,
+    MEMORY,
+    QUANTITIES,
+    Quantity,
+    as_json,
+    exact,
+    rounded,
+)
 from perijove.kit.quantities import read_quantity, write_number
 
 _COMMA_LANGUAGES: Final = frozenset({"fr", "es", "pt"})
@@ -33,13 +43,18 @@ def parse_form(
 
     `described` is the `schema` the form was made from. A number without a unit is in the
     form's unit. A comma is a decimal point in French, Spanish and Portuguese; thousands are
-    never grouped. An empty text is as if not given.
+    never grouped. An empty text is as if not given, but for names that may be left to a
+    scheduler. Several features are one text with commas; ``a100:2`` is a type of GPU and how
+    many.
     """
-    return {
-        name: _parse_text(described["properties"].get(name, {}), name, text.strip(), language)
-        for name, text in form.items()
-        if text.strip()
-    }
+    options: dict[str, object] = {}
+    for name, raw in _split_gpus(form).items():
+        text, each = raw.strip(), described["properties"].get(name, {})
+        if name == FEATURES and (text or each):
+            options[name] = [word.strip() for word in text.split(",") if word.strip()]
+        elif text or "" in each.get("enum", ()):
+            options[name] = _parse_text(each, name, text, language)
+    return options
 
 
 def write_form(
@@ -49,8 +64,14 @@ def write_form(
     texts = {}
     for name, each in described["properties"].items():
         text = _write_text(each, name, options.get(name, each.get("default", "")))
-        texts[name] = text.replace(".", ",") if language in _COMMA_LANGUAGES else text
+        is_comma = language in _COMMA_LANGUAGES and name in QUANTITIES
+        texts[name] = text.replace(".", ",") if is_comma else text
     return texts
+
+
+def _split_gpus(form: Mapping[str, str]) -> Mapping[str, str]:
+    kind, colon, count = form.get(GPU.name, "").rpartition(":")
+    return {**form, GPU_TYPE: kind, GPU.name: count} if colon else form
 
 
 def _parse_text(described: Mapping[str, Any], name: str, text: str, language: str) -> object:
@@ -78,6 +99,8 @@ def _read(quantity: Quantity, text: str, form_unit: str | None) -> Fraction:
 
 def _write_text(described: Mapping[str, Any], name: str, value: Any) -> str:
     quantity = QUANTITIES.get(name)
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
     if quantity is None or not isinstance(value, (int, float)):
         return str(value)
     if quantity.units is None:

@@ -6,20 +6,27 @@ fault at once. Forms are read in `forms.py`, and end here like everything else.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Final
 
 from perijove.domain.bounds import Bounds, bounds_of
-from perijove.domain.faults import Fault, InvalidOptions, RefusedOptions, shown
+from perijove.domain.combination import ceilings, impossible, rules
+from perijove.domain.faults import Fault, InvalidOptions, RefusedOptions, listed, shown
 from perijove.domain.launch import Resources
-from perijove.domain.policy import Limits
+from perijove.domain.market import Market
+from perijove.domain.policy import Limits, Rule
 from perijove.domain.profile import (
+    ACCOUNT,
     DEFAULT_URLS,
+    FEATURES,
+    FIELDS,
+    GPU_TYPE,
+    NAMES,
+    PARTITION,
     QUANTITIES,
-    TITLES,
     UI,
     Profile,
     Quantity,
@@ -27,7 +34,10 @@ from perijove.domain.profile import (
     as_json,
     exact,
     rounded,
+    term,
+    title,
 )
+from perijove.kit.clock import isoformat
 from perijove.kit.quantities import read_quantity
 
 UI_LABELS: Final[Mapping[str, str]] = MappingProxyType(
@@ -56,15 +66,21 @@ class Choice:
     default_url: str
 
 
-def apply(profile: Profile, limits: Limits, given: Mapping[str, object]) -> Choice:
+def apply(
+    profile: Profile,
+    limits: Limits,
+    given: Mapping[str, object],
+    market: Market | None = None,
+) -> Choice:
     """
     Return what a launch gets when `given` is asked of a profile.
 
-    Sizes and durations may be texts with a unit, ``"4 GiB"``; None is as if not given. Raises
-    `InvalidOptions` where the profile has no such thing, and `RefusedOptions` where nothing but
-    a policy stands in the way; either names every fault.
+    Sizes and durations may be texts with a unit, ``"4 GiB"``; None is as if not given, "" leaves
+    a name to the scheduler. `market` is what is known of the platform, if it can tell. Raises
+    `InvalidOptions` where the profile or the platform has no such thing or not together, and
+    `RefusedOptions` where nothing but a policy stands in the way; either names every fault.
     """
-    choice, faults = _check(profile, limits, given)
+    choice, faults = _check(profile, limits, given, market)
     if not faults:
         return choice
     if all(fault.rule for fault in faults):
@@ -73,23 +89,35 @@ def apply(profile: Profile, limits: Limits, given: Mapping[str, object]) -> Choi
 
 
 def still_valid(
-    profile: Profile, limits: Limits, remembered: Mapping[str, object]
+    profile: Profile,
+    limits: Limits,
+    remembered: Mapping[str, object],
+    market: Market | None = None,
 ) -> Mapping[str, object]:
     """
     Return what of an earlier choice can still be asked.
 
     Bounds change between two starts; what nobody asked for anew must not make the next fail.
     """
-    known = {name: remembered[name] for name in (*QUANTITIES, UI) if name in remembered}
-    _, faults = _check(profile, limits, known)
-    wrong = {fault.field for fault in faults}
-    return {name: value for name, value in known.items() if name not in wrong}
+    known = {name: remembered[name] for name in FIELDS if name in remembered}
+    while True:
+        _, faults = _check(profile, limits, known, market)
+        wrong = {fault.field for fault in faults} & known.keys()
+        if not wrong and faults:  # a default is to blame, and goes with nothing that was chosen
+            wrong = {name for name in known if name in _PLACE}
+        if not wrong:
+            return known
+        known = {name: value for name, value in known.items() if name not in wrong}
+
+
+_PLACE: Final = (*NAMES, FEATURES)
+"""Choices of where to run: they bound all others."""
 
 
 def _check(
-    profile: Profile, limits: Limits, given: Mapping[str, object]
+    profile: Profile, limits: Limits, given: Mapping[str, object], market: Market | None
 ) -> tuple[Choice, list[Fault]]:
-    bounds = bounds_of(profile, limits)
+    bounds = bounds_of(profile, limits, market)
     faults: list[Fault] = []
     asked: dict[str, Any] = {}
     values: dict[str, Value] = {}
@@ -105,7 +133,46 @@ def _check(
             values[name] = value
     unknown = [name for name in given if name not in bounds]
     faults += [_unknown(profile.name, name) for name in unknown[:_MOST_UNKNOWN]]
+    values = {name: value for name, value in values.items() if value not in ("", ())}
+    faults += _type_of_gpu(limits, bounds, values)
+    if market is not None and not faults:
+        values |= _lowered(bounds, asked, values, market)
+        faults = impossible(market, profile.name, values)
     return _choice(asked, values), faults
+
+
+def _type_of_gpu(
+    limits: Limits, bounds: Mapping[str, Bounds], values: dict[str, Value]
+) -> list[Fault]:
+    """Forget the type where no GPU is asked for; refuse to leave it open against a policy."""
+    if not values.get("gpu"):
+        values.pop(GPU_TYPE, None)
+        return []
+    rule, each = limits[Rule.GPU_TYPE], bounds[GPU_TYPE]
+    if rule.value is None or values.get(GPU_TYPE) in rule.value:
+        return []
+    if not each.kind:  # a platform that knows no types
+        return []
+    return [_fault(each, "refused-option", tuple(rule.value), "").by(rule)]
+
+
+def _lowered(
+    bounds: Mapping[str, Bounds],
+    asked: Mapping[str, Any],
+    values: Mapping[str, Value],
+    market: Market,
+) -> dict[str, Value]:
+    """Return the defaults that are only a limit's own, where the rest of the choice allows less."""
+    loose = {name for name in QUANTITIES if bounds[name].is_ceiling and name not in asked}
+    most = ceilings(market, {name: each for name, each in values.items() if name not in loose})
+    lowered: dict[str, Value] = {}
+    for name in loose & values.keys() & most.keys():
+        value, quantum = values[name], bounds[name].step or QUANTITIES[name].quantum
+        low = bounds[name].low or Fraction(0)
+        fitting = most[name].value // quantum * quantum
+        if isinstance(value, Fraction) and fitting < value and (fitting >= low or value == low):
+            lowered[name] = fitting
+    return lowered
 
 
 def _choice(asked: Mapping[str, Any], values: Mapping[str, Value]) -> Choice:
@@ -130,6 +197,8 @@ def _choice(asked: Mapping[str, Any], values: Mapping[str, Value]) -> Choice:
 def _read(bounds: Bounds, raw: object) -> tuple[Value | None, Fault | None]:
     """Return the value, or what is wrong with it."""
     quantity = QUANTITIES.get(bounds.name)
+    if bounds.name == FEATURES:
+        return _read_several(bounds, raw)
     if quantity is None:
         return _read_word(bounds, raw)
     value = _read_number(quantity, raw)
@@ -143,9 +212,37 @@ def _read(bounds: Bounds, raw: object) -> tuple[Value | None, Fault | None]:
 def _read_word(bounds: Bounds, raw: object) -> tuple[Value | None, Fault | None]:
     if isinstance(raw, str) and raw in bounds.choices:
         return str(raw), None
+    if bounds.locked and bounds.name != UI and not bounds.default:
+        if raw == "":
+            return None, None
+        return None, _unknown(bounds.profile, bounds.name)
     if bounds.locked:
         return None, _fault(bounds, "option-locked", str(bounds.default), shown(raw))
-    return None, _fault(bounds, "option-choice", ", ".join(map(str, bounds.choices)), shown(raw))
+    return None, _fault(bounds, "option-choice", listed(_words(bounds)), shown(raw))
+
+
+def _read_several(bounds: Bounds, raw: object) -> tuple[Value | None, Fault | None]:
+    wanted = _words(bounds)
+    if not isinstance(raw, (list, tuple)):
+        return None, _fault(bounds, "option-choice", listed(wanted), shown(raw))
+    strange = next((each for each in raw if each not in wanted), None)
+    if bounds.locked:
+        if strange is None and set(raw) == set(wanted):
+            return tuple(wanted), None
+        if not bounds.default:
+            return (None, _unknown(bounds.profile, bounds.name)) if raw else (None, None)
+        return None, _fault(bounds, "option-locked", tuple(wanted), listed(_shown(raw)))
+    if strange is not None:
+        return None, _fault(bounds, "option-choice", listed(wanted), shown(strange))
+    return tuple(each for each in wanted if each in raw), None
+
+
+def _words(bounds: Bounds) -> list[str]:
+    return [str(choice) for choice in bounds.choices if choice]
+
+
+def _shown(raw: Sequence[object]) -> list[str]:
+    return [shown(each) for each in raw[:_MOST_UNKNOWN]]
 
 
 def _read_number(quantity: Quantity, raw: object) -> Fraction | None:
@@ -172,13 +269,17 @@ def _judge(quantity: Quantity, bounds: Bounds, value: Fraction) -> Fault | None:
     if value < bounds.low:
         return _fault(bounds, "option-too-small", bounds.low, value)
     if value > bounds.high:
-        if bounds.capped_by:
-            return _fault(bounds, "refused-option", bounds.high, value).by(bounds.capped_by)
-        return _fault(bounds, "option-too-large", bounds.high, value)
+        return _too_large(bounds, bounds.high, value)
     if bounds.choices and value not in bounds.choices:
         listed = ", ".join(quantity.write(exact(choice)) for choice in bounds.choices)
         return _fault(bounds, "option-choice", listed, quantity.write(value))
     return _fault(bounds, "option-step", grid, value) if value % grid else None
+
+
+def _too_large(bounds: Bounds, most: Fraction, value: Fraction) -> Fault:
+    if bounds.capped_by:
+        return _fault(bounds, "refused-option", most, value).by(bounds.capped_by)
+    return _fault(bounds, "over-platform" if bounds.is_short else "option-too-large", most, value)
 
 
 def _judge_locked(bounds: Bounds, value: Fraction) -> Fault | None:
@@ -190,7 +291,14 @@ def _judge_locked(bounds: Bounds, value: Fraction) -> Fault | None:
 
 
 def _fault(bounds: Bounds, code: str, limit: Value, asked: Value) -> Fault:
-    return Fault.of(profile=bounds.profile, field=bounds.name, code=code, limit=limit, asked=asked)
+    return Fault.of(
+        profile=bounds.profile,
+        field=bounds.name,
+        code=code,
+        limit=limit,
+        asked=asked,
+        kind=bounds.kind,
+    )
 
 
 def _unknown(profile: str, name: object) -> Fault:
@@ -211,7 +319,7 @@ def _snap(value: Fraction, grid: Fraction) -> Fraction:
 # --- the description --------------------------------------------------------------------------
 
 
-def schema(profile: Profile, limits: Limits) -> dict[str, Any]:
+def schema(profile: Profile, limits: Limits, market: Market | None = None) -> dict[str, Any]:
     """
     Return the JSON Schema (draft 2020-12) of what a person may ask of a profile.
 
@@ -219,20 +327,46 @@ def schema(profile: Profile, limits: Limits) -> dict[str, Any]:
     ``unit``; ``x-labels``, a text for each of ``enum``; ``x-form``, the unit a form asks in and
     what one of it is; ``x-policy``, who made a bound tighter than the profile has it. A field
     that the profile leaves to the platform and no policy limits is not there.
+
+    Where the platform tells what it has, ``x-source`` says what of it a field is
+    (``slurm.partition``) and ``x-as-of`` how old that is; ``x-rules`` beside the properties are
+    what follows from one choice for others, see `combination.rules`, and ``x-taken`` what the
+    scheduler takes for a name that is left to it.
     """
-    return {
+    found: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "properties": {
-            name: _property(bounds)
-            for name, bounds in bounds_of(profile, limits).items()
+            name: _property(bounds, market)
+            for name, bounds in bounds_of(profile, limits, market).items()
             if bounds.is_offered or bounds.capped_by is not None
         },
         "additionalProperties": False,
     }
+    if market is not None:
+        found |= _told(market, found["properties"])
+    return found
 
 
-def _property(bounds: Bounds) -> dict[str, Any]:
+def _told(market: Market, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a platform says of the choices taken together, as far as they are offered."""
+    silent = market.silent_since
+    told: dict[str, Any] = {"x-silent-since": isoformat(silent)} if silent else {}
+    taken = {name: market.preferred(name) for name in (ACCOUNT, PARTITION)}
+    if any(taken.values()):
+        told["x-taken"] = {name: each for name, each in taken.items() if each}
+    found = []
+    for rule in rules(market):
+        [(field, value)] = rule["when"].items()
+        then = {name: each for name, each in rule["then"].items() if name in properties}
+        if then and value in properties.get(field, {}).get("enum", ()):
+            found.append({"when": rule["when"], "then": then})
+    if found:
+        told["x-rules"] = found
+    return told
+
+
+def _property(bounds: Bounds, market: Market | None) -> dict[str, Any]:
     quantity = QUANTITIES.get(bounds.name)
     found = _word_property(bounds) if quantity is None else _number_property(bounds, quantity)
     if bounds.default is not None:
@@ -241,22 +375,32 @@ def _property(bounds: Bounds) -> dict[str, Any]:
         found["readOnly"] = True
     if bounds.capped_by is not None:
         found["x-policy"] = bounds.capped_by.policy
+    if market is not None and market.offer is not None and bounds.name != UI:
+        found["x-source"] = f"{market.kind}.{term(bounds.name, market.kind)}"
+        found["x-as-of"] = isoformat(market.offer.as_of)
     return found
 
 
 def _word_property(bounds: Bounds) -> dict[str, Any]:
+    named = {"title": title(bounds.name, bounds.kind)}
+    choices = [str(choice) for choice in bounds.choices]
+    if bounds.name == FEATURES:
+        items = {"type": "string", "enum": choices}
+        return {"type": "array", **named, "items": items, "uniqueItems": True}
     return {
         "type": "string",
-        "title": TITLES[bounds.name],
-        "enum": list(bounds.choices),
-        "x-labels": [UI_LABELS[str(choice)] for choice in bounds.choices],
+        **named,
+        "enum": choices,
+        "x-labels": [UI_LABELS.get(choice, choice) for choice in choices]
+        if bounds.name == UI
+        else choices,
     }
 
 
 def _number_property(bounds: Bounds, quantity: Quantity) -> dict[str, Any]:
     found: dict[str, Any] = {
         "type": "number" if quantity.quantum.denominator > 1 else "integer",
-        "title": TITLES[bounds.name],
+        "title": title(bounds.name, bounds.kind),
         "unit": quantity.unit,
     }
     if bounds.low is not None and bounds.high is not None:

@@ -33,6 +33,10 @@ class Rule(StrEnum):
     MEMORY = "memory"
     TIME = "time"
     GPU = "gpu"
+    GPU_TYPE = "gpu-type"  #: Which types of GPU a person may ask a scheduler for.
+    ACCOUNT = "account"  #: Which accounts (projects) of a scheduler.
+    PARTITION = "partition"  #: Which partitions (queues) of a scheduler.
+    QOS = "qos"  #: Which qualities of service of a scheduler.
     ACTIVE_SERVERS = "active-servers"  #: How many servers of a person may be live at once.
     GROUP_ACTIVE_SERVERS = "group-active-servers"  #: … of all to whom the policy applies.
     TOTAL_ACTIVE_SERVERS = "total-active-servers"  #: … of everybody.
@@ -47,7 +51,13 @@ class Rule(StrEnum):
 
 
 _KEYS: Final[Mapping[Rule, str]] = MappingProxyType(
-    {Rule.PROFILE: "profiles", Rule.SERVER_NAME: "server_name_pattern"}
+    {
+        Rule.PROFILE: "profiles",
+        Rule.SERVER_NAME: "server_name_pattern",
+        Rule.GPU_TYPE: "gpu_types",
+        Rule.ACCOUNT: "accounts",
+        Rule.PARTITION: "partitions",
+    }
 )
 
 _BUILT_IN: Final[Mapping[Rule, Any]] = MappingProxyType(

@@ -1,9 +1,11 @@
 """
 Profiles: what an administrator offers to start, and the quantities it is made of.
 
-Numbers are exact `Fraction` inside and JSON numbers outside: cores, bytes, seconds, GPUs.
+Numbers are exact `Fraction` inside and JSON numbers outside: cores, bytes, seconds, GPUs. The
+words of schedulers are Slurm's; a Grid Engine queue is a partition, a project an account.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,8 +21,8 @@ from perijove.kit.quantities import (
     write_size,
 )
 
-Value = Fraction | str
-"""Of a field: a number, or a word."""
+Value = Fraction | str | tuple[str, ...]
+"""Of a field: a number, a word, or several words."""
 
 UI: Final = "ui"
 DEFAULT_URLS: Final[Mapping[str, str]] = MappingProxyType(
@@ -97,10 +99,70 @@ GPU: Final = Quantity(
 QUANTITIES: Final[Mapping[str, Quantity]] = MappingProxyType(
     {quantity.name: quantity for quantity in (CPU, MEMORY, TIME, GPU)}
 )
+
+ACCOUNT: Final = "account"
+PARTITION: Final = "partition"
+QOS: Final = "qos"
+RESERVATION: Final = "reservation"
+GPU_TYPE: Final = "gpu_type"
+FEATURES: Final = "features"
+
+NAMES: Final = (ACCOUNT, PARTITION, QOS, RESERVATION, GPU_TYPE)
+"""Fields whose value is one name of a scheduler's; "" leaves the choice to the scheduler."""
+FIELDS: Final = (
+    *(ACCOUNT, PARTITION, QOS, RESERVATION),
+    *(CPU.name, MEMORY.name, TIME.name, GPU.name),
+    *(GPU_TYPE, FEATURES, UI),
+)
+"""All there are, in the order of a form."""
+RULES: Final[Mapping[str, Rule]] = MappingProxyType(
+    {
+        ACCOUNT: Rule.ACCOUNT,
+        PARTITION: Rule.PARTITION,
+        QOS: Rule.QOS,
+        GPU_TYPE: Rule.GPU_TYPE,
+    }
+)
+"""The rule that says which names of a field a person may have, where there is one."""
 TITLES: Final[Mapping[str, str]] = MappingProxyType(
-    {quantity.name: quantity.title for quantity in QUANTITIES.values()} | {UI: "User interface"}
+    {quantity.name: quantity.title for quantity in QUANTITIES.values()}
+    | {
+        ACCOUNT: "Account",
+        PARTITION: "Partition",
+        QOS: "Quality of service",
+        RESERVATION: "Reservation",
+        GPU_TYPE: "GPU type",
+        FEATURES: "Node features",
+        UI: "User interface",
+    }
 )
 """What each field is called, in English."""
+_TERMS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {"gridengine": MappingProxyType({ACCOUNT: "project", PARTITION: "queue"})}
+)
+MOST_NAMES: Final = 500
+"""Longest list of names to choose from."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/+=-]{0,127}")
+
+
+def term(field: str, kind: str) -> str:
+    """Return the word for a field where a kind of spawner says it: a queue, not a partition."""
+    return _TERMS.get(kind, {}).get(field, field)
+
+
+def title(field: str, kind: str) -> str:
+    """Return what a field is called with this kind of spawner, in English."""
+    word = term(field, kind)
+    return TITLES[field] if word == field else word.capitalize()
+
+
+def is_name(text: str) -> bool:
+    """
+    Tell whether a text may be given to a scheduler as a name.
+
+    It begins with no dash and holds no space, quote, comma or operator (failure 5.14).
+    """
+    return _NAME.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +188,7 @@ class Field:
             self._check_words()
         else:
             self._check_numbers(quantity)
-        if self.default is not None and self.choices and self.default not in self.choices:
+        if self.choices and not set(self._default_words()) <= set(self.choices):
             raise ValueError(f"{self.name}: the default is not one of the choices")
 
     @classmethod
@@ -156,9 +218,23 @@ class Field:
     def _check_words(self) -> None:
         if self.minimum is not None or self.maximum is not None or self.step is not None:
             raise ValueError(f"{self.name}: min, max and step are for numbers")
-        for word in (self.default, *self.choices):
-            if word is not None and word not in DEFAULT_URLS:
+        several = self.name == FEATURES
+        if self.default is not None and isinstance(self.default, tuple) is not several:
+            raise ValueError(f"{self.name}: the default is not {'a list' if several else 'a word'}")
+        for word in (*self._default_words(), *self.choices):
+            self._check_word(word)
+
+    def _default_words(self) -> tuple[Value, ...]:
+        if self.default is None or isinstance(self.default, tuple):
+            return self.default or ()
+        return (self.default,)
+
+    def _check_word(self, word: Value) -> None:
+        if self.name == UI:
+            if word not in DEFAULT_URLS:
                 raise ValueError(f"{self.name}: {word!r} is none of {', '.join(DEFAULT_URLS)}")
+        elif not isinstance(word, str) or not (is_name(word) or (not word and self.name in NAMES)):
+            raise ValueError(f"{self.name}: {str(word)[:40]!r} cannot be a name")
 
     def _check_numbers(self, quantity: Quantity) -> None:
         if self.choices and not (self.minimum is self.maximum is self.step is None):
@@ -179,7 +255,7 @@ class Field:
     def _check_number(self, quantity: Quantity, number: Value | None) -> None:
         if number is None:
             return
-        if isinstance(number, str):
+        if not isinstance(number, Fraction):
             raise ValueError(f"{self.name}: {number!r} is not a number")
         if not quantity.least <= number <= quantity.most:
             raise ValueError(
@@ -233,6 +309,8 @@ def as_json(value: Value) -> Any:
     """Return a value as JSON has it: a whole number wherever it is one."""
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, tuple):
+        return list(value)
     return value.numerator if value.denominator == 1 else float(value)
 
 
@@ -247,6 +325,8 @@ def rounded(value: Fraction, grid: Fraction) -> Fraction:
 
 
 def _stored(value: Any) -> Value | None:
+    if isinstance(value, list):
+        return tuple(value)
     return value if value is None or isinstance(value, str) else exact(value)
 
 

@@ -53,4 +53,5 @@ def start_loops(tasks: TaskGroup, hub: Hub, prober: Prober, *, database_url: str
                 hub.routes.strike()
 
         loop(1, lambda: listen(database_url, heard), "listen", float("inf"))
+    tasks.start_soon(hub.flights.serve, name="flights")
     tasks.start_soon(run_launches, hub, prober, name="launches")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, func, or_, select, true
@@ -24,8 +25,10 @@ from perijove.domain.names import SERVER_NAME_LENGTH, check_server_name
 from perijove.domain.options import Choice, apply, still_valid
 from perijove.domain.policy import BUILT_IN, EVERYONE, Limit, Limits, Policy, Rule
 from perijove.domain.profile import Profile
+from perijove.services.discovery import Platforms, platforms_of
 from perijove.services.limits import Person, find_person, limits_of
 from perijove.services.profiles import (
+    Wish,
     find_profile,
     offers_under,
     refusal_as_json,
@@ -34,6 +37,8 @@ from perijove.services.profiles import (
 
 SPEC_VERSION: Final = 1
 _RETRY_SECONDS: Final = 60
+NO_KINDS: Final[Mapping[str, str]] = MappingProxyType({})
+"""Where no platform can tell what it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +87,15 @@ def admit(
     profile: str | None,
     options: Mapping[str, object] | None,
     now: datetime,
+    kinds: Mapping[str, str] = NO_KINDS,
 ) -> Admission:
     """
     Decide whether a person may start a server now, and with what.
 
     Runs inside the unit that inserts the launch. `profile` and `options` None mean what the
-    server remembers, as far as it can still be had. Raises `Refused`, with the rule, the
+    server remembers, as far as it can still be had. `kinds` are the platforms that can tell
+    what they have (`discovery.kinds_of`): what is asked must go together there, by what was
+    last heard of them. Raises `Refused`, with the rule, the
     policy, the limit and what was asked; `Invalid` with the field; `Throttled` where only the
     total is reached; `Forbidden` for a blocked account; `NotFound` for no such user.
     """
@@ -97,7 +105,10 @@ def admit(
         raise Forbidden(f"the account {person.name} is blocked")
     limits = limits_of(connection, person)
     server = _check_server(connection, person, limits, server_name)
-    found, choice = _choose(connection, limits, server, profile, options)
+    wish = wish_of(server, profile, options)
+    platforms = platforms_of(connection, kinds, user_id, now)
+    found = choose_profile(connection, limits, wish, platforms)
+    choice = choose_options(found, limits, wish, platforms)
     _check_active(connection, person, limits, server)
     return Admission(profile=found, choice=choice, limits=limits, at=now)
 
@@ -146,27 +157,47 @@ def explain(connection: Connection, user_id: int) -> dict[str, Any]:
 # --- what is asked for ------------------------------------------------------------------------
 
 
-def _choose(
-    connection: Connection,
-    limits: Limits,
-    server: Server | None,
-    name: str | None,
-    options: Mapping[str, object] | None,
-) -> tuple[Profile, Choice]:
-    profiles = list_profiles(connection)
-    remembered = remembered_by(server)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is asked for, and what was asked for last time where nothing is said."""
+
+    profile: str | None
+    options: Mapping[str, object] | None
+    remembered: Wish
+
+
+def wish_of(
+    server: Server | None, profile: str | None, options: Mapping[str, object] | None
+) -> Asked:
+    """Return what is asked for of a server; None means what it remembers."""
+    return Asked(profile=profile, options=options, remembered=remembered_by(server))
+
+
+def choose_profile(
+    connection: Connection, limits: Limits, asked: Asked, platforms: Platforms
+) -> Profile:
+    """Return the profile that is started; raises `Invalid` and `Refused`."""
+    profiles, name = list_profiles(connection), asked.profile
     if name is None:
-        name = _still_offered(limits, profiles, remembered.profile)
-    profile = find_profile(limits, profiles, name)
+        name = _still_offered(limits, profiles, asked.remembered.profile, platforms)
+    return find_profile(limits, profiles, name, platforms)
+
+
+def choose_options(profile: Profile, limits: Limits, asked: Asked, platforms: Platforms) -> Choice:
+    """Return what it is started with; raises `InvalidOptions` and `RefusedOptions`."""
+    options, market = asked.options, platforms.of(profile.spawner)
     if options is None:
-        mine = remembered.profile == profile.name
-        options = still_valid(profile, limits, remembered.options) if mine else {}
-    return profile, apply(profile, limits, options)
+        last = asked.remembered
+        mine = last.profile == profile.name
+        options = still_valid(profile, limits, last.options, market) if mine else {}
+    return apply(profile, limits, options, market)
 
 
-def _still_offered(limits: Limits, profiles: list[Profile], name: str | None) -> str | None:
+def _still_offered(
+    limits: Limits, profiles: list[Profile], name: str | None, platforms: Platforms
+) -> str | None:
     try:
-        return find_profile(limits, profiles, name).name
+        return find_profile(limits, profiles, name, platforms).name
     except (Invalid, Refused):
         return None
 

@@ -9,6 +9,7 @@ import anyio
 
 from perijove.db.core import Database
 from perijove.kit.clock import Clock
+from perijove.kit.flights import Flights
 from perijove.kit.keyring import Keyring
 from perijove.kit.loops import Doorbell, Gong
 from perijove.services.activity import Seen
@@ -57,6 +58,9 @@ class Hub:
     """Struck when the route table changed: wakes the proxies' polls."""
     workers: Gong = field(default_factory=Gong)
     """Struck when a proxy worker has asked with a new revision: wakes who waits for it."""
+
+    flights: Flights = field(default_factory=Flights)
+    """Questions to platforms that go on while a page waits for them, see `discovery`."""
 
     metrics: Metrics = field(default_factory=Metrics)
     seen: Seen = field(default_factory=Seen)

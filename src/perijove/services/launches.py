@@ -33,7 +33,9 @@ from perijove.domain.launch import Cause, End, Kind, Launch, Status, Wanted
 from perijove.kit.clock import monotonic
 from perijove.kit.ids import new_id, platform_name
 from perijove.services.admission import admit
+from perijove.services.discovery import kinds_of
 from perijove.services.hub import Hub
+from perijove.services.rehearsal import Rehearsal, rehearse
 
 L = TypeVar("L", Launch, Launch | None)
 
@@ -71,6 +73,7 @@ async def request_start(
     """
 
     request = _Start(user_id, server_name, profile, options, extra, asking)
+    await rehearse(hub, request.rehearsal())
 
     def unit(connection: Connection) -> Launch:
         user_name = _lock_user(connection, user_id)
@@ -99,6 +102,7 @@ async def request_restart(
     """
 
     request = _Start(user_id, server_name, profile, options, None, asking)
+    await rehearse(hub, request.rehearsal(is_restart=True))
 
     def unit(connection: Connection) -> Launch:
         user_name = _lock_user(connection, user_id)
@@ -229,6 +233,16 @@ class _Start:
     extra: Mapping[str, Any] | None
     asking: Asking
 
+    def rehearsal(self, *, is_restart: bool = False) -> Rehearsal:
+        """Return what is asked of the platform first."""
+        return Rehearsal(
+            user_id=self.user_id,
+            server_name=self.server_name,
+            profile=self.profile,
+            options=self.options,
+            is_restart=is_restart,
+        )
+
 
 def _live_launch(connection: Connection, user_id: int, server_name: str) -> Launch | None:
     server = find_server(connection, user_id, server_name)
@@ -247,6 +261,7 @@ def _admit_and_insert(
         profile=request.profile,
         options=request.options,
         now=now,
+        kinds=kinds_of(hub),
     )
     server = ensure_server(connection, user_id, server_name, now=now)
     previous = last_launch_of(connection, server.id)

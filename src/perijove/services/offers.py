@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from perijove.domain.names import SERVER_NAME_LENGTH, SHORTEST_SERVER_NAME_LENGTH
 from perijove.domain.policy import BUILT_IN, EVERYONE
-from perijove.domain.profile import Profile, as_json, exact
+from perijove.domain.profile import FEATURES, FIELDS, MOST_NAMES, Profile, as_json, exact, is_name
 from perijove.kit.config import Duration, Section, Size
 
 T = TypeVar("T")
@@ -57,6 +57,12 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _scheduler_name(value: str) -> str:
+    if not is_name(value):
+        raise ValueError(f"{value[:40]!r} cannot be a name of a scheduler")
+    return value
+
+
 def _not_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number")
@@ -68,6 +74,8 @@ Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=0)]
 Bytes = Annotated[Size, BeforeValidator(_not_bool)]
 Texts = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(_known_languages)]
 Unlimited = Literal["unlimited"]
+SchedulerName = Annotated[str, AfterValidator(_scheduler_name)]
+Names = Annotated[list[SchedulerName], Field(max_length=MOST_NAMES)]
 UserInterface = Literal["lab", "notebook", "terminal"]
 
 
@@ -99,8 +107,41 @@ class WordFieldSection(Section):
     """Show the value but do not let it be changed."""
 
 
+class NameFieldSection(Section):
+    """What a person may choose among of what a scheduler has."""
+
+    default: SchedulerName | None = None
+    """What is asked for unless the person chooses; else the profile's own value, else what the
+    scheduler takes by itself."""
+    choices: list[SchedulerName | Literal[""]] = Field(default=[], max_length=MOST_NAMES)
+    """What to choose from, as far as the scheduler has it; all it has if not given. `""` leaves
+    it to the scheduler."""
+    locked: bool = False
+    """Show the value but do not let it be changed."""
+
+
+class FeaturesFieldSection(Section):
+    """Which features of nodes a person may ask for."""
+
+    default: Names = Field(default=[])
+    """What is asked for unless the person chooses; else the profile's own value."""
+    choices: Names = Field(default=[])
+    """What to choose from, as far as the scheduler has it; all it has if not given."""
+    locked: bool = False
+    """Show the value but do not let it be changed."""
+
+
 class FieldsSection(Section):
     """What the person may change."""
+
+    account: NameFieldSection | None = None
+    """The account that use is charged to; Grid Engine's project."""
+    partition: NameFieldSection | None = None
+    """The scheduler's partition; Grid Engine's queue."""
+    qos: NameFieldSection | None = None
+    """The scheduler's quality of service."""
+    reservation: NameFieldSection | None = None
+    """A reservation to run in."""
 
     cpu: FieldSection[Number] | None = None
     """CPU cores; parts of one in thousandths."""
@@ -110,6 +151,10 @@ class FieldsSection(Section):
     """How long it may run, such as `"8 h"`."""
     gpu: FieldSection[Count] | None = None
     """GPUs."""
+    gpu_type: NameFieldSection | None = None
+    """The type of GPU, as the scheduler calls it: a model, a MIG slice, a shard."""
+    features: FeaturesFieldSection | None = None
+    """Features a node must have, several at once."""
     ui: WordFieldSection | None = None
     """`lab`, `notebook` (the classic one) or `terminal`."""
 
@@ -135,6 +180,19 @@ class ProfileSection(Section):
     """How long it may run; then it ends."""
     gpu: Count | None = None
     """GPUs; none unless given here or as a field."""
+    account: SchedulerName | None = None
+    """The scheduler's account, or Grid Engine's project; left to the scheduler unless given here
+    or as a field, like the following."""
+    partition: SchedulerName | None = None
+    """The scheduler's partition, or Grid Engine's queue."""
+    qos: SchedulerName | None = None
+    """The scheduler's quality of service."""
+    reservation: SchedulerName | None = None
+    """A reservation to run in."""
+    gpu_type: SchedulerName | None = None
+    """The type of GPU, as the scheduler calls it."""
+    features: Names = Field(default=[])
+    """Features a node must have."""
     ui: UserInterface | None = None
     """What opens: `lab` unless given here or as a field."""
     environment: Annotated[dict[str, str], AfterValidator(_environment)] = Field(default={})
@@ -149,7 +207,7 @@ class ProfileSection(Section):
 
     def body(self, only_spawner: str) -> dict[str, Any]:
         """Return what a revision stores; `only_spawner` is where it goes if it does not say."""
-        fields = {name: self._field(name) for name in FieldsSection.model_fields}
+        fields = {name: self._field(name) for name in FIELDS}
         return {
             "spawner": self.spawner or only_spawner,
             "title": self.title or {"en": self.name},
@@ -162,6 +220,8 @@ class ProfileSection(Section):
     def _field(self, name: str) -> dict[str, Any] | None:
         """Return a field as stored: what may be changed of it, or that it is fixed."""
         value = _json(getattr(self, name))
+        if name == FEATURES:
+            value = value or None
         section: Section | None = getattr(self.fields, name)
         if section is None:
             return None if value is None else {"default": value, "locked": True}
@@ -200,6 +260,14 @@ class PolicySection(Section):
     """How long one server may be asked for, at most."""
     gpu: Count | Unlimited | None = None
     """GPUs of one server, at most."""
+    gpu_types: Names | Unlimited | None = None
+    """The only types of GPU they may ask a scheduler for."""
+    accounts: Names | Unlimited | None = None
+    """The only accounts of a scheduler, or Grid Engine projects, they may use here."""
+    partitions: Names | Unlimited | None = None
+    """The only partitions of a scheduler, or Grid Engine queues."""
+    qos: Names | Unlimited | None = None
+    """The only qualities of service of a scheduler."""
     active_servers: Count | Unlimited | None = None
     """How many servers one person may have running or on their way."""
     group_active_servers: Count | Unlimited | None = None

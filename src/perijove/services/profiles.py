@@ -19,9 +19,11 @@ from perijove.db.servers import Server, find_server
 from perijove.domain.bounds import unavailable
 from perijove.domain.errors import ConfigError, Invalid, Refused
 from perijove.domain.faults import shown
+from perijove.domain.market import Market
 from perijove.domain.options import schema, still_valid
 from perijove.domain.policy import Limits, Rule
-from perijove.domain.profile import QUANTITIES, UI, Profile
+from perijove.domain.profile import FIELDS, Profile
+from perijove.services.discovery import NO_PLATFORMS, Platforms
 from perijove.services.limits import find_person, limits_of
 from perijove.services.offers import PolicySection, ProfileSection, policy_names
 
@@ -155,49 +157,75 @@ class OptionsForm:
     """The one chosen last time if it can still be had, else the first that can."""
     options: Mapping[str, object]
     """Chosen last time with that profile and still possible; the rest has its default."""
+    dropped: Sequence[str] = ()
+    """What was chosen last time as well and is not possible any more."""
+    platforms: Platforms = NO_PLATFORMS
+    """What the profiles start on, where that can tell what it has."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as the API shows it."""
         return {
             "profiles": [offer.as_json() for offer in self.offers],
-            "chosen": {"profile": self.profile, "options": dict(self.options)},
+            "chosen": {
+                "profile": self.profile,
+                "options": dict(self.options),
+                "dropped": list(self.dropped),
+            },
+            "platforms": self.platforms.as_json(),
         }
 
 
-def options_schema(connection: Connection, user_id: int, server_name: str = "") -> OptionsForm:
+def options_schema(
+    connection: Connection,
+    user_id: int,
+    server_name: str = "",
+    platforms: Platforms = NO_PLATFORMS,
+) -> OptionsForm:
     """Return what a person may choose for a server; raises `NotFound` for no such user."""
     person = find_person(connection, user_id)
     limits = limits_of(connection, person)
-    offers = offers_under(limits, list_profiles(connection))
+    offers = offers_under(limits, list_profiles(connection), platforms)
     wish = remembered_by(find_server(connection, user_id, server_name))
     chosen = _find(offers, wish.profile)
     if chosen is not None and chosen.refusal is None:
-        options = still_valid(chosen.profile, limits, wish.options)
-        return OptionsForm(offers=offers, profile=chosen.profile.name, options=options)
+        market = platforms.of(chosen.profile.spawner)
+        options = still_valid(chosen.profile, limits, wish.options, market)
+        return OptionsForm(
+            offers=offers,
+            profile=chosen.profile.name,
+            options=options,
+            dropped=[name for name in FIELDS if name in wish.options and name not in options],
+            platforms=platforms,
+        )
     first = next((offer for offer in offers if offer.refusal is None), None)
-    return OptionsForm(offers=offers, profile=first.profile.name if first else "", options={})
+    name = first.profile.name if first else ""
+    return OptionsForm(offers=offers, profile=name, options={}, platforms=platforms)
 
 
-def offered(connection: Connection, user_id: int) -> list[Offer]:
+def offered(
+    connection: Connection, user_id: int, platforms: Platforms = NO_PLATFORMS
+) -> list[Offer]:
     """Return every profile a person may see, also those they may not start, with the reason."""
     limits = limits_of(connection, find_person(connection, user_id))
-    return offers_under(limits, list_profiles(connection))
+    return offers_under(limits, list_profiles(connection), platforms)
 
 
-def offers_under(limits: Limits, profiles: Sequence[Profile]) -> list[Offer]:
+def offers_under(
+    limits: Limits, profiles: Sequence[Profile], platforms: Platforms = NO_PLATFORMS
+) -> list[Offer]:
     """Return which of `profiles` a person with these limits sees, and how."""
     return [
         Offer(
             profile=profile,
-            schema=schema(profile, limits),
-            refusal=refusal_of(profile, limits),
+            schema=schema(profile, limits, platforms.of(profile.spawner)),
+            refusal=refusal_of(profile, limits, platforms.of(profile.spawner)),
         )
         for profile in profiles
         if profile.is_seen_by(limits.groups)
     ]
 
 
-def refusal_of(profile: Profile, limits: Limits) -> Refused | None:
+def refusal_of(profile: Profile, limits: Limits, market: Market | None = None) -> Refused | None:
     """Return why a person cannot start a profile, whatever they choose."""
     allowed = limits[Rule.PROFILE]
     if allowed.value is not None and profile.name not in allowed.value:
@@ -210,7 +238,7 @@ def refusal_of(profile: Profile, limits: Limits) -> Refused | None:
             field="profile",
             policy=allowed.policy,
         )
-    return unavailable(profile, limits)
+    return unavailable(profile, limits, market)
 
 
 def refusal_as_json(refusal: Refused | None) -> dict[str, Any] | None:
@@ -259,7 +287,7 @@ def read_user_options(body: Mapping[str, Any]) -> Wish:
     if options is not None and not isinstance(options, Mapping):
         raise Invalid("options must be an object", field="options", code="options-type")
     if options is None:
-        options = {name: rest.pop(name) for name in (*QUANTITIES, UI) if name in rest}
+        options = {name: rest.pop(name) for name in FIELDS if name in rest}
     return Wish(profile=profile, options=options, extra=rest)
 
 
@@ -271,7 +299,12 @@ def remembered_by(server: Server | None) -> Wish:
         return Wish()
 
 
-def find_profile(limits: Limits, profiles: Sequence[Profile], name: str | None) -> Profile:
+def find_profile(
+    limits: Limits,
+    profiles: Sequence[Profile],
+    name: str | None,
+    platforms: Platforms = NO_PLATFORMS,
+) -> Profile:
     """
     Return the profile of a name, or for None the first that can be started.
 
@@ -282,7 +315,11 @@ def find_profile(limits: Limits, profiles: Sequence[Profile], name: str | None) 
     if name is None:
         if not seen:
             raise Invalid("no profile is offered to you", field="profile", code="profile-none")
-        free = (profile for profile in seen if refusal_of(profile, limits) is None)
+        free = (
+            profile
+            for profile in seen
+            if refusal_of(profile, limits, platforms.of(profile.spawner)) is None
+        )
         name = next(free, seen[0]).name
     profile = next((each for each in seen if each.name == name), None)
     if profile is None:
@@ -293,6 +330,6 @@ def find_profile(limits: Limits, profiles: Sequence[Profile], name: str | None) 
             code="profile-unknown",
             asked=shown(name),
         )
-    if refusal := refusal_of(profile, limits):
+    if refusal := refusal_of(profile, limits, platforms.of(profile.spawner)):
         raise refusal
     return profile

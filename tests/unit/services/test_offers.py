@@ -84,7 +84,7 @@ def test_a_value_beside_its_field_is_the_default() -> None:
         ({"memory": "1 KiB"}, "memory: 1 KiB is not between"),
         ({"time": "1 s"}, "time: 1 s is not between"),
         ({"gpu": -1}, "greater than or equal"),
-        ({"fields": {"account": {}}}, "Extra inputs"),
+        ({"fields": {"disk": {}}}, "Extra inputs"),
         ({"fields": {"memory": {"min": "2 GiB", "max": "1 GiB"}}}, "min is more than max"),
         ({"fields": {"ui": {"choices": ["vi"]}}}, "lab"),
         ({"environment": {"JUPYTERHUB_API_TOKEN": "x"}}, "the hub's own"),

@@ -178,7 +178,7 @@ def test_form_begins_with_the_first_profile_that_can_be_had(connection: Connecti
     make_server(connection, ann, "", {"profile": "gpu-large", "options": {}})
     assert options_schema(connection, ann).profile == "small"
     shown = options_schema(connection, ann, "new").as_json()
-    assert shown["chosen"] == {"profile": "small", "options": {}}
+    assert shown["chosen"] == {"profile": "small", "options": {}, "dropped": []}
     assert shown["profiles"][1]["schema"]["properties"]["memory"]["default"] == 4 * GIB
 
 

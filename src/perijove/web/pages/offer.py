@@ -1,7 +1,9 @@
 """The options page's view: profiles to choose among, and the fields each leaves open."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -10,15 +12,28 @@ from perijove.db.offers import list_profiles
 from perijove.domain.errors import HubError
 from perijove.domain.faults import Fault, InvalidOptions, RefusedOptions
 from perijove.domain.forms import write_form
+from perijove.domain.market import Market, most_of, shapes_in, usable_reservations
 from perijove.domain.names import SERVER_NAME_LENGTH
 from perijove.domain.policy import Rule
+from perijove.domain.profile import FEATURES, GPU_TYPE, NAMES, PARTITION, RESERVATION, term
 from perijove.services.limits import find_person, limits_of
 from perijove.services.overview import Owner
 from perijove.services.profiles import Offer, OptionsForm
 from perijove.web.pages.look import Frame
+from perijove.web.pages.platform import free_gpus, free_said
 from perijove.web.pages.views import Chip, Titles
 from perijove.web.texts import Texts, sentences
-from perijove.web.texts.options import counted, fault_said, field_label, option_text, unit_text
+from perijove.web.texts.options import (
+    counted,
+    fault_said,
+    field_label,
+    gpu_model,
+    gpu_text,
+    moment,
+    option_text,
+    unit_text,
+)
+from perijove.web.texts.sentence import Said
 
 _ICONS: Final[Mapping[str, str]] = {"cpu": "cpu", "memory": "memory", "gpu": "gpu", "time": "clock"}
 _UNBOUNDED: Final[Mapping[str, float]] = {
@@ -56,7 +71,7 @@ class FieldView:
     name: str
     label: str
     kind: str
-    """``number``, ``text`` or ``choice``."""
+    """``number``, ``text``, ``choice``, ``several`` or ``fixed``."""
     value: str = ""
     unit: str = ""
     one: str = ""
@@ -68,6 +83,8 @@ class FieldView:
     choices: Sequence[Option] = ()
     hint: str = ""
     error: str = ""
+    factor: float = 1
+    """What one of it is in the schema's unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +99,8 @@ class ProfileView:
     fields: Sequence[FieldView]
     chosen: bool
     refusal: str
+    rules: str = ""
+    """What follows from one choice for others, as JSON for the script."""
 
     @property
     def says(self) -> str:
@@ -125,17 +144,31 @@ def profile_views(texts: Texts, form: OptionsForm, asked: Asked) -> list[Profile
     return [_profile_view(texts, offer, form, asked) for offer in form.offers]
 
 
-def general_problems(texts: Texts, asked: Asked) -> list[sentences.Said]:
-    """Return what is wrong that no field of the form is about."""
+def dropped_said(texts: Texts, form: OptionsForm) -> str:
+    """Say what of the last choice is not possible any more; "" when all of it is."""
+    if not form.dropped:
+        return ""
+    offer = next(each for each in form.offers if each.profile.name == form.profile)
+    market = form.platforms.of(offer.profile.spawner)
+    kind = market.kind if market else ""
+    names = [field_label(texts, term(name, kind)) for name in form.dropped]
+    return texts.gettext(
+        "What you chose last time is not possible any more for: %(fields)s.",
+        fields=", ".join(names),
+    )
+
+
+def general_problems(texts: Texts, asked: Asked, shown: Collection[str]) -> list[Said]:
+    """Return what is wrong that is said at none of the fields `shown`."""
     if asked.problem is None:
         return []
     faults = _faults(asked.problem)
     if not faults:
         return [sentences.error(texts, asked.problem)]
-    known = _ICONS.keys() | {"ui"}
-    return [
-        sentences.Said(fault_said(texts, fault)) for fault in faults if fault.field not in known
-    ] or [sentences.say(texts, sentences.ERRORS["invalid-options"], {}, asked.problem.code)]
+    elsewhere = [fault for fault in faults if _field_of(fault, shown) not in shown]
+    return [Said(_titled(texts, fault)) for fault in elsewhere] or [
+        sentences.say(texts, sentences.ERRORS["invalid-options"], {}, asked.problem.code)
+    ]
 
 
 def link_to(frame: Frame, path: str, asked: Asked) -> str:
@@ -144,6 +177,20 @@ def link_to(frame: Frame, path: str, asked: Asked) -> str:
     pairs += [(f"opt-{name}", text) for name, text in sorted(asked.texts.items()) if text]
     base = frame.request.url
     return f"{base.scheme}://{base.netloc}{path}?{urlencode(pairs)}"
+
+
+def _titled(texts: Texts, fault: Fault) -> str:
+    """Say what is wrong with a field that is not on the page, with what it is called."""
+    label = field_label(texts, fault.field)
+    said = fault_said(texts, fault)
+    return said if label == fault.field else f"{label}: {said}"
+
+
+def _field_of(fault: Fault, shown: Collection[str]) -> str:
+    """Return the field of the page a fault belongs to: number and type of GPUs are one there."""
+    if fault.field == GPU_TYPE and (GPU_TYPE not in shown or "gpu" in shown):
+        return "gpu"
+    return fault.field
 
 
 def _faults(problem: HubError | None) -> Sequence[Fault]:
@@ -157,8 +204,10 @@ def _profile_view(texts: Texts, offer: Offer, form: OptionsForm, asked: Asked) -
     options = asked.options if is_asked and asked.options else remembered
     written = write_form(offer.schema, options)
     typed = {**written, **(asked.texts if is_asked else {})}
-    faults = {fault.field: fault for fault in _faults(asked.problem)} if is_asked else {}
     properties: Mapping[str, Mapping[str, Any]] = offer.schema["properties"]
+    found = reversed(_faults(asked.problem)) if is_asked else ()
+    faults = {_field_of(fault, properties): fault for fault in found}
+    fields = _Fields(texts, properties, typed, faults, form.platforms.of(profile.spawner))
     return ProfileView(
         name=profile.name,
         title=texts.choose(profile.title, fallback=profile.name),
@@ -169,14 +218,18 @@ def _profile_view(texts: Texts, offer: Offer, form: OptionsForm, asked: Asked) -
             if name in _ICONS and each.get("default")
         ],
         usually="",
-        fields=[
-            _field_view(texts, name, each, typed.get(name, ""), faults.get(name))
-            for name, each in properties.items()
-            if not each.get("readOnly") and offer.refusal is None
-        ],
+        fields=fields.views() if offer.refusal is None else [],
+        rules=_rules_of(offer.schema),
         chosen=is_asked,
         refusal=_refusal(texts, offer.refusal) if offer.refusal else "",
     )
+
+
+def _rules_of(schema: Mapping[str, Any]) -> str:
+    if "x-rules" not in schema:
+        return ""
+    told = {"rules": schema["x-rules"], "taken": schema.get("x-taken", {})}
+    return json.dumps(told, separators=(",", ":"))
 
 
 def _refusal(texts: Texts, refusal: HubError) -> str:
@@ -187,50 +240,228 @@ def _refusal(texts: Texts, refusal: HubError) -> str:
     return sentences.error(texts, refusal).text
 
 
-def _field_view(
-    texts: Texts, name: str, described: Mapping[str, Any], typed: str, fault: Fault | None
-) -> FieldView:
-    error = fault_said(texts, fault) if fault else ""
-    label = field_label(texts, name)
-    if "enum" in described:
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """The fields of one profile: described by its schema, filled in with what was typed."""
+
+    texts: Texts
+    properties: Mapping[str, Mapping[str, Any]]
+    typed: Mapping[str, str]
+    faults: Mapping[str, Fault]
+    market: Market | None
+
+    def views(self) -> list[FieldView]:
+        """Return those that a page shows; nothing but fixed names is not worth a form."""
+        found = [self._view(name, each) for name, each in self.properties.items()]
+        views = [each for each in found if each is not None]
+        return views if any(each.kind != "fixed" for each in views) else []
+
+    def _view(self, name: str, described: Mapping[str, Any]) -> FieldView | None:
+        if described.get("readOnly"):
+            return self._fixed(name, described)
+        if name == "gpu" and self.market is not None:
+            return self._gpus(described)
+        if name == GPU_TYPE and self._has_gpus:
+            return None  # one field with their number
+        if name == FEATURES:
+            return self._several(described)
+        return (
+            self._choice(name, described) if "enum" in described else self._number(name, described)
+        )
+
+    @property
+    def _has_gpus(self) -> bool:
+        return "gpu" in self.properties and not self.properties["gpu"].get("readOnly")
+
+    def _error(self, name: str) -> str:
+        return fault_said(self.texts, self.faults[name]) if name in self.faults else ""
+
+    def _label(self, name: str) -> str:
+        return field_label(self.texts, term(name, self.market.kind if self.market else ""))
+
+    def _fixed(self, name: str, described: Mapping[str, Any]) -> FieldView | None:
+        """Show a name that cannot be changed; a number that cannot is on the card already."""
+        value = described.get("default")
+        if not value or name not in (*NAMES, FEATURES) or (name == GPU_TYPE and self._has_gpus):
+            return None
+        text = option_text(self.texts, name, value)
+        return FieldView(name=name, label=self._label(name), kind="fixed", value=text)
+
+    # --- choices ------------------------------------------------------------------------------
+
+    def _choice(self, name: str, described: Mapping[str, Any]) -> FieldView | None:
+        values = described["enum"]
+        if name in NAMES and not any(values):
+            return None  # nothing to choose from
         written = {
             str(value): write_form({"properties": {name: described}}, {name: value})[name]
-            for value in described["enum"]
+            for value in values
         }
+        typed = self.typed.get(name, "")
         labels = described["x-labels"]
         return FieldView(
             name=name,
-            label=label,
+            label=self._label(name),
             kind="choice",
             choices=[
                 Option(
                     value=written[str(value)],
-                    text=option_text(texts, name, value) if name in _ICONS else label_,
+                    text=self._text(name, value, label),
                     chosen=written[str(value)] == typed,
-                    verbatim=name not in _ICONS,
+                    verbatim=name not in _ICONS and bool(value),
                 )
-                for value, label_ in zip(described["enum"], labels, strict=True)
+                for value, label in zip(values, labels, strict=True)
             ],
-            error=error,
+            hint=self._ends() if name == RESERVATION else "",
+            error=self._error(name),
         )
-    factor = described.get("x-form", {}).get("factor", 1)
-    low, high = described["minimum"], described["maximum"]
-    unit = unit_text(texts, name, described.get("x-form", {}).get("unit", ""))
-    one, many = counted(texts, name, unit)
-    return FieldView(
-        name=name,
-        label=label,
-        kind="number" if _is_number(typed) else "text",
-        value=typed,
-        unit=unit,
-        one=one,
-        many=many,
-        minimum=_plain(low / factor),
-        maximum=_plain(high / factor),
-        step=_plain(described["multipleOf"] / factor) if "multipleOf" in described else "any",
-        hint=_bounds(texts, name, low, high, described.get("multipleOf")),
-        error=error,
-    )
+
+    def _text(self, name: str, value: Any, label: str) -> str:
+        if name in _ICONS:
+            return option_text(self.texts, name, value)
+        if name == GPU_TYPE and value:
+            return gpu_model(self.texts, value)
+        return label or self._left_open(name)
+
+    def _left_open(self, name: str) -> str:
+        """Say what an empty choice means."""
+        if name == RESERVATION:
+            return self.texts.gettext("None")
+        if name == GPU_TYPE:
+            return self.texts.gettext("Any")
+        taken = self.market.preferred(name) if self.market else ""
+        if taken:
+            return self.texts.gettext("Default (%(name)s)", name=taken)
+        return self.texts.gettext("Chosen by the scheduler")
+
+    def _ends(self) -> str:
+        """Say until when the reservations last."""
+        market = self.market
+        if market is None or market.offer is None:
+            return ""
+        return self.texts.listing(
+            self.texts.gettext(
+                "%(name)s ends on %(time)s", name=each.name, time=moment(self.texts, each.ends_at)
+            )
+            for each in usable_reservations(market.offer, market.now)
+        )
+
+    def _several(self, described: Mapping[str, Any]) -> FieldView | None:
+        names = described["items"]["enum"]
+        if not names:
+            return None
+        typed = set(self.typed.get(FEATURES, "").split(","))
+        return FieldView(
+            name=FEATURES,
+            label=self._label(FEATURES),
+            kind="several",
+            choices=[
+                Option(value=name, text=name, chosen=name in typed, verbatim=True) for name in names
+            ],
+            hint=self.texts.gettext("Only nodes that have all of these."),
+            error=self._error(FEATURES),
+        )
+
+    # --- GPUs ---------------------------------------------------------------------------------
+
+    def _gpus(self, described: Mapping[str, Any]) -> FieldView | None:
+        """Return number and type of GPUs as the one choice they are to people."""
+        kinds = self._kinds()
+        pairs = [
+            (count, kind) for kind in kinds for count in self._counts(described, kind) if count
+        ]
+        if not pairs:
+            return None
+        zero = [(0, "")] if 0 in described.get("enum", [described["minimum"]]) else []
+        typed = self._typed_gpus(kinds)
+        return FieldView(
+            name="gpu",
+            label=field_label(self.texts, "gpu_configuration"),
+            kind="choice",
+            choices=[
+                Option(
+                    value=_pair(count, kind),
+                    text=gpu_text(self.texts, count, kind),
+                    chosen=_pair(count, kind) == typed,
+                )
+                for count, kind in [*zero, *pairs]
+            ],
+            hint=self._free_gpus(kinds),
+            error=self._error("gpu"),
+        )
+
+    def _kinds(self) -> list[str]:
+        named = [kind for kind in self.properties.get(GPU_TYPE, {}).get("enum", ()) if kind]
+        return named or [""]
+
+    def _counts(self, described: Mapping[str, Any], kind: str) -> Sequence[int]:
+        """Return how many of a type one can ask for."""
+        high = described["maximum"]
+        if self.market is not None and self.market.offer is not None:
+            shapes = shapes_in(self.market.offer, self._places())
+            high = min(high, most_of("gpu", shapes, gpu_type=kind) or Fraction(0))
+        high = min(int(high), _MOST_GPUS)
+        if "enum" in described:
+            return [count for count in described["enum"] if count <= high]
+        step = described.get("multipleOf", 1)
+        return [n for n in range(int(described["minimum"]), high + 1) if n % step == 0]
+
+    def _typed_gpus(self, kinds: Sequence[str]) -> str:
+        """Return the entry that stands for what was typed, or is the default."""
+        kind, colon, count = self.typed.get("gpu", "").rpartition(":")
+        if not colon:
+            kind = self.typed.get(GPU_TYPE, "") or kinds[0]
+        return _pair(int(count), kind) if count.isascii() and count.isdigit() else count
+
+    def _places(self) -> list[str] | None:
+        """Return the partitions that can be chosen; None where that is not known."""
+        named = [name for name in self.properties.get(PARTITION, {}).get("enum", ()) if name]
+        if named or self.market is None:
+            return named or None
+        taken = self.market.preferred(PARTITION)
+        return [taken] if taken else None
+
+    def _free_gpus(self, kinds: Sequence[str]) -> str:
+        if self.market is None:
+            return ""
+        free = free_gpus(self.market, self._places())
+        if list(kinds) == [""] and free:
+            kinds = sorted(free)
+        return self.texts.listing(
+            free_said(self.texts, kind, *free[kind]) for kind in kinds if kind in free
+        )
+
+    # --- numbers ------------------------------------------------------------------------------
+
+    def _number(self, name: str, described: Mapping[str, Any]) -> FieldView:
+        texts, typed = self.texts, self.typed.get(name, "")
+        factor = described.get("x-form", {}).get("factor", 1)
+        low, high = described["minimum"], described["maximum"]
+        unit = unit_text(texts, name, described.get("x-form", {}).get("unit", ""))
+        one, many = counted(texts, name, unit)
+        return FieldView(
+            name=name,
+            label=self._label(name),
+            kind="number" if _is_number(typed) else "text",
+            value=typed,
+            unit=unit,
+            one=one,
+            many=many,
+            minimum=_plain(low / factor),
+            maximum=_plain(high / factor),
+            step=_plain(described["multipleOf"] / factor) if "multipleOf" in described else "any",
+            hint=_bounds(texts, name, low, high, described.get("multipleOf")),
+            error=self._error(name),
+            factor=factor,
+        )
+
+
+_MOST_GPUS: Final = 64
+"""Longest list of numbers of GPUs."""
+
+
+def _pair(count: int, kind: str) -> str:
+    return f"{kind}:{count}" if kind and count else str(count)
 
 
 def _bounds(texts: Texts, name: str, low: float, high: float, step: float | None) -> str:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
+from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response
 
 from perijove.db.core import Connection, bound
@@ -14,7 +16,9 @@ from perijove.domain.forms import parse_form, write_form
 from perijove.domain.launch import Launch, Status, Wanted
 from perijove.domain.names import check_display_name, check_server_name
 from perijove.domain.offer import Objection
+from perijove.domain.profile import FEATURES
 from perijove.domain.reasons import of_end
+from perijove.services.discovery import FRESH, LEAST_PAUSE, kinds_of, platforms_of, refresh
 from perijove.services.launches import request_restart, request_start, wait_for
 from perijove.services.overview import Owner, Shown, find_shown
 from perijove.services.profiles import Offer, OptionsForm, options_schema
@@ -23,7 +27,14 @@ from perijove.web.forms import read_form
 from perijove.web.next_url import next_of
 from perijove.web.pages.door import asking, me, owner_of
 from perijove.web.pages.look import Frame
-from perijove.web.pages.offer import Asked, general_problems, link_to, profile_views
+from perijove.web.pages.offer import (
+    Asked,
+    dropped_said,
+    general_problems,
+    link_to,
+    profile_views,
+)
+from perijove.web.pages.platform import platform_views
 from perijove.web.pages.views import Links, with_query
 from perijove.web.pages.waiting import is_impossible
 from perijove.web.problems import status_of
@@ -32,6 +43,8 @@ _PAGE_KEYS: Final = frozenset(
     {"next", "display_name", "form", "again", "problem", "lang", "redirects"}
 )
 """Query parameters that are about the page; every other is an option (wire §4.5)."""
+_FORM_KEYS: Final = frozenset({"profile", "_xsrf", "next", "refresh"})
+"""Fields of the form that are no options."""
 _PREFIX: Final = "opt-"
 _AT_ONCE: Final = 1.0
 """Seconds a start may take before the waiting page is shown instead."""
@@ -91,21 +104,38 @@ def _again(subject: Subject, problem: str) -> Asked | None:
 
 
 async def take_options(frame: Frame) -> Response:
-    """Start with what the form says; shows it again, as typed, when that is refused."""
-    subject = await _subject(frame)
-    form = {name: str(value) for name, value in (await read_form(frame.request)).items()}
+    """
+    Start with what the form says; shows it again, as typed, when that is refused.
+
+    The form's ``refresh`` button shows it again with what the platforms have now.
+    """
+    form = _texts_of(await read_form(frame.request))
+    wants_news = "refresh" in form
+    subject = await _subject(frame, max_age=LEAST_PAUSE if wants_news else FRESH)
     profile = form.get("profile", subject.form.profile)
     own = f"{profile}."
     plain = {name: text for name, text in form.items() if "." not in name}
-    texts = {name: text for name, text in plain.items() if name not in ("profile", "_xsrf", "next")}
+    texts = {name: text for name, text in plain.items() if name not in _FORM_KEYS}
     texts |= {name.removeprefix(own): text for name, text in form.items() if name.startswith(own)}
-    return await _start(frame, subject, _asked(subject.form, {**texts, "profile": profile}))
+    asked = _asked(subject.form, {**texts, "profile": profile})
+    return _page(frame, subject, asked) if wants_news else await _start(frame, subject, asked)
 
 
-async def _subject(frame: Frame) -> Subject:
+def _texts_of(form: FormData) -> dict[str, str]:
+    """Return the fields of a form; what is given several times is one text with commas."""
+    texts: dict[str, str] = {}
+    for name, value in form.multi_items():
+        several = name in texts and name.rpartition(".")[2] == FEATURES
+        texts[name] = f"{texts[name]},{value}" if several else str(value)
+    return texts
+
+
+async def _subject(frame: Frame, *, max_age: timedelta = FRESH) -> Subject:
     owner, server = await owner_of(frame)
     if server:
         await _check_name(frame, owner, server)
+    kinds = kinds_of(frame.hub)
+    await refresh(frame.hub, owner.id, max_age=max_age)
     display_name = frame.request.query_params.get("display_name", "")
 
     def unit(connection: Connection) -> Subject:
@@ -113,7 +143,12 @@ async def _subject(frame: Frame) -> Subject:
             owner=owner,
             server=server,
             shown=find_shown(connection, owner, server),
-            form=options_schema(connection, owner.id, server),
+            form=options_schema(
+                connection,
+                owner.id,
+                server,
+                platforms_of(connection, kinds, owner.id, frame.hub.clock.now()),
+            ),
             display_name=check_display_name(display_name) if display_name else "",
         )
 
@@ -181,6 +216,8 @@ def _find(form: OptionsForm, profile: str) -> Offer | None:
 def _page(frame: Frame, subject: Subject, asked: Asked, *, status: int = 200) -> Response:
     texts = frame.texts
     links = Links(frame.hub.base_path, subject.owner.name, subject.server)
+    profiles = profile_views(texts, subject.form, asked)
+    shown = {each.name for profile in profiles if profile.chosen for each in profile.fields}
     is_running = subject.live is not None
     action = with_query(
         links.spawn,
@@ -198,9 +235,15 @@ def _page(frame: Frame, subject: Subject, asked: Asked, *, status: int = 200) ->
         or (subject.shown.display_name if subject.shown else subject.server),
         for_user="" if subject.owner.name == me(frame).name else subject.owner.name,
         action=action,
-        errors=general_problems(texts, asked),
+        errors=general_problems(texts, asked, shown),
+        dropped=dropped_said(texts, subject.form) if not asked.texts else "",
+        platforms=platform_views(
+            texts,
+            subject.form.platforms,
+            list(dict.fromkeys(each.profile.spawner for each in subject.form.offers)),
+        ),
         is_running=is_running,
-        profiles=profile_views(texts, subject.form, asked),
+        profiles=profiles,
         link=link_to(frame, links.spawn, _written(subject.form, asked)),
     )
 

@@ -119,7 +119,32 @@
     form.noValidate = false;
     const line = $("#consequence", form);
 
+    /* What one choice means for others; the server decides the same again. */
+    const bind = (fields) => {
+      if (!fields?.dataset.rules) return;
+      const told = JSON.parse(fields.dataset.rules);
+      const of = (name) => $(`[name="${CSS.escape(`${fields.dataset.profile}.${name}`)}"]:not([type=hidden])`, fields);
+      const chosen = (name) => of(name)?.value || told.taken[name] || "";
+      const then = told.rules
+        .filter(({ when }) => Object.entries(when).every(([name, value]) => chosen(name) === value))
+        .flatMap((rule) => Object.entries(rule.then));
+      const most = (name) => Math.min(...then.filter(([field]) => field === name).map(([, limit]) => limit.maximum ?? Infinity));
+      const allows = (name, value) => !value || then.every(([field, limit]) => field !== name || !limit.enum || limit.enum.includes(value));
+      for (const input of $$("input[type=number]", fields)) {
+        const limit = most(input.dataset.says) / Number(input.dataset.factor);
+        input.dataset.most ??= input.max;
+        input.max = Math.max(Math.min(Number(input.dataset.most), limit), Number(input.min));
+      }
+      for (const name of ["account", "partition", "qos", "gpu_type"]) {
+        for (const option of of(name)?.options ?? []) option.disabled = !option.selected && !allows(name, option.value);
+      }
+      for (const option of of("gpu")?.options ?? []) {
+        const [, type, count] = /^(?:(.*):)?(\d+)$/.exec(option.value) ?? [];
+        option.disabled = !option.selected && (Number(count) > most("gpu") || (Number(count) > 0 && !allows("gpu_type", type)));
+      }
+    };
     const say = (field) => {
+      if (field.type === "checkbox") return field.checked ? field.dataset.one : "";
       if (field.tagName === "SELECT") return field.selectedOptions[0]?.textContent.trim();
       const words = Number(field.value) === 1 ? field.dataset.one : field.dataset.many;
       return words ? words.replace("#", field.value) : field.value;
@@ -127,12 +152,13 @@
     const update = () => {
       const chosen = $("input[name=profile]:checked", form)?.closest(".profile");
       for (const fields of $$("fieldset.fields", form)) fields.disabled = fields.closest(".profile") !== chosen;
+      bind($("fieldset.fields", chosen ?? form));
       if (!line || !chosen) return;
       const title = $("b", chosen).textContent.trim();
       const open = $$("[data-says]", chosen);
       const named = new Set(open.map((field) => field.dataset.says));
       const fixed = $$("[data-of]", chosen).filter((chip) => !named.has(chip.dataset.of));
-      const parts = [...fixed.map((chip) => chip.textContent.trim()), ...open.filter((field) => field.value).map(say)];
+      const parts = [...fixed.map((chip) => chip.textContent.trim()), ...open.filter((field) => field.value).map(say).filter(Boolean)];
       line.textContent = [title, ...parts].join(" · ");
     };
     form.addEventListener("input", update);

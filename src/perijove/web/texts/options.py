@@ -1,10 +1,13 @@
 """Words about options: what a field is called, how its value is written, what is wrong with it."""
 
+import re
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from perijove.domain.faults import Fault
 from perijove.web.texts.catalogue import Texts
+from perijove.web.texts.reasons import CANNOT, WAITING
 from perijove.web.texts.sentence import N_
 
 FAULTS: Final[Mapping[str, str]] = {
@@ -21,13 +24,61 @@ FAULTS: Final[Mapping[str, str]] = {
     "refused-profile": N_(
         "This profile needs %(asked)s; you may have %(limit)s here (rule: %(policy)s)."
     ),
+    "over-platform": N_(
+        "%(asked)s is too much: the computing system has at most %(limit)s for you."
+    ),
+    "platform-lacks": N_(
+        "This profile needs %(asked)s; the computing system has %(limit)s for you."
+    ),
+    "over-partition": N_("%(asked)s is too much: partition %(name)s allows at most %(limit)s."),
+    "over-queue": N_("%(asked)s is too much: queue %(name)s allows at most %(limit)s."),
+    "over-account": N_("%(asked)s is too much: account %(name)s may have at most %(limit)s."),
+    "over-project": N_("%(asked)s is too much: project %(name)s may have at most %(limit)s."),
+    "over-qos": N_("%(asked)s is too much: QOS %(name)s allows at most %(limit)s."),
+    "over-reservation": N_("%(asked)s is too much: reservation %(name)s leaves at most %(limit)s."),
+    "over-maintenance": N_(
+        "Maintenance begins on %(starts)s, before it would end. Choose at most %(limit)s."
+    ),
+    "over-node": N_("%(asked)s is too much: no suitable node has more than %(limit)s."),
+    "over-node-in": N_(
+        "%(asked)s is too much: no suitable node of %(partition)s has more than %(limit)s."
+    ),
+    "no-such-gpu": N_("No suitable node has %(asked)s."),
+    "no-such-gpu-in": N_("No suitable node of %(partition)s has %(asked)s."),
+    "no-such-features": N_("No node has all of these together: %(asked)s."),
+    "no-such-features-in": N_("No node of %(partition)s has all of these together: %(asked)s."),
+    "not-for-account": N_("Account %(account)s may not use partition %(partition)s."),
+    "not-for-project": N_("Project %(account)s may not use queue %(partition)s."),
+    "qos-not-for-account": N_("Account %(account)s may not use QOS %(qos)s."),
+    "qos-not-for-project": N_("Project %(account)s may not use QOS %(qos)s."),
+    "qos-not-for-partition": N_("Partition %(partition)s does not allow QOS %(qos)s."),
+    "qos-not-for-queue": N_("Queue %(partition)s does not allow QOS %(qos)s."),
+    "down-partition": N_("Partition %(partition)s is closed at the moment; choose another."),
+    "down-queue": N_("Queue %(partition)s is closed at the moment; choose another."),
+    "reservation-empty": N_("The reservation has no node there that works; choose another."),
+    "must-name-account": N_("Choose an account."),
+    "must-name-project": N_("Choose a project."),
+    "objection": N_("The scheduler refuses it: %(words)s"),
 }
 """By the code of the fault."""
 
 
+_TYPE_PART: Final = re.compile(r"\d+g\.\d+gb(?:\+\w+)?", re.IGNORECASE)
+"""A MIG slice, which its maker writes in small letters."""
+
+
 def field_label(texts: Texts, name: str) -> str:
-    """Return what a field is called."""
+    """Return what a field, or a scheduler's word for one, is called."""
     labels = {
+        "account": texts.gettext("Account"),
+        "project": texts.gettext("Project"),
+        "partition": texts.gettext("Partition"),
+        "queue": texts.gettext("Queue"),
+        "qos": texts.gettext("Quality of service"),
+        "reservation": texts.gettext("Reservation"),
+        "gpu_type": texts.gettext("GPU type"),
+        "gpu_configuration": texts.gettext("GPU configuration"),
+        "features": texts.gettext("Node features"),
         "cpu": texts.gettext("Cores"),
         "memory": texts.gettext("Memory"),
         "time": texts.gettext("Time"),
@@ -40,7 +91,7 @@ def field_label(texts: Texts, name: str) -> str:
 def option_text(texts: Texts, name: str, value: Any) -> str:
     """Write the value of an option: cores, bytes, seconds, GPUs, or a word."""
     if not isinstance(value, (int, float)):
-        return str(value)
+        return _words(texts, value)
     match name:
         case "cpu":
             return texts.cores(value)
@@ -51,6 +102,34 @@ def option_text(texts: Texts, name: str, value: Any) -> str:
         case "gpu":
             return texts.gpus(int(value))
     return texts.number(value)
+
+
+def _words(texts: Texts, value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or texts.gettext("none of it")
+    return str(value)
+
+
+def gpu_model(texts: Texts, kind: str) -> str:
+    """Write a scheduler's word for a type of GPU as people know it: A100, A100 1g.5gb, T4."""
+    if kind == "shard":
+        return texts.gettext("GPU share")
+    parts = [
+        part if _TYPE_PART.fullmatch(part) else part.upper() for part in kind.split("_") if part
+    ]
+    return " ".join(parts) or "GPU"
+
+
+def gpu_text(texts: Texts, count: int, kind: str) -> str:
+    """Write so many GPUs of a type, as in a shop's list."""
+    if not count:
+        return texts.gettext("None")
+    return f"{texts.number(count)} \N{MULTIPLICATION SIGN} {gpu_model(texts, kind)}"
+
+
+def moment(texts: Texts, at: datetime) -> str:
+    """Write an instant with its day, whatever today is."""
+    return texts.when(at, at - timedelta(days=1))
 
 
 def counted(texts: Texts, name: str, unit: str) -> tuple[str, str]:
@@ -77,4 +156,13 @@ def fault_said(texts: Texts, fault: Fault) -> str:
         "limit": option_text(texts, fault.field, fault.limit),
         "asked": option_text(texts, fault.field, fault.asked),
     }
+    if "gpu_type" in params:
+        kind = "" if params["gpu_type"] == "GPU" else params["gpu_type"]
+        params["asked"] = gpu_text(texts, fault.asked, kind)
+    if "starts" in params:
+        params["starts"] = moment(texts, datetime.fromisoformat(params["starts"]))
+    reason = params.get("reason", "")
+    sentence = WAITING.get(reason) or CANNOT.get(reason)
+    if sentence is not None and "%(" not in sentence.text:
+        return f"{texts.gettext(sentence.text)} ({params['words']})"
     return texts.gettext(FAULTS[fault.code], **params)
