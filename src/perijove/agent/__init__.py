@@ -18,6 +18,7 @@ _PARTS: Final = (
     "agent/hub.py",
     "agent/node.py",
     "agent/software.py",
+    "agent/doctor.py",
     "agent/wrapper.py",
 )
 """Each needs only those before it."""

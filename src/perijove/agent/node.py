@@ -221,21 +221,24 @@ class JobMemory:
 
     def __init__(self) -> None:
         self._folder = memory_folder()
-        self._killed_before = self.killed()
+        self._killed_before = self._told_of = self._count()
 
     def killed(self) -> int:
-        """Return how often the kernel has killed for memory in the group."""
+        """Return how often the kernel has killed for memory in the group since the job began."""
+        return max(self._count() - self._killed_before, 0)
+
+    def news(self) -> int:
+        """Return how many kills came since the last call."""
+        count = self._count()
+        news, self._told_of = count - self._told_of, count
+        return max(news, 0)
+
+    def _count(self) -> int:
         for name in ("memory.events", "memory.oom_control"):
             for line in self._lines(name):
                 if line.startswith("oom_kill "):
                     return int(line.split()[1])
         return 0
-
-    def news(self) -> int:
-        """Return how many kills came since the last call."""
-        killed = self.killed()
-        count, self._killed_before = killed - self._killed_before, killed
-        return max(count, 0)
 
     def peak(self) -> int:
         """Return the most memory the group ever used; 0 where the kernel does not say."""

@@ -25,6 +25,7 @@ import time
 import traceback
 
 from perijove.agent.cannot import EXITS, Cannot
+from perijove.agent.doctor import examine
 from perijove.agent.hub import Answer, Line, register
 from perijove.agent.node import (
     JobMemory,
@@ -371,6 +372,8 @@ def run_job() -> int:
     signals = JobSignals(outer)
     try:
         spec = read("spec.json")
+        if spec.get("examine"):
+            return examine(spec, outer, signals)
         session = Session(spec, outer, signals)
     except (OSError, ValueError, KeyError) as error:
         say(f"cannot read spec.json on {socket.gethostname()}: {error!r}")

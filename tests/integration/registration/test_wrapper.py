@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import anyio
+import httpx2
 import psutil
 import pytest
 
@@ -22,12 +22,6 @@ from tests.fakes.spawners import MemoryPlatform
 from tests.integration.registration.jobs import running_job, seen_by, serving_hub
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """Give the URL of an empty database: the node knows nothing of its kind."""
-    return f"sqlite:///{tmp_path / 'hub.sqlite'}"
 
 
 async def test_a_job_brings_its_server_up_and_tells_its_end(url: str, tmp_path: Path) -> None:
@@ -311,9 +305,24 @@ async def test_the_stock_server_comes_up_in_a_job(url: str, tmp_path: Path) -> N
         site = tmp_path / "home/.local/lib/python3.11/site-packages"
         site.mkdir(parents=True)
         (site / "tornado.py").write_text("raise RuntimeError('broken by ann')")
+        config = tmp_path / "home/.jupyter"
+        config.mkdir()
+        (config / "jupyter_server_config.py").write_text("raise RuntimeError('this one too')")
         async with running_job(folder, PYTHONPATH=str(site)) as job:
             ready = await served.hub.becomes(launch, Status.READY, seconds=90)
             assert ready.server_version
-            with anyio.fail_after(30):
-                await job.says("the server listens")
+            token = served.token(ready)
+            headers = {"Authorization": f"token {token}"}
+            async with httpx2.AsyncClient(headers=headers, timeout=60) as client:
+                answer = await client.post(f"{ready.url}/user/ann/api/kernels", json={})
+            assert answer.status_code == 201, answer.text
+            server = psutil.Process(job.process.pid).children()[0]
+            kernel = next(each for each in server.children() if "ipykernel" in str(each.cmdline()))
+            assert "--HistoryManager.hist_file=:memory:" in kernel.cmdline()
+            world = kernel.environ()
+            assert str(site) in world["PYTHONPATH"].split(":")
+            assert "PYTHONNOUSERSITE" not in world
+            assert world["PIP_PREFIX"].startswith(str(tmp_path))
+            assert "export SLURM_JOB_ID=17" in Path(world["PERIJOVE_JOB_ENVIRONMENT"]).read_text()
+            assert token not in job.output
         assert await job.exit_status() == 0, job.output
