@@ -32,6 +32,7 @@ from perijove.services.launches import request_start, request_stop
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.people import ensure_user
 from perijove.services.sections import HubSection, LifecycleSection
+from perijove.services.senders import NotifySection
 from perijove.spawners.contract import Spawner, Surroundings
 from tests.fakes.spawners import MemoryPlatform, MemorySettings, MemorySpawner
 
@@ -152,6 +153,7 @@ async def running_hub(
     clock: Clock | None = None,
     settings: Mapping[str, Any] | None = None,
     lifecycle: Mapping[str, Any] | None = None,
+    notify: Mapping[str, Any] | None = None,
     spawner: Mapping[str, Any] | None = None,
     profile_sections: list[ProfileSection] | None = None,
     policies: list[PolicySection] | None = None,
@@ -185,6 +187,7 @@ async def running_hub(
             installation=installation,
             settings=section,
             lifecycle=LifecycleSection(**(lifecycle or {})),
+            notify=NotifySection.model_validate(notify or {}),
             api_url="http://127.0.0.1:8081/hub/api",
             spawners={"memory": PlacedSpawner(spawner=outer, settings=spawner_settings)},
         )

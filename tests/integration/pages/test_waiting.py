@@ -1,0 +1,147 @@
+"""The page of a wait over HTTP: what it asks, what it takes, where it leads back to."""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, update
+
+from perijove.db.core import bound
+from perijove.db.tables import launches
+from perijove.domain.launch import Cause, End, Launch, Reason, Status
+from perijove.services.notices import Channel, followed
+from perijove.services.offers import ProfileSection
+from perijove.services.waits import is_asked
+from perijove.spawners.contract import Phase
+from tests.integration.pages.test_routes import Visit, location, visiting
+from tests.post import Receiver, webhook_receiver
+
+pytestmark = pytest.mark.anyio
+
+PROFILE = ProfileSection.model_validate(
+    {"name": "small", "fields": {"time": {"default": "2 h", "max": "48 h"}}}
+)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Give a receiver of webhooks."""
+    with webhook_receiver() as found:
+        yield found
+
+
+@pytest.fixture
+async def visit(tmp_path: Path, receiver: Receiver) -> AsyncIterator[Visit]:
+    """Give a browser at a hub that can notify through a webhook, signed in as ann."""
+    notify = {"webhook": {"url": receiver.url, "secret": "of the test"}}
+    async with visiting(
+        tmp_path, notify=notify, profiles=[PROFILE], spawner={"queue_limit": 3600}
+    ) as at:
+        await at.sign_in()
+        yield at
+
+
+async def queue(visit: Visit, reason: Reason | None = None, **values: Any) -> Launch:
+    """Start ann's server, and let it wait in the queue."""
+    launch = await visit.hub.becomes(await visit.hub.start(), Status.READY)
+    visit.hub.platform.show(launch.name, Phase.PENDING, reason=reason)
+    launch = await visit.hub.becomes(launch, Status.QUEUED)
+
+    def unit(connection: Connection) -> None:
+        connection.execute(update(launches).where(launches.c.id == launch.id).values(**values))
+
+    if values:
+        await visit.hub.hub.database.write(unit)
+    return await visit.hub.launch(launch.id)
+
+
+async def test_the_page_says_why_and_keeps_the_words(visit: Visit) -> None:
+    """The reason in plain words with its advice, the scheduler's own under it, no estimate yet."""
+    words = "(QOSMaxJobsPerUserLimit) <b>"
+    await queue(visit, Reason(code="max-jobs-user", words=words))
+    text = (await visit.get("spawn-pending/ann")).text
+    assert "You already run as many jobs as you may have at once." in text
+    assert "Stop one that you no longer need." in text
+    assert "(QOSMaxJobsPerUserLimit) &lt;b&gt;" in text
+    assert "no estimate yet" in text
+    french = (await visit.get("spawn-pending/ann", **{"accept-language": "fr"})).text
+    assert "Vous avez déjà autant de tâches en cours" in french
+
+
+async def test_at_the_limit_one_is_asked_and_can_keep_waiting(visit: Visit) -> None:
+    """The button is there as long as there is a question; pressing it answers."""
+    now = visit.hub.hub.clock.now()
+    launch = await queue(visit, queue_asked_at=now, queued_at=now - timedelta(hours=2))
+    assert is_asked(launch)
+    assert "Keep waiting</button>" in (await visit.get("spawn-pending/ann")).text
+    assert "Shall it go on waiting?" in (await visit.get("home")).text
+    assert location(await visit.post("server/keep-waiting/ann")) == "/hub/spawn-pending/ann"
+    launch = await visit.hub.launch(launch.id)
+    assert launch.queue_extended_at is not None
+    assert "Keep waiting</button>" not in (await visit.get("spawn-pending/ann")).text
+    assert (await visit.get("server/keep-waiting/ann")).status_code == 404
+
+
+async def test_one_can_ask_to_be_told_and_think_again(visit: Visit, receiver: Receiver) -> None:
+    """What is chosen on the page is remembered, shown, and sent when the server is ready."""
+    launch = await queue(visit)
+    page = (await visit.get("spawn-pending/ann")).text
+    assert 'value="webhook"' in page
+    assert 'value="email"' not in page
+    for chosen in ({"by": "webhook"}, {}, {"by": "webhook"}):
+        assert location(await visit.post("server/notify/ann", chosen)) == "/hub/spawn-pending/ann"
+        ways = await visit.hub.hub.database.read(bound(followed, launch.id))
+        assert ways == ({Channel.WEBHOOK} if chosen else set())
+    assert 'value="webhook" checked' in (await visit.get("spawn-pending/ann")).text
+    refused = await visit.post("server/notify/ann", {"by": "pigeon"})
+    assert refused.status_code == 400
+    visit.hub.platform.show(launch.name, Phase.RUNNING)
+    await visit.hub.becomes(launch, Status.READY)
+
+    await visit.hub.until(launch, lambda _: bool(receiver.requests), what="the notice")
+    assert receiver.requests[0].headers["Content-Type"] == "application/json"
+
+
+async def test_nobody_else_answers_for_one(visit: Visit) -> None:
+    """Another person's wait is none of one's business."""
+    launch = await queue(visit, queue_asked_at=visit.hub.hub.clock.now())
+    await visit.sign_in("bob")
+    for verb in ("keep-waiting", "notify"):
+        assert (await visit.post(f"server/{verb}/ann")).status_code == 404
+    assert is_asked(await visit.hub.launch(launch.id))
+
+
+async def test_what_can_never_start_leads_back_to_the_form(visit: Visit) -> None:
+    """The ended page says why; its button opens the form as it was, with the culprit marked."""
+    launch = await visit.hub.start(profile="small", options={"time": 36 * 3600})
+    launch = await visit.hub.becomes(launch, Status.READY)
+    end = End(cause=Cause.NEVER_STARTED, reason="over-time-limit", detail="(PartitionTimeLimit)")
+    visit.hub.platform.end(launch.name, end)
+    await visit.hub.becomes(launch, Status.ENDED)
+    ended = await visit.get("spawn-pending/ann")
+    assert ended.status_code == 400
+    assert "so it would never start" in ended.text
+    link = f"spawn/ann?problem={launch.id}"
+    assert f'href="/hub/{link}"' in ended.text
+    assert "server/start" not in ended.text
+    form = await visit.get(link)
+    assert form.status_code == 200
+    marked = form.text.split('id="small-time"')[1].split(">")[0]
+    assert 'value="36"' in marked
+    assert 'aria-invalid="true"' in marked
+    assert "so it would never start" in form.text
+    plain = (await visit.get("spawn/ann?problem=lch_other")).text
+    assert 'aria-invalid="true"' not in plain
+
+
+async def test_what_ended_for_lack_of_time_can_have_more(visit: Visit) -> None:
+    """After the wall time the page offers a start with twice as much."""
+    launch = await visit.hub.start(profile="small", options={"time": 3600})
+    launch = await visit.hub.becomes(launch, Status.READY)
+    visit.hub.platform.end(launch.name, End(cause=Cause.WALLTIME))
+    await visit.hub.becomes(launch, Status.ENDED)
+    text = (await visit.get("spawn-pending/ann")).text
+    assert "The time you asked for was over." in text
+    assert "opt-time=2" in text

@@ -1,0 +1,221 @@
+"""Waits: what is usual, what is free, and what is said at the queue's limit."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Connection, insert, update
+
+from perijove.db.core import bound
+from perijove.db.spawner_states import save_state
+from perijove.db.tables import discoveries, launches
+from perijove.domain.errors import Conflict
+from perijove.domain.launch import Launch, Status, Wanted
+from perijove.domain.offer import Free, Offer, OwnJob, Shape
+from perijove.kit.clock import isoformat
+from perijove.kit.ids import new_id, platform_name
+from perijove.services.overview import find_shown, get_owner
+from perijove.services.waits import (
+    Around,
+    is_alike,
+    is_asked,
+    keep_waiting,
+    look_around,
+    room_in,
+    usual_wait,
+)
+from tests.fakes.spawners import Phase
+from tests.hubs import TEST, ShiftedClock, TestHub, running_hub
+
+pytestmark = pytest.mark.anyio
+
+GIB = 2**30
+SPEC: dict[str, Any] = {
+    "profile": {"name": "small", "revision": 1},
+    "options": {"partition": "main"},
+    "resources": {"cpu": 4, "memory_bytes": 16 * GIB, "time_seconds": 7200},
+}
+
+
+async def change(hub: TestHub, launch: Launch, **values: Any) -> Launch:
+    """Let something happen to a launch."""
+
+    def unit(connection: Connection) -> None:
+        connection.execute(update(launches).where(launches.c.id == launch.id).values(**values))
+
+    await hub.hub.database.write(unit)
+    return await hub.launch(launch.id)
+
+
+async def add_past(hub: TestHub, minutes: float, *, days_ago: float = 1, **spec: Any) -> None:
+    """Add a start of somebody that waited so long."""
+    asked = hub.hub.clock.now() - timedelta(days=days_ago)
+    row = {
+        "id": new_id("lch"),
+        "kind": "server",
+        "wanted": "end",
+        "status": "ended",
+        "name": platform_name("test"),
+        "spawner": "memory",
+        "user_name": "somebody",
+        "server_name": "",
+        "generation": 1,
+        "spec": {**SPEC, **spec},
+        "requested_at": asked,
+        "submitted_at": asked,
+        "starting_at": asked + timedelta(minutes=minutes),
+        "ended_at": asked + timedelta(hours=9),
+        "end_cause": "user",
+        "end": {"cause": "user", "code": None, "reason": "", "detail": ""},
+    }
+    await hub.hub.database.write(lambda connection: connection.execute(insert(launches), row))
+
+
+@pytest.mark.parametrize(
+    ("other", "alike"),
+    [
+        ({}, True),
+        ({"resources": {"cpu": 8, "memory_bytes": 9 * GIB, "time_seconds": 8 * 3600}}, True),
+        ({"resources": {"cpu": 9, "memory_bytes": 16 * GIB, "time_seconds": 7200}}, False),
+        ({"resources": {**SPEC["resources"], "gpu": 1}}, False),
+        ({"profile": {"name": "large"}}, False),
+        ({"options": {"partition": "long"}}, False),
+        ({"options": {"partition": "main", "ui": "terminal"}}, True),
+        ({"resources": {}}, False),
+    ],
+)
+def test_only_much_the_same_request_counts_as_similar(other: dict[str, Any], alike: bool) -> None:
+    """Another size, profile or queue waits for another reason."""
+    assert is_alike(SPEC, {**SPEC, **other}) is alike
+    assert is_alike({**SPEC, **other}, SPEC) is alike
+
+
+async def test_usual_wait_is_the_median_of_the_last_weeks(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Too few starts say nothing; old ones and other ones are not counted."""
+    async with running_hub(database_url, tmp_path, loops=False, with_proxy=False) as hub:
+        launch = await change(hub, await hub.start(), spec=SPEC)
+        now = hub.hub.clock.now()
+        for minutes in (2, 30):
+            await add_past(hub, minutes)
+        await add_past(hub, 999, days_ago=20)
+        await add_past(hub, 999, profile={"name": "large"})
+        found = await hub.hub.database.read(bound(usual_wait, launch, now=now))
+        assert found is None
+        await add_past(hub, 5)
+        found = await hub.hub.database.read(bound(usual_wait, launch, now=now))
+        assert found is not None
+        assert (found.seconds, found.count) == (300, 3)
+
+
+OFFER = Offer(
+    as_of=ShiftedClock().now(),
+    shapes=(
+        Shape(
+            nodes=("a", "b"),
+            partitions=("main",),
+            cpus=16,
+            memory_bytes=64 * GIB,
+            gpus={"a100": 2},
+            free=(
+                Free(cpus=8, memory_bytes=4 * GIB, gpus={"a100": 1}),
+                Free(cpus=2, memory_bytes=60 * GIB),
+            ),
+        ),
+        Shape(
+            nodes=("c",),
+            partitions=("long",),
+            cpus=64,
+            memory_bytes=GIB,
+            free=(Free(cpus=60, memory_bytes=GIB),),
+        ),
+        Shape(nodes=("d",), partitions=("main",), cpus=99, memory_bytes=GIB),
+    ),
+    own_jobs=(OwnJob(id="7", name="train", state="running"),),
+)
+
+
+def test_what_is_free_is_told_for_the_partition_that_was_asked_for() -> None:
+    """Nodes of which nothing is known are not counted; the best node is one node."""
+    room = room_in(OFFER, "main")
+    assert room is not None
+    assert (room.cpus, room.of_cpus, room.gpus, room.of_gpus) == (10, 32, 1, 4)
+    assert (room.most_cpus, room.most_memory) == (8, 4 * GIB)
+    everywhere = room_in(OFFER, "")
+    assert everywhere is not None
+    assert everywhere.cpus == 70
+    assert room_in(OFFER, "elsewhere") is None
+
+
+async def test_what_surrounds_a_wait_is_found(tmp_path: Path) -> None:
+    """Silence, free room, one's own jobs and other servers; nothing once it runs."""
+    async with running_hub(
+        f"sqlite:///{tmp_path / 'hub.sqlite'}", tmp_path, loops=False, with_proxy=False
+    ) as hub:
+        other = await hub.start(server="other")
+        await hub.start("bob")
+        launch = await change(hub, await hub.start(), spec=SPEC)
+        since = hub.hub.clock.now() - timedelta(minutes=4)
+
+        def unit(connection: Connection) -> None:
+            save_state(connection, "memory", failing_since=since)
+            body = msgspec.to_builtins(OFFER, enc_hook=dict)
+            row = {"spawner": "memory", "user_id": launch.user_id, "body": body, "asked_at": since}
+            connection.execute(insert(discoveries), row)
+
+        await hub.hub.database.write(unit)
+
+        def look(connection: Connection) -> Around:
+            shown = find_shown(connection, get_owner(connection, "ann"), "")
+            assert shown is not None
+            return look_around(connection, shown, now=hub.hub.clock.now())
+
+        around = await hub.hub.database.read(look)
+        assert around.silent_since is not None
+        assert isoformat(around.silent_since) == isoformat(since)
+        assert around.room is not None
+        assert around.room.of_cpus == 32
+        assert [job.id for job in around.own_jobs] == ["7"]
+        assert [each.launch and each.launch.id for each in around.own_servers] == [other.id]
+        await change(hub, launch, status="ready", ready_at=since)
+        assert await hub.hub.database.read(look) == Around()
+
+
+async def test_the_limit_of_the_queue_asks_and_an_answer_prolongs(tmp_path: Path) -> None:
+    """Nothing is ended at the limit; who says so waits as long again and is asked again."""
+    clock = ShiftedClock()
+    async with running_hub(
+        f"sqlite:///{tmp_path / 'hub.sqlite'}", tmp_path, clock=clock, spawner={"queue_limit": 40}
+    ) as hub:
+        launch = await hub.becomes(await hub.start(), Status.CONNECTING)
+        hub.platform.show(launch.name, Phase.PENDING)
+        launch = await hub.becomes(launch, Status.QUEUED)
+        assert not is_asked(launch)
+        clock.shift(timedelta(seconds=45))
+        launch = await hub.until(launch, is_asked, what="the question")
+        launch = await keep_waiting(hub.hub, launch.id, asking=TEST)
+        assert (launch.status, is_asked(launch)) == (Status.QUEUED, False)
+        clock.shift(timedelta(seconds=30))
+        codes = [event.code for event in await hub.events(launch.id)]
+        assert codes.count("kept-waiting") == 1
+        assert not is_asked(await hub.launch(launch.id))
+        clock.shift(timedelta(seconds=30))
+        launch = await hub.until(launch, is_asked, what="the question again")
+        assert launch.wanted is Wanted.RUN
+
+
+async def test_what_waits_no_more_cannot_be_prolonged(tmp_path: Path) -> None:
+    """The answer to a question that is over is a conflict, and changes nothing."""
+    async with running_hub(
+        f"sqlite:///{tmp_path / 'hub.sqlite'}", tmp_path, loops=False, with_proxy=False
+    ) as hub:
+        launch = await hub.start()
+        with pytest.raises(Conflict):
+            await keep_waiting(hub.hub, launch.id, asking=TEST)
+        now = hub.hub.clock.now()
+        await change(hub, launch, status="queued", queued_at=now, wanted="end")
+        with pytest.raises(Conflict):
+            await keep_waiting(hub.hub, launch.id, asking=TEST)
