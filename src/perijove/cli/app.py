@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perijove.cli.admin import db_app, token_app, user_app
+from perijove.cli.client import add_to
 from perijove.cli.common import (
     WRONG,
     BindOption,
@@ -41,6 +42,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
 app.add_typer(db_app, name="db")
+add_to(app)
 
 ParentOption = Annotated[int | None, typer.Option(hidden=True, help="End with this process.")]
 

@@ -42,6 +42,15 @@ class Place(msgspec.Struct):
     of: int
 
 
+class Said(msgspec.Struct, kw_only=True):
+    """What a person reads, in the language of the request's ``Accept-Language``."""
+
+    state: str
+    text: str
+    """Why it waits, or how it ended."""
+    advice: str
+
+
 class Launch(msgspec.Struct, kw_only=True):
     """One start of a server: what is wanted, what was seen, and when."""
 
@@ -52,7 +61,13 @@ class Launch(msgspec.Struct, kw_only=True):
     spawner: str
     wanted: str
     status: str
+    said: Said
     reason: Waiting | None
+    expected_start: str | None
+    """A forecast of the platform, made at `estimated_at`."""
+    estimated_at: str | None
+    ends_at: str | None
+    """When the platform will end it at the latest."""
     line: Place | None
     clock: str | None
     """Which of the four clocks runs."""
@@ -74,6 +89,8 @@ class Launch(msgspec.Struct, kw_only=True):
     heard_at: str | None
     url: str
     events_url: str
+    log_url: str
+    server_url: str
 
 
 class Event(msgspec.Struct, kw_only=True):
@@ -82,6 +99,8 @@ class Event(msgspec.Struct, kw_only=True):
     seq: int
     at: str
     code: str
+    text: str
+    """The same in words, in the language of the request."""
     params: dict[str, Any]
     actor: str
 
@@ -96,3 +115,9 @@ class Events(msgspec.Struct):
     """Answer of ``GET /launches/:id/events``."""
 
     events: list[Event]
+
+
+class Log(msgspec.Struct):
+    """Answer of ``GET /launches/:id/log``: the last lines of what the launch wrote."""
+
+    text: str

@@ -52,6 +52,7 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ("GET", "/perijove/launches/:id/events"): Endpoint(
         on=On.KNOWN, acts=launches.events_or_stream, own=True, label="perijove.events"
     ),
+    ("GET", "/perijove/launches/:id/log"): Endpoint(on=On.KNOWN, acts=launches.log, own=True),
     ("GET", "/perijove/users/:n/launches"): Endpoint(
         on=On.USER, any_of=["read:servers"], reads=launches.listed, own=True
     ),

@@ -15,7 +15,9 @@ from perijove.services.hub import Hub
 from perijove.web.asgi import Receive, Scope
 from perijove.web.edge import MOST_BODY, Header
 from perijove.web.exchange import exchange_of
+from perijove.web.pages.look import look_of
 from perijove.web.problems import HIDDEN, BodyTooLarge
+from perijove.web.texts import Texts
 
 JSON: Final = b"application/json"
 TEXT: Final = b"text/plain; charset=utf-8"
@@ -138,6 +140,16 @@ class Call:
         if self._query is None:
             self._query = _parse_query(self.scope["query_string"])
         return self._query
+
+    def texts(self) -> Texts:
+        """Return the language that the caller asks for."""
+        catalogues = look_of(self.hub).catalogues
+        return catalogues.choose(accept_language=self.header(b"accept-language"))
+
+    @property
+    def start_patience(self) -> float:
+        """Seconds to wait for a start; none for who says ``Prefer: respond-async`` (RFC 7240)."""
+        return 0.0 if "respond-async" in self.header(b"prefer") else self.patience.start
 
     def header(self, name: bytes) -> str:
         """Return a header of the request; empty where there is none."""

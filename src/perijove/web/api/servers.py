@@ -124,7 +124,7 @@ async def start(call: Call) -> Reply:
     if said.display_name is not None and launch.server_id is not None:
         change = bound(change_server, launch.server_id, display_name=said.display_name)
         await call.hub.database.write(change)
-    launch = await wait_for(call.hub, launch.id, until=_is_decided, seconds=call.patience.start)
+    launch = await wait_for(call.hub, launch.id, until=_is_decided, seconds=call.start_patience)
     if launch.wanted is Wanted.END:
         raise _failure(launch, user.name)
     return empty(201 if launch.status is Status.READY else 202)

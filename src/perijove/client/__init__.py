@@ -1,0 +1,1 @@
+"""A client of the hub's API for any machine: standard library, `wire`, `kit` and msgspec only."""

@@ -1,0 +1,133 @@
+"""The requests of the client, one method each."""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from perijove.client.address import origin_of
+from perijove.client.connection import Connection
+from perijove.client.errors import NotSignedIn, Refused, Unreachable
+from perijove.client.models import Event, Form, Launch, User
+
+T = TypeVar("T")
+
+_NEWEST: Final = 200
+
+
+class Hub:
+    """A hub, as one of its users meets it."""
+
+    def __init__(self, connection: Connection, user: str = "") -> None:
+        self._connection = connection
+        self._user = user
+
+    @property
+    def url(self) -> str:
+        """The hub's base URL."""
+        return self._connection.url
+
+    @property
+    def user(self) -> str:
+        """Whose token it is; asked once, if it is not known."""
+        self._user = self._user or self.who().name
+        return self._user
+
+    def version(self) -> str:
+        """Return the version of the protocol: it is a hub. Raises `Unreachable` if not."""
+        said = self._decode(self._connection.ask("GET", "/"), dict[str, Any])
+        if not isinstance(said.get("version"), str):
+            raise Unreachable(f"{self.url} is not the address of a hub")
+        return str(said["version"])
+
+    def who(self) -> User:
+        """Return whose the token is; raises `NotSignedIn` for one of a program."""
+        found = self._decode(self._connection.ask("GET", "/user"), User)
+        if found.kind != "user":
+            raise NotSignedIn("this token is that of a service and not of a person")
+        return found
+
+    def servers(self) -> User:
+        """Return the user with all servers, those that are stopped too."""
+        path = f"/users/{_quoted(self.user)}?include_stopped_servers=1"
+        return self._decode(self._connection.ask("GET", path), User)
+
+    def form(self, server: str = "") -> Form:
+        """Return what can be started and with what options."""
+        path = f"/perijove/users/{_quoted(self.user)}/options?server={_quoted(server)}"
+        return self._decode(self._connection.ask("GET", path), Form)
+
+    def start(self, server: str, profile: str | None, options: Mapping[str, Any]) -> bool:
+        """
+        Ask for a server, and do not wait for it; False when it runs already.
+
+        Without a profile and options the hub takes those of the last time.
+        """
+        wish = {**({"profile": profile} if profile else {}), "options": dict(options)}
+        body = wish if profile or options else {}
+        try:
+            self._connection.ask(
+                "POST", self._server(server), body, headers={"Prefer": "respond-async"}
+            )
+        except Refused as error:
+            if error.code == "server-active":
+                return False
+            raise
+        return True
+
+    def stop(self, server: str) -> None:
+        """Ask for a server to end; nothing if it does not run."""
+        self._connection.ask("DELETE", self._server(server))
+
+    def launches(self) -> list[Launch]:
+        """Return what the user started, newest first."""
+        path = f"/perijove/users/{_quoted(self.user)}/launches?limit={_NEWEST}"
+        return self._launches(path)
+
+    def newest(self, server: str) -> Launch | None:
+        """Return the newest launch of a server."""
+        name = _quoted(server)
+        path = f"/perijove/users/{_quoted(self.user)}/launches?limit=1&server={name}"
+        return next(iter(self._launches(path)), None)
+
+    def launch(self, launch_id: str) -> Launch:
+        """Return a launch as it is now."""
+        return self._decode(self.raw_launch(launch_id), Launch)
+
+    def raw_launch(self, launch_id: str) -> bytes:
+        """Return a launch as the hub says it: for programs."""
+        return self._connection.ask("GET", f"/perijove/launches/{_quoted(launch_id)}")
+
+    def events(self, launch_id: str, after: int) -> list[Event]:
+        """Return what happened to a launch since the event of a number."""
+        path = f"/perijove/launches/{_quoted(launch_id)}/events?after={after}"
+        found = self._decode(self._connection.ask("GET", path), dict[str, list[Event]])
+        return found.get("events", [])
+
+    def log(self, launch_id: str, lines: int) -> str:
+        """Return the last lines of what a launch wrote."""
+        path = f"/perijove/launches/{_quoted(launch_id)}/log?lines={lines}"
+        return self._decode(self._connection.ask("GET", path), dict[str, str]).get("text", "")
+
+    def address(self, path: str) -> str:
+        """Return the whole URL of a path that the hub named."""
+        return f"{origin_of(self.url)}{path}"
+
+    def _server(self, server: str) -> str:
+        user = f"/users/{_quoted(self.user)}"
+        return f"{user}/servers/{_quoted(server)}" if server else f"{user}/server"
+
+    def _launches(self, path: str) -> list[Launch]:
+        found = self._decode(self._connection.ask("GET", path), dict[str, list[Launch]])
+        return found.get("launches", [])
+
+    def _decode(self, raw: bytes, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except msgspec.DecodeError as error:
+            raise Unreachable(f"{self.url} does not answer as a hub does: {error}") from None
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")

@@ -1,0 +1,126 @@
+"""
+What the client reads of the hub's answers.
+
+A part of `perijove.wire.launches`, with a default for all that another version of the hub may
+not say: the client on a login node need not be as new as the hub.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person reads, in their language."""
+
+    state: str = ""
+    text: str = ""
+    advice: str = ""
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why it waits."""
+
+    code: str = ""
+    words: str = ""
+    """The platform's own."""
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How it ended."""
+
+    cause: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """One start of a server."""
+
+    id: str
+    status: str
+    wanted: str = "run"
+    server: str = ""
+    profile: str = ""
+    spawner: str = ""
+    node: str = ""
+    resources: dict[str, Any] = {}
+    said: Said = Said()
+    reason: Reason | None = None
+    end: Ended | None = None
+    entered_at: datetime
+    unknown_since: datetime | None = None
+    expected_start: datetime | None = None
+    estimated_at: datetime | None = None
+    ends_at: datetime | None = None
+    timeline: dict[str, datetime] = {}
+    server_url: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing of it runs any more."""
+        return self.status == "ended"
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether it can be used."""
+        return self.status == "ready" and self.wanted == "run"
+
+    @property
+    def is_decided(self) -> bool:
+        """Tell whether waiting for it to start is over."""
+        return self.is_ready or self.is_over or self.wanted == "end"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a launch."""
+
+    seq: int
+    at: datetime
+    code: str
+    text: str = ""
+    params: dict[str, Any] = {}
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """A server, running or not."""
+
+    name: str
+    display_name: str = ""
+    ready: bool = False
+    stopped: bool = True
+    pending: str | None = None
+    url: str = ""
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose the token is."""
+
+    name: str
+    kind: str = "user"
+    servers: dict[str, Server] = {}
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that can be started."""
+
+    name: str
+    title: dict[str, str] = {}
+    description: dict[str, str] = {}
+    schema: dict[str, Any] = {}
+    refused: dict[str, Any] | None = None
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """What was chosen last."""
+
+    profile: str = ""
+    options: dict[str, Any] = {}
+
+
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """All that can be started, and how."""
+
+    profiles: list[Profile] = []
+    chosen: Chosen = Chosen()
