@@ -18,7 +18,7 @@ from perijove.db.events import record
 from perijove.db.installation import beat, ensure_installation
 from perijove.db.launches import append_handle
 from perijove.db.servers import ensure_server
-from perijove.db.tables import discoveries, launches, servers, spawner_states
+from perijove.db.tables import discoveries, group_members, groups, launches, servers, spawner_states
 from perijove.domain.asking import HUB, Asking
 from perijove.domain.launch import Status
 from perijove.domain.offer import Free, Offer, OwnJob, Shape
@@ -35,7 +35,8 @@ from perijove.services.sessions import SigningIn, Visitor, open_session
 from perijove.services.tokens import NewToken, create_token
 from perijove.spawners.contract import Handle, Surroundings
 from tests.doors import CHEAP, demo, native
-from tests.fakes.spawners import MemorySettings, MemorySpawner
+from tests.fakes.offers import cluster_offer
+from tests.fakes.spawners import MemorySettings, MemorySpawner, Tells
 
 GIB = 2**30
 PASSWORD = "correct horse battery"
@@ -52,6 +53,7 @@ PROFILES = [
     for each in (
         {
             "name": "small",
+            "spawner": "cluster",
             "title": {"en": "Small", "fr": "Petit", "es": "Pequeño", "pt": "Pequeno"},
             "description": {
                 "en": "For reading, teaching and light analysis.",
@@ -62,6 +64,7 @@ PROFILES = [
         },
         {
             "name": "interactive",
+            "spawner": "cluster",
             "title": {"en": "Interactive", "fr": "Interactif"},
             "description": "You choose cores, memory and time.",
             "cpu": 2,
@@ -75,6 +78,7 @@ PROFILES = [
         },
         {
             "name": "gpu",
+            "spawner": "cluster",
             "title": {"en": "With a GPU", "fr": "Avec un GPU"},
             "description": "One or two accelerators for training and simulation.",
             "cpu": 8,
@@ -83,7 +87,31 @@ PROFILES = [
             "fields": {"gpu": {"default": 1, "choices": [1, 2]}},
         },
         {
+            "name": "batch",
+            "title": {"en": "Batch session", "fr": "Session en file d’attente"},
+            "description": {
+                "en": "As a job on the cluster, with what it has for you.",
+                "fr": "Une tâche sur la grappe, avec ce qu’elle a pour vous.",
+            },
+            "groups": ["researchers"],
+            "spawner": "slurm",
+            "fields": {
+                "account": {},
+                "partition": {"choices": ["cpu", "gpu"]},
+                "qos": {"default": "normal", "locked": True},
+                "reservation": {},
+                "cpu": {"default": 2, "min": 1, "max": 128, "step": 1},
+                "memory": {"default": "8 GiB", "min": "1 GiB", "max": "2 TiB", "step": "1 GiB"},
+                "time": {"default": "2 h", "min": "15 min", "max": "7 d", "step": "15 min"},
+                "gpu": {},
+                "gpu_type": {},
+                "features": {},
+                "ui": {"default": "lab"},
+            },
+        },
+        {
             "name": "huge",
+            "spawner": "cluster",
             "title": "Huge",
             "description": "For the whole collaboration.",
             "cpu": 128,
@@ -311,7 +339,11 @@ async def gallery_hub(
             beat(connection, now=now)
             roles.load(connection, section, now=now)
             profiles.load_offers(
-                connection, profiles=PROFILES, policies=POLICIES, spawners=["cluster"], now=now
+                connection,
+                profiles=PROFILES,
+                policies=POLICIES,
+                spawners=["cluster", "slurm"],
+                now=now,
             )
             return name
 
@@ -330,6 +362,12 @@ async def gallery_hub(
             spawners={
                 name: PlacedSpawner(spawner=spawner, settings=MemorySettings())
                 for name in ("cluster", "grid")
+            }
+            | {
+                "slurm": PlacedSpawner(
+                    spawner=Tells(spawner, cluster_offer(clock.now())),
+                    settings=MemorySettings(kind="slurm"),
+                )
             },
             authenticators=authenticators,
         )
@@ -359,8 +397,11 @@ def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
     now = hub.clock.now()
     people = {
         name: ensure_user(connection, name, now=now, admin=name == "admin").id
-        for name in ("admin", "ann", "kim", "zoe", "max", "o.brien@example.org")
+        for name in ("admin", "ann", "bea", "kim", "zoe", "max", "o.brien@example.org")
     }
+    group = insert(groups).values(name="researchers", created_at=now).returning(groups.c.id)
+    group_id = connection.scalar(group)
+    connection.execute(insert(group_members).values(group_id=group_id, user_id=people["bea"]))
     for user_id in people.values():
         store_password(connection, user_id, hash_, now=now)
     for scene in ANNS:

@@ -29,6 +29,7 @@ PAGES: Final = {
     "home-twenty": ("max", "home"),
     "new-server": ("ann", "new"),
     "options": ("ann", "spawn/ann/memory?form=1&opt-profile=interactive"),
+    "options-batch": ("bea", "spawn/bea?form=1&opt-profile=batch"),
     "options-running": ("ann", "spawn/ann?again=1"),
     "waiting-in-queue": ("ann", "spawn-pending/ann/climate"),
     "waiting-at-limit": ("kim", "spawn-pending/kim/limit"),

@@ -6,16 +6,17 @@ that passes it, and each breaks one promise in one chosen way for as long as `ac
 """
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import anyio
 import anyio.lowlevel
 
-from perijove.domain.errors import SpawnerRejected, SpawnerTransient
-from perijove.domain.launch import Cause, End, Reason
+from perijove.domain.errors import SpawnerError, SpawnerRejected, SpawnerTransient
+from perijove.domain.launch import Cause, End, Reason, Resources
+from perijove.domain.offer import Objection, Offer
 from perijove.spawners.contract import (
     Checkpoint,
     Claim,
@@ -396,3 +397,37 @@ class Registering(Wrapper):
         if claim.host not in self.hosts:
             raise SpawnerRejected("no node of the job has that name", code="host-refused")
         return f"http://{claim.host}:{claim.port}"
+
+
+class Tells(Wrapper):
+    """Knows what each person can have: `offer`, unless it is silent."""
+
+    def __init__(self, inner: Spawner, offer: Offer) -> None:
+        super().__init__(inner)
+        self.offer = offer
+        self.objections: Sequence[Objection] = ()
+        self.error: SpawnerError | None = None
+        """Raised instead of an answer."""
+        self.gate: anyio.Event | None = None
+        """Where there is one, every answer waits for it."""
+        self.asked: list[str] = []
+        """Who was asked about, in order."""
+        self.validated: list[tuple[Resources, Mapping[str, Any]]] = []
+
+    async def discover(self, user_name: str) -> Offer:
+        """Return the offer, whoever it is about."""
+        self.asked.append(user_name)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return self.offer
+
+    async def validate(
+        self, user_name: str, resources: Resources, options: Mapping[str, Any]
+    ) -> Sequence[Objection]:
+        """Return the objections, whatever is asked."""
+        self.validated.append((resources, options))
+        if self.error is not None:
+            raise self.error
+        return self.objections

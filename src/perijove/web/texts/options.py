@@ -123,7 +123,7 @@ def gpu_model(texts: Texts, kind: str) -> str:
 def gpu_text(texts: Texts, count: int, kind: str) -> str:
     """Write so many GPUs of a type, as in a shop's list."""
     if not count:
-        return texts.gettext("None")
+        return texts.pgettext("GPU", "None")
     return f"{texts.number(count)} \N{MULTIPLICATION SIGN} {gpu_model(texts, kind)}"
 
 
