@@ -125,13 +125,14 @@ def end_of(record: Record, *, memory: str, memory_per_slot: bool, was_being_dele
     if record.failed in _NEVER_STARTED:
         reason = "home-missing" if record.failed in _NO_DIRECTORY else "job-error"
         return End(cause=Cause.NEVER_STARTED, reason=reason, detail=detail)
-    if record.deleted_by or was_being_deleted:
-        by = f"deleted by {record.deleted_by}" if record.deleted_by else detail
-        return End(cause=Cause.CANCELLED_OUTSIDE, detail=by)
+    # The queue shows what is over its limit as being deleted, too.
     if record.failed == _LIMIT:
         return End(cause=_exceeded(record), detail=detail)
     if record.failed in _NODE_FAILED:
         return End(cause=Cause.NODE_FAIL, detail=detail)
+    if record.deleted_by or was_being_deleted:
+        by = f"deleted by {record.deleted_by}" if record.deleted_by else detail
+        return End(cause=Cause.CANCELLED_OUTSIDE, detail=by)
     return _end_by_status(record, memory, memory_per_slot, detail)
 
 

@@ -1,13 +1,17 @@
-"""Reading ``qconf``: queues, projects, access lists, hosts' capacities, and the cell's rules."""
+"""
+Reading ``qconf``: queues, projects, access lists, hosts' capacities, and the cell's rules.
+
+Calls to a scheduler are few and rationed (failure 5.4), and qconf answers many questions in one:
+an `Overview` of all that has a wildcard, and then all that must be asked for by name.
+"""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from perijove.domain.errors import SpawnerTransient
 from perijove.spawners.batch.scheduler import Result
-from perijove.spawners.gridengine.messages import is_away
 from perijove.spawners.gridengine.quotas import Rule, read_rules
 from perijove.spawners.gridengine.values import (
     amounts,
@@ -92,26 +96,81 @@ def admits(access: Access, lists: frozenset[str]) -> bool:
     return not access.only or bool(lists.intersection(access.only))
 
 
-_EMPTY: Final = re.compile(r"\bno .*(defined|found|matches|exist)|is empty", re.IGNORECASE)
+_COLUMNS: Final = 8
+"""Of the table of complexes."""
+OVERVIEW: Final = (
+    *("-sconf", "-ssconf", "-sc", "-sq", "*"),
+    *("-sc", "-sul", "-sc", "-srqs", "-sc", "-sprjl"),
+)
+"""
+The arguments for an overview.
+
+The answers follow each other without a mark. The table of complexes, whose lines are like no
+others, stands between those that could not be told apart.
+"""
 
 
-def output_of(result: Result) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """What ``qconf`` prints for `OVERVIEW`, taken apart."""
+
+    settings: str
+    complexes: str
+    queues: str
+    lists: tuple[str, ...]
+    rules: str
+    projects: tuple[str, ...]
+
+
+def read_overview(result: Result) -> Overview:
     """
-    Return what qconf printed; nothing where it says that nothing is defined.
+    Return the overview.
 
-    Raises `SpawnerTransient` for every other failure.
+    qconf fails when there are no quotas or no projects, and has answered the rest. Raises
+    `SpawnerTransient` when something is missing.
     """
-    if result.status == 0:
-        return result.stdout
-    said = result.stderr or result.stdout
-    if _EMPTY.search(said) and not is_away(said):
-        return ""
-    raise SpawnerTransient(f"qconf: {first_line(said)}")
+    complexes: list[str] = []
+    sections: list[list[str]] = [[]]
+    in_table = False
+    for line in result.stdout.splitlines():
+        if line.startswith("#name "):
+            in_table = True
+            sections.append([])
+        elif in_table and (line.startswith("#") or len(line.split()) >= _COLUMNS):
+            complexes.append(line)
+        else:
+            in_table = False
+            sections[-1].append(line)
+    if len(sections) != 5 or not sections[1]:
+        raise SpawnerTransient(f"qconf: {first_line(result.stderr) or 'an incomplete answer'}")
+    settings, queues, lists, rules, projects = ("\n".join(each) for each in sections)
+    return Overview(
+        settings=settings,
+        complexes="\n".join(complexes),
+        queues=queues,
+        lists=words(lists),
+        rules=rules,
+        projects=words(projects),
+    )
 
 
-def read_names(text: str) -> tuple[str, ...]:
-    """Return what ``-sprjl`` and the like list, one name a line."""
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+def naming(overview: Overview, hosts: Iterable[str]) -> list[str]:
+    """Return the arguments that ask for what has no wildcard."""
+    arguments: list[str] = []
+    for host in hosts:
+        arguments += ["-se", host]
+    for project in overview.projects:
+        arguments += ["-sprj", project]
+    if overview.lists:
+        arguments += ["-su", ",".join(overview.lists)]
+    return arguments
+
+
+def named_of(result: Result) -> str:
+    """Return the answer to `naming`; raises `SpawnerTransient` unless it is complete."""
+    if result.status != 0:
+        raise SpawnerTransient(f"qconf: {first_line(result.stderr or result.stdout)}")
+    return result.stdout
 
 
 def read_queues(text: str) -> Iterator[ClusterQueue]:
@@ -153,14 +212,14 @@ def _access(table: Mapping[str, str], only: str, never: str) -> Access:
 
 def read_projects(text: str) -> dict[str, Access]:
     """Return who may use each project of ``-sprj A -sprj B``."""
-    tables = read_records(text, "name")
+    tables = (table for table in read_records(text, "name") if "acl" in table)
     return {table["name"]: _access(table, "acl", "xacl") for table in tables}
 
 
 def read_members(text: str) -> dict[str, frozenset[str]]:
     """Return who is in each access list of ``-su A,B``."""
-    tables = read_records(text, "name")
-    return {table["name"]: frozenset(words(table.get("entries", ""))) for table in tables}
+    tables = (table for table in read_records(text, "name") if "entries" in table)
+    return {table["name"]: frozenset(words(table["entries"])) for table in tables}
 
 
 def read_capacities(text: str) -> dict[str, Mapping[str, str]]:
@@ -174,7 +233,7 @@ def read_complexes(text: str) -> dict[str, Complex]:
     found: dict[str, Complex] = {}
     for line in text.splitlines():
         cells = line.split()
-        if len(cells) >= 8 and not line.startswith("#"):
+        if len(cells) >= _COLUMNS and not line.startswith("#"):
             found[cells[0]] = Complex(
                 name=cells[0],
                 shortcut=cells[1],
@@ -186,53 +245,29 @@ def read_complexes(text: str) -> dict[str, Complex]:
 
 
 def read_settings(text: str) -> dict[str, str]:
-    """Return the lines of ``-sconf`` or ``-ssconf``."""
-    return next(read_records(text, _first_key(text)), {})
-
-
-def _first_key(text: str) -> str:
+    """Return the lines of ``-sconf`` and ``-ssconf``, which share no name."""
     lines = (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
-    return next(lines, "").partition(" ")[0]
+    first = next(lines, "").split(maxsplit=1)
+    return next(read_records(text, first[0]), {}) if first else {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """What qconf printed to each question."""
-
-    cell: str
-    scheduler: str
-    complexes: str
-    queues: str
-    rules: str
-    projects: str
-    lists: str
-    hosts: str
-
-
-def read_configuration(answers: Answers) -> Configuration:
+def read_configuration(overview: Overview, named: str) -> Configuration:
     """Return the cell's configuration."""
-    cell, scheduler = read_settings(answers.cell), read_settings(answers.scheduler)
+    settings = read_settings(overview.settings)
     return Configuration(
-        queues=tuple(read_queues(answers.queues)),
-        complexes=read_complexes(answers.complexes),
-        projects=read_projects(answers.projects),
-        members=read_members(answers.lists),
-        capacities=read_capacities(answers.hosts),
-        rules=read_rules(answers.rules),
-        must_name_project=cell.get("enforce_project", "").lower() == "true",
-        max_submitted=_limit(cell.get("max_u_jobs", "")),
-        max_running=_limit(scheduler.get("maxujobs", "")),
-        explains=scheduler.get("schedd_job_info", "true").lower() != "false",
+        queues=tuple(read_queues(overview.queues)),
+        complexes=read_complexes(overview.complexes),
+        projects=read_projects(named),
+        members=read_members(named),
+        capacities=read_capacities(named),
+        rules=read_rules(overview.rules),
+        must_name_project=settings.get("enforce_project", "").lower() == "true",
+        max_submitted=_limit(settings.get("max_u_jobs", "")),
+        max_running=_limit(settings.get("maxujobs", "")),
+        explains=settings.get("schedd_job_info", "true").lower() != "false",
     )
 
 
 def _limit(text: str) -> int | None:
     """Return a limit that 0 switches off."""
     return None if is_nothing(text) else read_count(text) or None
-
-
-def lists_named(queues: str, projects: str) -> tuple[str, ...]:
-    """Return the access lists that queues and projects name: the ones worth asking for."""
-    accesses = [queue.access for queue in read_queues(queues)]
-    accesses += read_projects(projects).values()
-    return tuple(sorted({name for each in accesses for name in (*each.only, *each.never)}))

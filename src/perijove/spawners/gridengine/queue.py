@@ -144,8 +144,8 @@ class Details:
     """Why it is in error (``Eqw``)."""
     messages: tuple[str, ...] = ()
     """The scheduler's messages about it, those about all jobs last."""
-    is_held_by_others: bool = False
-    """An operator or the system holds it."""
+    is_held_by_owner: bool = True
+    """False: an operator or the system holds it, and the owner cannot release it."""
 
 
 def read_details(result: Result) -> dict[str, Details]:
@@ -219,5 +219,5 @@ def _wait(entry: Entry, details: Details | None, now: datetime) -> Reason:
 def _hold(entry: Entry, details: Details | None) -> Reason:
     if not is_nothing(entry.waits_for):
         return Reason(code="dependency", words=entry.waits_for)
-    is_theirs = details is not None and details.is_held_by_others
-    return Reason(code="held-by-admin" if is_theirs else "held-by-user", words=entry.state)
+    is_own = details is None or details.is_held_by_owner
+    return Reason(code="held-by-user" if is_own else "held-by-admin", words=entry.state)

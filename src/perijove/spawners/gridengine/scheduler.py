@@ -35,12 +35,12 @@ from perijove.spawners.batch.scheduler import (
 from perijove.spawners.gridengine import messages, submission
 from perijove.spawners.gridengine.accounting import Record, end_of, read_records_of
 from perijove.spawners.gridengine.configuration import (
-    Answers,
+    OVERVIEW,
     Configuration,
-    lists_named,
-    output_of,
+    named_of,
+    naming,
     read_configuration,
-    read_names,
+    read_overview,
 )
 from perijove.spawners.gridengine.hosts import Host, read_hosts
 from perijove.spawners.gridengine.offers import Person
@@ -194,13 +194,11 @@ class GridEngineScheduler:
         return self._program("qstat", "-xml", "-j", ",".join(job_ids))
 
     async def _with_holds(self, run: Run, details: Mapping[str, Details]) -> Mapping[str, Details]:
-        """Say of which jobs an operator or the system holds: only a filter of qstat tells."""
-        answer = await run(self._program("qstat", "-u", "*", "-s", "hohs", "-xml"))
-        held = {entry.id for entry in read_listing(answer, self._zone).named(self._prefix)}
+        """Say which jobs their owner holds: only a filter of qstat tells."""
+        answer = await run(self._program("qstat", "-u", "*", "-s", "hu", "-xml"))
+        own = {entry.id for entry in read_listing(answer, self._zone).named(self._prefix)}
         return {
-            job_id: Details(
-                errors=each.errors, messages=each.messages, is_held_by_others=job_id in held
-            )
+            job_id: replace(each, is_held_by_owner=job_id in own)
             for job_id, each in details.items()
         }
 
@@ -301,32 +299,11 @@ class GridEngineScheduler:
         return read_hosts(await run(self._program("qhost", "-q", "-F", ",".join(counted), "-xml")))
 
     async def _read_configuration(self, run: Run, hosts: Sequence[Host]) -> Configuration:
-        async def ask(*arguments: str) -> str:
-            return output_of(await run(self._program("qconf", *arguments)))
-
-        async def ask_each(option: str, names: Sequence[str]) -> str:
-            """Ask for many things in few calls: qconf takes an option repeatedly."""
-            parts: list[str] = []
-            for start in range(0, len(names), 200):
-                arguments = [a for name in names[start : start + 200] for a in (option, name)]
-                parts.append(await ask(*arguments))
-            return "".join(parts)
-
-        queues = await ask("-sq", "*")
-        projects = await ask_each("-sprj", read_names(await ask("-sprjl")))
-        lists = lists_named(queues, projects)
-        return read_configuration(
-            Answers(
-                cell=await ask("-sconf"),
-                scheduler=await ask("-ssconf"),
-                complexes=await ask("-sc"),
-                queues=queues,
-                rules=await ask("-srqs"),
-                projects=projects,
-                lists=await ask("-su", ",".join(lists)) if lists else "",
-                hosts=await ask_each("-se", [host.name for host in hosts]),
-            )
-        )
+        overview = read_overview(await run(self._program("qconf", *OVERVIEW)))
+        if not (questions := naming(overview, [host.name for host in hosts])):
+            return read_configuration(overview, "")
+        named = named_of(await run(self._program("qconf", *questions)))
+        return read_configuration(overview, named)
 
     # --- verification ---------------------------------------------------------------------
 

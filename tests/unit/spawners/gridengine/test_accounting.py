@@ -53,6 +53,7 @@ def test_a_kill_is_a_signal_unless_more_is_known() -> None:
     killed = record("completed", **KILLED)
     assert str(end(killed)) == "signal(9)"
     assert end(killed, deleting=True).cause is Cause.CANCELLED_OUTSIDE
+    assert end(record("timeout"), deleting=True).cause is Cause.WALLTIME
     named = record("completed", **KILLED | {"account": "sge\ndeleted_by bob"})
     assert end(named) == End(cause=Cause.CANCELLED_OUTSIDE, detail="deleted by bob")
 

@@ -10,12 +10,17 @@ from perijove.domain.errors import SpawnerTransient
 from perijove.domain.offer import Ceiling, Free, Offer
 from perijove.spawners.batch.scheduler import Result
 from perijove.spawners.gridengine.configuration import (
-    Answers,
     Configuration,
-    lists_named,
-    output_of,
+    named_of,
+    naming,
+    read_capacities,
+    read_complexes,
     read_configuration,
+    read_members,
+    read_overview,
+    read_projects,
     read_queues,
+    read_settings,
 )
 from perijove.spawners.gridengine.hosts import read_hosts
 from perijove.spawners.gridengine.offers import Person
@@ -32,20 +37,24 @@ RSE = (
 )
 
 
-def configuration(queues: str = "", rules: str = "", complexes: str = "") -> Configuration:
+QUEUES = ALL + said("qconf-sq-short.q").stdout + RSE
+COMPLEX_TABLE = said("qconf-sc").stdout
+NAMED = "".join(said(f"qconf-{name}").stdout for name in ("se", "sprj-rse", "su"))
+
+
+def overview(
+    *, queues: str = QUEUES, rules: str = said("qconf-srqs").stdout, complexes: str = ""
+) -> Result:
+    """Return what qconf prints when it is asked all at once."""
+    table = COMPLEX_TABLE + complexes
+    settings = said("qconf-sconf").stdout + said("qconf-ssconf").stdout
+    parts = [settings, queues, "allowed_rse\n", rules, said("qconf-sprjl").stdout]
+    return Result(status=0, stdout=table.join(parts), stderr="")
+
+
+def configuration(**changed: str) -> Configuration:
     """Return the samples' cell, the queue of the project included."""
-    return read_configuration(
-        Answers(
-            cell=said("qconf-sconf").stdout,
-            scheduler=said("qconf-ssconf").stdout,
-            complexes=said("qconf-sc").stdout + complexes,
-            queues=queues or ALL + said("qconf-sq-short.q").stdout + RSE,
-            rules=rules or said("qconf-srqs").stdout,
-            projects=said("qconf-sprj-rse").stdout,
-            lists=said("qconf-su").stdout,
-            hosts=said("qconf-se").stdout,
-        )
-    )
+    return read_configuration(read_overview(overview(**changed)), NAMED)
 
 
 def offer(user_name: str, cell: Configuration | None = None) -> Offer:
@@ -105,33 +114,20 @@ def test_a_queue_with_a_forced_resource_is_not_offered() -> None:
     forced = ALL.replace("all.q", "many.q").replace(
         "complex_values        NONE", "complex_values        many=TRUE"
     )
-    row = "\nmany many BOOL == FORCED NO FALSE 0\n"
-    names = [each.name for each in offer("carol", configuration(ALL + forced, "", row)).partitions]
+    row = "many many BOOL == FORCED NO FALSE 0\n"
+    names = [
+        each.name
+        for each in offer("carol", configuration(queues=ALL + forced, complexes=row)).partitions
+    ]
     assert names == ["all.q"]
 
 
 def test_settings_that_do_not_fit_are_noted() -> None:
     """A complex that the cell has not, or counts otherwise, is an administrator's to mend."""
     assert offer("carol").notes == ("gpu-counted-otherwise",)
-    unknown = configuration()
-    person = Person(
-        read_configuration(
-            Answers(
-                cell="",
-                scheduler="schedd_job_info false",
-                complexes="",
-                queues="",
-                rules="",
-                projects="",
-                lists="",
-                hosts="",
-            )
-        ),
-        COMPLEXES,
-        "carol",
-        "",
-    )
-    assert unknown.explains
+    silent = Configuration(explains=False)
+    assert configuration().explains
+    person = Person(silent, COMPLEXES, "carol", "")
     assert person.offer((), (), NOW).notes == (
         "no-memory-complex", "no-gpu-complex", "no-scheduling-info", "no-parallel-environment",
     )  # fmt: skip
@@ -148,8 +144,7 @@ def test_values_of_single_hosts_are_heeded() -> None:
 def test_access_lists_of_queues_and_groups_count() -> None:
     """A list admits by user name or by @group; an xuser_list shuts out."""
     text = ALL.replace("user_lists            NONE", "user_lists            staff", 1)
-    cell = configuration(text)
-    assert lists_named(text, said("qconf-sprj-rse").stdout) == ("allowed_rse", "staff")
+    cell = configuration(queues=text)
     assert offer("carol", cell).partitions == ()
     members = {**cell.members, "staff": frozenset({"@people"})}
     admitting = Configuration(queues=cell.queues, members=members)
@@ -199,25 +194,35 @@ def test_any_configuration_can_be_read(text: str) -> None:
     """A line that nobody knows changes nothing but what it is about."""
     read_rules(text)
     read_rules("{\nenabled TRUE\nlimit " + text + "\n}")
-    cell = read_configuration(
-        Answers(
-            cell=text,
-            scheduler=text,
-            complexes=text,
-            queues="qname all.q\n" + text,
-            rules=text,
-            projects=text,
-            lists=text,
-            hosts=text,
-        )
-    )
-    assert "all.q" in {queue.name for queue in cell.queues}
+    assert "all.q" in {queue.name for queue in read_queues("qname all.q\n" + text)}
+    for read in (read_settings, read_complexes, read_projects, read_members, read_capacities):
+        assert isinstance(read(text), dict)
+
+
+def test_the_overview_is_taken_apart() -> None:
+    """Answers that follow each other without a mark come to their own questions."""
+    found = read_overview(overview())
+    assert (found.lists, found.projects) == (("allowed_rse",), ("rse",))
+    assert naming(found, ["vm"]) == ["-se", "vm", "-sprj", "rse", "-su", "allowed_rse"]
+    cell = configuration()
+    assert len(cell.queues) == 3
+    assert cell.complexes["gpu"].consumable == "YES"
+    assert len(cell.rules) == 1
+
+
+def test_a_cell_without_quotas_and_projects_is_one() -> None:
+    """qconf then fails, and has printed the rest."""
+    text = overview(rules="").stdout.removesuffix(said("qconf-sprjl").stdout)
+    said_so = "No resource quota set found\nno project defined\n"
+    found = read_overview(Result(status=1, stdout=text, stderr=said_so))
+    assert (found.rules, found.projects) == ("", ())
+    assert found.queues
 
 
 def test_a_silent_qmaster_is_no_empty_cell() -> None:
-    """ "No projects are defined" is an answer, "cannot send" is none."""
-    none = Result(status=1, stdout="", stderr="no project list defined\n")
-    assert output_of(none) == ""
-    away = Result(status=1, stdout="", stderr="error: unable to send message to qmaster")
+    """Half an answer and none at all raise, whatever the exit status."""
+    for stdout in ("", overview().stdout[:9000]):
+        with pytest.raises(SpawnerTransient):
+            read_overview(Result(status=0, stdout=stdout, stderr="error: unable to send"))
     with pytest.raises(SpawnerTransient):
-        output_of(away)
+        named_of(Result(status=1, stdout="", stderr="zz is not known as a project"))
