@@ -26,8 +26,8 @@ def _says(text: str) -> Result:
     return Result(status=0, stdout=text, stderr="")
 
 
-CONFIG: Final = said("scontrol-show-config.txt")
 ANSWERS: Final = {
+    "config": said("scontrol-show-config.txt"),
     "node": _one_line_each("scontrol-show-node.txt"),
     "partition": said("scontrol-show-partition-oneliner.txt"),
     "reservation": _one_line_each("scontrol-show-reservation.txt"),
@@ -43,7 +43,7 @@ class Cluster:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.time = 0.0
-        self.settings = CONFIG
+        self.answers = dict(ANSWERS)
         self.discovery = Discovery(lambda: self.time)
 
     async def run(self, command: Command) -> Result:
@@ -51,7 +51,7 @@ class Cluster:
         what = command[-1] if command[0] == "scontrol" else command[0]
         self.asked[what] += 1
         await anyio.lowlevel.checkpoint()
-        return self.settings if what == "config" else ANSWERS[what]
+        return self.answers[what]
 
     async def run_as(self, user: str, commands: Sequence[Command]) -> Sequence[Result]:
         """Answer questions of a person."""
@@ -77,6 +77,15 @@ async def test_offer_holds_what_the_cluster_says() -> None:
     assert [(each.name, each.is_usable) for each in offer.reservations] == [("maint", False)]
     assert not offer.must_name_account
     assert offer.notes == ()
+
+
+async def test_qos_of_a_partition_limits_every_job_in_it() -> None:
+    """The narrower of the partition's own limit and its QOS's counts."""
+    cluster = Cluster()
+    cluster.answers["partition"] = _says("PartitionName=p AllowGroups=ALL MaxTime=60:00 QoS=part")
+    cluster.answers["sacctmgr"] = _says("part|10:00|cpu=2|||||||\n")
+    (partition,) = (await cluster.offer()).partitions
+    assert (partition.max_seconds, partition.per_job.cpus) == (600, 2)
 
 
 async def test_hundred_people_do_not_ask_a_hundred_times() -> None:
@@ -125,7 +134,7 @@ async def test_addresses_are_those_of_the_cluster() -> None:
 async def test_cluster_without_accounting_says_so() -> None:
     """Then there are no accounts to choose, and nobody is asked for them."""
     cluster = Cluster()
-    cluster.settings = _says("ClusterName = small\n")
+    cluster.answers["config"] = _says("ClusterName = small\n")
     offer = await cluster.offer()
     assert (offer.accounts, offer.notes) == ((), ("no-accounting",))
     assert cluster.asked["sacctmgr"] == cluster.asked["alice"] == 0
@@ -134,7 +143,9 @@ async def test_cluster_without_accounting_says_so() -> None:
 async def test_silent_cluster_offers_nothing() -> None:
     """Without an answer there is no offer, rather than an empty one."""
     cluster = Cluster()
-    cluster.settings = failed("slurm_load_ctl_conf error: Unable to contact slurm controller")
+    cluster.answers["config"] = failed(
+        "slurm_load_ctl_conf error: Unable to contact slurm controller"
+    )
     with pytest.raises(SpawnerTransient):
         await cluster.offer()
 
