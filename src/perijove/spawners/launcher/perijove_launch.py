@@ -400,7 +400,9 @@ def seconds(value: object, field: str) -> float:
 
 
 @contextlib.contextmanager
-def open_folder(person: "pwd.struct_passwd", folder: "str | None") -> "Iterator[int]":
+def open_folder(
+    person: "pwd.struct_passwd", folder: "str | None", make: bool = True
+) -> "Iterator[int]":
     """Open the directory of a person's launches, made if need be; it is theirs alone."""
     if folder is None:
         start, parts = person.pw_dir, [".perijove", "launches"]
@@ -417,7 +419,10 @@ def open_folder(person: "pwd.struct_passwd", folder: "str | None") -> "Iterator[
         here = os.open(start, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in parts:
-            inner = open_own(here, part)
+            try:
+                inner = open_own(here, part, make)
+            except FileNotFoundError:
+                raise Refusal("folder-missing", f"{folder} is not there") from None
             os.close(here)
             here = inner
         yield here
@@ -728,9 +733,10 @@ def start(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
     """Start a launch once, in what the person finds after signing in, and tell what is known."""
     environment, umask = login_environment(person, ask.login)
     environment.update(ask.spec["environment"])
+    command = find_command(ask.spec["command"], environment, ask.beside)
     spec = dict(
         ask.spec,
-        command=find_command(ask.spec["command"], environment),
+        command=command,
         environment=environment,
         umask=umask,
         home=find_home(person),
@@ -782,20 +788,22 @@ def survey(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
     Tell about all launches that are not removed.
 
     One that is written down and was not taken is handed over now; what is left of one whose
-    supervisor was killed is killed.
+    supervisor was killed is killed. A folder that has been there and is away, as when a file
+    system is not mounted, tells nothing: it is refused with `known`.
     """
     found = []
-    with open_folder(person, ask.folder) as launches:
+    with open_folder(person, ask.folder, make=not ask.known) as launches:
         sweep(launches)
         for name in sorted(os.listdir(launches)):
-            if NAME.match(name) and not exists(launches, name + "/removed"):
-                with contextlib.suppress(FileNotFoundError):
-                    with open_launch(launches, name, make=False) as launch:
-                        if exists(launch, "spec.json") and not is_settled(launch):
-                            hand_over(launch, ask.folder + "/" + name)
-                    seen = look(launches, name)
-                    if seen is not None:
-                        found.append(seen)
+            if not NAME.match(name) or exists(launches, name + "/removed"):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                with open_launch(launches, name, make=False) as launch:
+                    if exists(launch, "spec.json") and not is_settled(launch):
+                        hand_over(launch, ask.folder + "/" + name)
+                seen = look(launches, name)
+                if seen is not None:
+                    found.append(seen)
     return {"launches": found}
 
 
@@ -885,14 +893,22 @@ def find_home(person: "pwd.struct_passwd") -> str:
     return person.pw_dir
 
 
-def find_command(command: "list[str]", environment: "dict[str, str]") -> "list[str]":
-    """Return the command with its program as an absolute path."""
+def find_command(command: "list[str]", environment: "dict[str, str]", beside: str) -> "list[str]":
+    """
+    Return the command with its program as an absolute path, whose folder is in PATH after that.
+
+    It is looked for in `beside` before PATH: what a person has installed must not stand in for
+    what the site runs.
+    """
     places = environment.get("PATH", os.defpath)
-    found = shutil.which(command[0], path=places)
+    found = shutil.which(command[0], path=beside + ":" + places)
     if found is None:
-        looked_at = command[0] if "/" in command[0] else places.replace(":", ", ")
+        looked_at = command[0] if "/" in command[0] else (beside + ":" + places).replace(":", ", ")
         raise missing(command[0], looked_at)
-    return [os.path.abspath(found), *command[1:]]
+    program = os.path.abspath(found)
+    if os.path.dirname(program) not in places.split(":"):
+        environment["PATH"] = os.path.dirname(program) + ":" + places
+    return [program, *command[1:]]
 
 
 def login_environment(person: "pwd.struct_passwd", login: bool) -> "tuple[dict[str, str], int]":
@@ -1064,9 +1080,9 @@ VERBS: "dict[str, tuple[Callable[..., Answer], dict[str, Check]]]" = {
     "log": (log, dict(LAUNCH, lines=number(1, 10000))),
     "start": (
         start,
-        dict(LOCAL, label=variables(None), files=files, spec=order, login=flag),
+        dict(LOCAL, label=variables(None), files=files, spec=order, beside=path, login=flag),
     ),
-    "survey": (survey, {"folder": path}),
+    "survey": (survey, {"folder": path, "known": flag}),
     "stop": (stop, dict(LOCAL, grace=seconds, force=flag)),
     "listener": (listener, dict(LOCAL, sockets=texts)),
 }

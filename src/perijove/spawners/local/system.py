@@ -9,6 +9,7 @@ launch is, so that it knows whom to ask, and believes no file of theirs about th
 import hmac
 import os
 import secrets
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -68,16 +69,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Supervisor:
-    """The process that has a launch, told from a later one with the same id."""
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """A process, told from a later one with the same id."""
 
     pid: int
-    started_ticks: int
+    started_ticks: int | None
 
     @property
     def is_alive(self) -> bool:
-        return process.started_ticks(self.pid) == self.started_ticks
+        found = process.started_ticks(self.pid)
+        return found is not None and found == self.started_ticks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +88,15 @@ class _Seen:
 
     view: View
     has_leftovers: bool
-    supervisor: _Supervisor | None
+    supervisor: _Process | None
+    server: _Process | None
 
     @property
     def still_holds(self) -> bool:
         """Tell, from the process table alone, whether asking again would say the same."""
         if self.view.condition is Condition.ALIVE:
-            known = self.view.address is not None and self.supervisor is not None
-            return known and self.supervisor is not None and self.supervisor.is_alive
+            # A server that lost its port is started again at another one.
+            return all(one is not None and one.is_alive for one in (self.supervisor, self.server))
         return self.view.condition is not Condition.REQUESTED and not self.has_leftovers
 
 
@@ -112,11 +115,13 @@ class SystemSpawner:
         self._installation = surroundings.installation
         self._root = surroundings.data_dir.absolute()
         self._records = self._root / "launches"
+        self._places = self._root / "places"
         self._archive = Archive(self._root)
         self._launcher = launcher
         self._groups: ControlGroups | None = None
         self._key = b""
-        self._supervisor = ""
+        # Read once: an update of this package must not deliver what this process does not know.
+        self._supervisor = _SUPERVISOR.read_text(encoding="utf-8")
         self._seen: dict[str, _Seen] = {}
         self._asked_at: dict[str, float] = {}
         self._threads: anyio.CapacityLimiter
@@ -140,31 +145,49 @@ class SystemSpawner:
         """Have the launcher write the launch down and hand it to a supervisor, as its person."""
         check_platform_name(spec.name)
         label = _label_of(spec)
-        end = await self._in_thread(self._admit, label)
-        if end is None:
+        is_new = await self._in_thread(self._ensure_record, label)
+        # A stop records the end and then looks for the record; here it is the other way round.
+        # Whichever comes first, one sees the other.
+        end = await self._find_end(label)
+        if end is not None:
+            if is_new:
+                await self._in_thread(self._drop, label)
+            return _gone(label, end)
+        try:
             seen = await self._hand_over(spec)
-            await checkpoint(_handle(label))
-            # A stop records the end first and looks for the record then; `_admit` writes the
-            # record and looks for the end then. What came in between shows here.
-            end = await self._in_thread(self._archive.find_end, spec.name)
-        if end is not None:
-            return Sighting(name=spec.name, phase=Phase.GONE, end=end, owner=label.owner)
-        return self._sighting(label, seen)
+        except SpawnerRejected:
+            if is_new:  # Nothing was taken, and nothing of before can be there.
+                await self._in_thread(self._drop, label)
+            raise
+        await checkpoint(_handle(label))
+        end = await self._find_end(label)
+        if end is not None:  # The record is left to the stop, which may not be through.
+            await self._in_thread(self._forget_seen, label.name)
+            return _gone(label, end)
+        return await self._in_thread(self._sighting, label, seen)
 
-    def _admit(self, label: Label) -> End | None:
-        """Write down whose the launch is, or return how it ended."""
-        end = self._archive.find_end(label.name)
-        if end is not None:
-            return end
+    def _ensure_record(self, label: Label) -> bool:
+        """Write down whose the launch is; False if that was done before."""
         known = self._record(label.name)
-        if known is not None and known.installation != self._installation:
+        if known is None:
+            write_json(self._file(label.name), label.fields())
+            sync(self._records)
+        elif known.installation != self._installation:
             raise SpawnerRejected(f"{label.name} belongs to another installation")
-        write_json(self._file(label.name), label.fields())
-        sync(self._records)
-        end = self._archive.find_end(label.name)
-        if end is not None and known is None:
-            self._file(label.name).unlink(missing_ok=True)
-        return end
+        return known is None
+
+    async def _find_end(self, label: Label) -> End | None:
+        return await self._in_thread(self._archive.find_end, label.name)
+
+    def _drop(self, label: Label) -> None:
+        """Forget a launch of which the launcher holds nothing."""
+        self._file(label.name).unlink(missing_ok=True)
+        self._forget_seen(label.name)
+
+    def _forget_seen(self, name: str) -> None:
+        self._seen.pop(name, None)
+        if self._groups is not None:
+            self._groups.remove(name)
 
     async def _hand_over(self, spec: LaunchSpec) -> _Seen:
         groups: Sequence[Path] = ()
@@ -172,13 +195,14 @@ class SystemSpawner:
             groups = await self._in_thread(
                 self._groups.make, spec.name, spec.resources, self._settings.processes_limit
             )
+        folder = await self._folder(spec.user_name)
         answer = await self._launcher.call(
             spec.user_name,
             "start",
             timeout=_START_SECONDS,
             cgroups=groups,
             name=spec.name,
-            folder=await self._folder(spec.user_name),
+            folder=str(folder),
             label=_label_of(spec).fields(),
             files={"supervisor.py": self._supervisor},
             spec={
@@ -193,12 +217,14 @@ class SystemSpawner:
                 "log_limit": self._settings.log_limit,
                 "grace": self._settings.stop_grace,
             },
+            beside=str(Path(sys.executable).parent),
             login=self._settings.login_shell,
         )
         seen = _read_launch(answer.get("launch"))
         if seen is None:
             raise SpawnerTransient(f"the launcher says nothing of {spec.name}")
         self._seen[spec.name] = seen
+        await self._in_thread((self._places / folder.name).touch, 0o600)
         return seen
 
     # Survey
@@ -258,8 +284,9 @@ class SystemSpawner:
         async with limiter:
             try:
                 folder = await self._folder(person)
+                is_known = await self._in_thread((self._places / folder.name).exists)
                 answer = await self._launcher.call(
-                    person, "survey", timeout=_CALL_SECONDS, folder=folder
+                    person, "survey", timeout=_CALL_SECONDS, folder=str(folder), known=is_known
                 )
             except SpawnerError as error:
                 log.warning("account_not_surveyed", account=person, error=str(error))
@@ -313,7 +340,7 @@ class SystemSpawner:
                     "stop",
                     timeout=_CALL_SECONDS,
                     name=label.name,
-                    folder=await self._folder(label.owner),
+                    folder=str(await self._folder(label.owner)),
                     grace=grace,
                     force=force,
                 )
@@ -343,11 +370,8 @@ class SystemSpawner:
         if sighting is not None and sighting.end is not None:
             self._archive.close(label.name, sighting.end)
         self._archive.prune()
-        if self._groups is not None:
-            self._groups.remove(label.name)
-        self._seen.pop(label.name, None)
         is_ours = self._file(label.name).exists()
-        self._file(label.name).unlink(missing_ok=True)
+        self._drop(label)
         return sighting if is_ours and answer.get("state") == "over" else None
 
     # Abilities
@@ -365,7 +389,7 @@ class SystemSpawner:
             "log",
             timeout=_CALL_SECONDS,
             name=name,
-            folder=await self._folder(owner),
+            folder=str(await self._folder(owner)),
             lines=min(lines, 10_000),
         )
         return str(answer.get("text", ""))
@@ -387,7 +411,7 @@ class SystemSpawner:
             "listener",
             timeout=_CALL_SECONDS,
             name=name,
-            folder=await self._folder(label.owner),
+            folder=str(await self._folder(label.owner)),
             sockets=sorted(sockets),
         )
         return answer.get("owns") is True
@@ -395,23 +419,24 @@ class SystemSpawner:
     # Common
 
     def _prepare(self) -> None:
-        self._records.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self._records, self._places):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._archive.prepare()
         self._archive.prune()
         self._key = _ensure_key(self._root / "places.key")
-        self._supervisor = _SUPERVISOR.read_text(encoding="utf-8")
         self._groups = ControlGroups.find()
         if os.geteuid() == 0 and not self._settings.launches.exists():
+            # What was there before may only be away: `known` stands against believing that.
             # Who may make a directory there can neither see nor remove what others have made.
             self._settings.launches.mkdir(parents=True)
             self._settings.launches.chmod(0o1733)
 
-    async def _folder(self, user_name: str) -> str:
+    async def _folder(self, user_name: str) -> Path:
         """Return where a person's launches are: a name that nobody else could have taken first."""
         account = await self._in_thread(find_account, user_name)
         place = f"{self._installation}:{account.uid}".encode()
         tag = hmac.new(self._key, place, "sha256").hexdigest()[:32]
-        return str(self._settings.launches / f"{account.uid}-{tag}")
+        return self._settings.launches / f"{account.uid}-{tag}"
 
     def _file(self, name: str) -> Path:
         return self._records / f"{name}.json"
@@ -456,14 +481,17 @@ def _read_launch(words: object) -> _Seen | None:
     """Return what the launcher tells of a launch. Its files are the person's: believe no value."""
     if not isinstance(words, dict):
         return None
-    holder = words.get("holder")
-    supervisor = None
+    holder, view = words.get("holder"), _view_of(words)
+    supervisor = server = None
     if isinstance(holder, dict):
-        supervisor = _Supervisor(
-            pid=int(holder.get("pid", 0)), started_ticks=int(holder.get("started", 0))
-        )
+        supervisor = _Process(int(holder.get("pid", 0)), int(holder.get("started", 0)))
+    if view.address is not None:
+        server = _Process(view.address.pid, process.started_ticks(view.address.pid))
     return _Seen(
-        view=_view_of(words), has_leftovers=words.get("leftovers") is True, supervisor=supervisor
+        view=view,
+        has_leftovers=words.get("leftovers") is True,
+        supervisor=supervisor,
+        server=server,
     )
 
 
@@ -489,6 +517,10 @@ def _view_of(words: Mapping[str, Any]) -> View:
     if words.get("cancelled") or removed is not None:
         return View(condition=Condition.CANCELLED, end=never_started("cancelled"))
     return View(condition=Condition.REQUESTED)
+
+
+def _gone(label: Label, end: End) -> Sighting:
+    return Sighting(name=label.name, phase=Phase.GONE, end=end, owner=label.owner)
 
 
 def _handle(label: Label) -> Handle:
