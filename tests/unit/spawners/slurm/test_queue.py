@@ -213,7 +213,7 @@ def test_answer_that_is_cut_off_is_none() -> None:
         failed("squeue: error: something new", status=0),
         failed("", status=-9),
         failed("", status=1),
-        Result(status=0, stdout="Der Dienst ist nicht erreichbar\n", stderr=""),
+        Result(status=0, stdout="Le service ne répond pas\n", stderr=""),
     ],
 )
 def test_failed_question_is_no_empty_queue(result: Result) -> None:
