@@ -83,7 +83,8 @@ class Listing:
 
     def named(self, prefix: str) -> list[Entry]:
         """Return the jobs whose name begins with `prefix`."""
-        found = self._entries(f"_name>{prefix}", f"JB_name>{prefix}")
+        # Both elements that may hold the name end so: JB_name and full_job_name.
+        found = self._entries(f"_name>{prefix}")
         return [entry for entry in found if entry.name.startswith(prefix)]
 
     def of_user(self, user_name: str) -> list[Entry]:
@@ -91,9 +92,8 @@ class Listing:
         found = self._entries(f"<JB_owner>{user_name}</JB_owner>")
         return [entry for entry in found if entry.user == user_name]
 
-    def _entries(self, *marks: str) -> Iterator[Entry]:
-        blocks = self.text.split("<job_list")[1:]
-        wanted = (block for block in blocks if any(mark in block for mark in marks))
+    def _entries(self, mark: str) -> Iterator[Entry]:
+        wanted = (block for block in self.text.split("<job_list")[1:] if mark in block)
         jobs = "".join(f"<job_list{each.partition('</job_list>')[0]}</job_list>" for each in wanted)
         for element in parse(f"<jobs>{jobs}</jobs>"):
             yield _read_entry(element, self.zone)
