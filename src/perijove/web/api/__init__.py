@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from typing import Final
 
-from perijove.web.api import hub, launches, progress, registration, servers, tokens, users
+from perijove.web.api import (
+    hub,
+    launches,
+    options,
+    progress,
+    registration,
+    servers,
+    tokens,
+    users,
+    waits,
+)
 from perijove.web.api.models import READ_USER
 from perijove.web.api.routing import Endpoint, On, Table
 
@@ -53,6 +63,11 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
         on=On.KNOWN, acts=launches.events_or_stream, own=True, label="perijove.events"
     ),
     ("GET", "/perijove/launches/:id/log"): Endpoint(on=On.KNOWN, acts=launches.log, own=True),
+    ("GET", "/perijove/launches/:id/wait"): Endpoint(on=On.KNOWN, reads=waits.show, own=True),
+    ("POST", "/perijove/launches/:id/keep-waiting"): Endpoint(
+        on=On.KNOWN, acts=waits.keep, own=True
+    ),
+    ("POST", "/perijove/launches/:id/notify"): Endpoint(on=On.KNOWN, acts=waits.notify, own=True),
     ("GET", "/perijove/users/:n/launches"): Endpoint(
         on=On.USER, any_of=["read:servers"], reads=launches.listed, own=True
     ),
@@ -60,7 +75,7 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
         on=On.USER, any_of=["read:servers"], reads=launches.policy, own=True
     ),
     ("GET", "/perijove/users/:n/options"): Endpoint(
-        on=On.USER, any_of=["read:servers", "start:servers"], reads=launches.options, own=True
+        on=On.USER, any_of=["read:servers", "start:servers"], acts=options.options, own=True
     ),
     ("POST", "/perijove/registrations"): Endpoint(on=On.OPEN, acts=registration.register, own=True),
     ("POST", "/perijove/registrations/listening"): Endpoint(

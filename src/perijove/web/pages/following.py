@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from perijove.db.core import bound
 from perijove.domain.errors import Conflict, Invalid
 from perijove.domain.launch import Launch, Status, Wanted
+from perijove.services.hub import Hub
 from perijove.services.notices import Channel, Outcome, Words, channels_for, follow
 from perijove.services.overview import Owner, Shown, find_shown
 from perijove.services.waits import keep_waiting
@@ -65,7 +66,9 @@ async def answer(frame: Frame, owner: Owner, server: str, verb: str) -> Response
     else:
         form = await read_form(frame.request)
         wished = [_channel(str(value)) for value in form.getlist("by")]
-        words = words_of(frame.texts, shown, _address(frame, launch))
+        base = frame.request.url
+        url = wait_address(frame.hub, launch, f"{base.scheme}://{base.netloc}")
+        words = words_of(frame.texts, shown, url)
         await follow(frame.hub, launch, wished, words, asking=who)
     links = Links(frame.hub.base_path, owner.name, server)
     is_ready = launch.status is Status.READY
@@ -81,12 +84,10 @@ def _channel(name: str) -> Channel:
         ) from None
 
 
-def _address(frame: Frame, launch: Launch) -> str:
-    """Return the address of the page of a launch, as people reach it."""
-    hub = frame.hub
-    base = frame.request.url
-    origin = hub.settings.url.removesuffix(hub.base_path) or f"{base.scheme}://{base.netloc}"
-    return f"{origin}{Links(hub.base_path, launch.user_name, launch.server_name).wait}"
+def wait_address(hub: Hub, launch: Launch, origin: str) -> str:
+    """Return the address of the page of a launch: the site's own, else below `origin`."""
+    base = hub.settings.url.removesuffix(hub.base_path) or origin
+    return f"{base}{Links(hub.base_path, launch.user_name, launch.server_name).wait}"
 
 
 def words_of(texts: Texts, shown: Shown, url: str) -> Words:
