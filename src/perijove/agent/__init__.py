@@ -1,27 +1,30 @@
 """
 What runs beside the server, where the computing is. Standard library only, Python 3.6 or later.
 
-A job gets `job.sh` and one program, `wrapper.py`: the modules of this package that it is made
-of, one after the other in a single file, so that nothing has to be installed on the node.
+A job gets `job.sh` and two programs, `wrapper.py` and, for clusters where only jobs can connect
+outward, `tunnel.py`. Each is the modules that it is made of, one after the other in a single
+file, so that nothing has to be installed on the node.
 """
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Final
 
-_PARTS: Final = (
+_WRAPPER: Final = (
     "spawners/local/supervisor.py",
     "agent/cannot.py",
     "agent/hub.py",
     "agent/node.py",
+    "agent/outlet.py",
     "agent/software.py",
     "agent/doctor.py",
     "agent/wrapper.py",
 )
 """Each needs only those before it."""
+_TUNNEL: Final = ("agent/link.py", "agent/tunnel.py")
 
 
 @cache
@@ -32,18 +35,19 @@ def job_files() -> Mapping[str, str]:
     return MappingProxyType(
         {
             "job.sh": (package / "job.sh").read_text(),
-            "wrapper.py": _program(),
+            "wrapper.py": _program(_WRAPPER),
+            "tunnel.py": _program(_TUNNEL),
             config: (package / config).read_text(),
         }
     )
 
 
-def _program() -> str:
+def _program(names: Sequence[str]) -> str:
     """Return the parts as one program: without their imports of each other, started by the last."""
     parts = []
-    for name in _PARTS:
+    for name in names:
         source = (files("perijove") / name).read_text()
-        kept = _kept(source, is_last=name == _PARTS[-1])
+        kept = _kept(source, is_last=name == names[-1])
         parts.append(f"# --- {name}\n" + "".join(kept))
     return "\n".join(parts)
 

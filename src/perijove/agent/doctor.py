@@ -8,7 +8,6 @@ so that it learns what is wrong also from a node that cannot reach the hub.
 import contextlib
 import http.client
 import json
-import os
 import select
 import subprocess
 import sys
@@ -64,7 +63,7 @@ def look_at_software(
             software,
             environment,
             own_path=outer.get("PATH", ""),
-            temporary=os.getcwd(),
+            temporary=".",
         )
     except Cannot as error:
         finding("command", False, error.words, code=error.code)
@@ -77,6 +76,7 @@ def look_at_software(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=VERSION_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.SubprocessError) as error:
         finding("command", False, f"{command[0]}: {error}", code="command-missing")

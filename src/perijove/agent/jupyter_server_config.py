@@ -20,6 +20,8 @@ c.NotebookNotary.db_file = ":memory:"
 for manager in ("ArbitraryFileIdManager", "LocalFileIdManager", "BaseFileIdManager"):
     c[manager].db_path = os.path.join(session, "file_id_manager.db")
 c.SQLiteYStore.db_path = os.path.join(session, "ystore.db")
+if os.environ.get("PERIJOVE_SOCKET"):
+    c.ServerApp.sock = os.environ["PERIJOVE_SOCKET"]  # what leads out of this node ends here
 if os.geteuid() == 0:
     c.ServerApp.allow_root = True  # not a choice here: it is the account of the job
 

@@ -43,6 +43,7 @@ from perijove.agent.node import (
     prefer_to_kill,
     say,
 )
+from perijove.agent.outlet import Outlet
 from perijove.agent.software import (
     as_shell,
     base_environment,
@@ -71,6 +72,7 @@ WAKE_SECONDS = 0.2  # Between two looks at a server that does not listen yet.
 CALM_SECONDS = 15
 FAREWELL_SECONDS = 10
 DEFAULT_GRACE = 30
+NO_PORT = "127.0.0.1:8888"  # Jupyter's default: with any other it refuses a unix socket.
 DEFAULT_LOG_LIMIT = 4 << 20
 NOTICES = ("SIGUSR1", "SIGUSR2", "SIGXCPU")
 
@@ -142,6 +144,7 @@ class Session(Family):
         self._environment: dict[str, str] = {}
         self._command: list[str] = []
         self._port = 0
+        self._outlet: Outlet | None = None
         self._is_told = False
         self._next_look_at = 0.0
 
@@ -156,6 +159,8 @@ class Session(Family):
         except Cannot as error:
             failure = self._give_up(error)
         finally:
+            if self._outlet is not None:
+                self._outlet.close()
             if self._temporary:
                 shutil.rmtree(self._temporary, ignore_errors=True)
         end = self.outcome(started_at, failure)
@@ -200,9 +205,8 @@ class Session(Family):
 
     def _register(self) -> None:
         spec, name = self._spec, node_name(self._outer)
-        host, address = choose_host(spec.get("networks") or [], name)
-        with contextlib.closing(open_port(address, spec.get("ports"))) as listener:
-            self._port = listener.getsockname()[1]
+        host, authority, listener = self._open()
+        with contextlib.closing(listener):
             body = dict(
                 self._identity,
                 host=host,
@@ -210,16 +214,34 @@ class Session(Family):
                 wrapper=VERSION,
                 versions={"python": "{}.{}.{}".format(*sys.version_info)},
             )
-            say(f"job {self._job_id or '-'} on {name}: registering {host}:{self._port}")
+            place = f"{host}:{self._port}" if self._port else "its tunnel"
+            say(f"job {self._job_id or '-'} on {name}: registering {place}")
             given = register(spec["register_url"], body, listener, self.signals)
         self._environment.update(given)
+        self._environment["JUPYTERHUB_SERVICE_URL"] = f"http://{authority}{spec['prefix']}"
+
+    def _open(self) -> "tuple[str, str, socket.socket]":
+        """
+        Listen where the server will; return the host to register, the server's own address for
+        it, and the socket.
+        """
+        if self._outlet is not None:
+            self._outlet.wait_until_up(self.signals)
+            self._environment["PERIJOVE_SOCKET"] = self._outlet.path
+            return "", NO_PORT, self._outlet.open()
+        host, address = choose_host(self._spec.get("networks") or [], node_name(self._outer))
+        listener = open_port(address, self._spec.get("ports"))
+        self._port = listener.getsockname()[1]
         shown = f"[{address}]" if ":" in address else address
-        url = f"http://{shown}:{self._port}{spec['prefix']}"
-        self._environment["JUPYTERHUB_SERVICE_URL"] = url
+        return host, f"{shown}:{self._port}", listener
+
+    def _listeners(self) -> "set[str]":
+        """Return the sockets that take what is meant for the server."""
+        return listeners(self._port) if self._outlet is None else self._outlet.listeners()
 
     def _lost_port(self) -> bool:
         """Tell whether the server failed because somebody else has its port."""
-        if self._is_told or self.signals.stop_asked or not self.status:
+        if self._is_told or self.signals.stop_asked or not self.status or not self._port:
             return False
         return bool(listeners(self._port))
 
@@ -230,6 +252,9 @@ class Session(Family):
         spec, outer = self._spec, self._outer
         person = account()
         self._temporary = make_temporary(outer, spec["name"])
+        if spec.get("tunnel"):
+            self._outlet = Outlet(dict(self._identity, **spec["tunnel"]), self._temporary)
+            self._outlet.look()  # It dials while the software is prepared.
         self._home = spec.get("home") or person.pw_dir
         code, words = home_trouble(self._home)
         software = spec.get("software") or {}
@@ -322,16 +347,24 @@ class Session(Family):
         """Return the time that the site gives a server to end."""
         return float(self._spec.get("grace") or DEFAULT_GRACE)
 
+    def _end_leftovers(self) -> None:
+        """End the way out as well: it would not end by itself."""
+        super()._end_leftovers()
+        if self._outlet is not None:
+            self._outlet.close()
+
     def look_around(self) -> float:
         """Tell the hub what is new: that the server listens, notices, kills for memory."""
         for name in self._notices():
             say(f"notice of the scheduler: {name}")
             self._line.add("/report", kind="warning", reason="notice", params={"signal": name})
+        if self._outlet is not None:
+            self._outlet.look()
         answer = self._line.turn()
         if answer is not None:
             self._heed(answer)
         if not self._is_told and self.status is None:
-            sockets = listeners(self._port)
+            sockets = self._listeners()
             if sockets and is_ours(sockets):
                 self._is_told = True
                 self._line.add("/listening")
@@ -351,7 +384,8 @@ class Session(Family):
             self.stop()
 
     def _look_at_memory(self) -> None:
-        prefer_to_kill([pid for pid in descendants() if pid != self.pid], self.pid)
+        spared = (self.pid, self._outlet.pid if self._outlet is not None else 0)
+        prefer_to_kill([pid for pid in descendants() if pid not in spared], self.pid)
         killed = self._memory.news()
         if killed:
             say(f"the kernel killed {killed} process(es): the job's memory was used up")

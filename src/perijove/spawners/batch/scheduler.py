@@ -115,7 +115,11 @@ class Scheduler(Protocol):
         ...
 
     def listing_by_name(self, name: str) -> Command:
-        """Return the command that shows the jobs with this name, ended lately or not."""
+        """
+        Return the command that shows the jobs with this name, ended lately or not.
+
+        Its answer holds each job's id and name: the launcher cancels only what is shown so.
+        """
         ...
 
     def read_ids(self, result: Result) -> Sequence[str]:

@@ -68,7 +68,8 @@ class BatchSpawner:
                 key=f"{section}.accounts",
             )
         self._settings = settings
-        self._installation = surroundings.installation
+        self.installation = surroundings.installation
+        self.command = settings.command
         self._site = settings.site()
         self._scheduler = scheduler
         self._launcher = Launcher()
@@ -120,7 +121,7 @@ class BatchSpawner:
             # still do so. Its job's name is unique, so the queue can tell.
             ids = self._scheduler.read_ids(_result(answer["listing"]))
             if ids:
-                await self._call(spec.user_name, "adopt", name=spec.name, job_id=ids[0])
+                await self.act_as(spec.user_name, "adopt", name=spec.name, job_id=ids[0])
                 return ids[0]
             if answer["age"] < _LATE_SECONDS:
                 raise SpawnerTransient("a submission was cut off; its job may still appear")
@@ -131,14 +132,14 @@ class BatchSpawner:
             case "known":
                 return str(answer["job_id"])
         job_id = self._scheduler.read_submission(_result(answer))
-        await self._call(spec.user_name, "adopt", name=spec.name, job_id=job_id)
+        await self.act_as(spec.user_name, "adopt", name=spec.name, job_id=job_id)
         return job_id
 
     async def _ask_to_submit(
         self, spec: LaunchSpec, command: Command, *, again: bool = False
     ) -> Mapping[str, Any]:
         self._commands.counts[command[0]] += 1
-        return await self._call(
+        return await self.act_as(
             spec.user_name,
             "submit",
             name=spec.name,
@@ -185,6 +186,7 @@ class BatchSpawner:
                 "gpu": resources.gpu,
                 "time_seconds": resources.time_seconds,
             },
+            "examine": bool(spec.options.get("examine")),
             "safe_mode": bool(spec.options.get("safe_mode")),
             "log_limit": settings.log_limit,
             "grace": settings.stop_grace,
@@ -233,9 +235,9 @@ class BatchSpawner:
             if not same:
                 return None
             user = same[0].user
-        await self._call(user, "cancel", name=name)  # From here on nothing is submitted.
+        await self.act_as(user, "cancel", name=name)  # From here on nothing is submitted.
         end = await self._end_jobs(user, name, job_id, seconds=grace + _KILL_SECONDS)
-        await self._call(user, "cancel", name=name, remove=True)
+        await self.act_as(user, "cancel", name=name, remove=True)
         if end is None:
             return None
         self._archive.close(name, end)
@@ -265,7 +267,7 @@ class BatchSpawner:
     async def _cancel(self, user: str, name: str, job_id: str) -> None:
         command = self._scheduler.cancellation(job_id)
         self._commands.counts[command[0]] += 1
-        answer = await self._call(
+        answer = await self.act_as(
             user,
             "cancel",
             name=name,
@@ -314,7 +316,7 @@ class BatchSpawner:
         """Return the end of what the job has printed, read as its owner."""
         if handle is None or "user" not in handle:
             return ""
-        answer = await self._call(str(handle["user"]), "log", name=name, lines=lines)
+        answer = await self.act_as(str(handle["user"]), "log", name=name, lines=lines)
         return str(answer.get("text", ""))
 
     async def discover(self, user_name: str) -> Offer:
@@ -328,7 +330,7 @@ class BatchSpawner:
         if not self._settings.dry_run:
             return []
         request = JobRequest(
-            name=f"pj-{self._installation}-dry-run",
+            name=f"pj-{self.installation}-dry-run",
             comment="perijove dry run",
             resources=resources,
             options=options,
@@ -341,7 +343,7 @@ class BatchSpawner:
     async def _run_as(self, user_name: str, commands: Sequence[Command]) -> Sequence[Result]:
         for command in commands:
             self._commands.counts[command[0]] += 1
-        answer = await self._call(
+        answer = await self.act_as(
             user_name,
             "discover",
             commands=[list(command) for command in commands],
@@ -349,7 +351,8 @@ class BatchSpawner:
         )
         return [_result(each) for each in answer["results"]]
 
-    async def _call(self, user_name: str, verb: str, **request: Any) -> Mapping[str, Any]:
+    async def act_as(self, user_name: str, verb: str, **request: Any) -> Mapping[str, Any]:
+        """Return the launcher's answer to a verb."""
         return await self._launcher.call(user_name, verb, timeout=self._site.timeout * 2, **request)
 
     @property

@@ -49,7 +49,7 @@ def read_ends(question: Question, result: Result) -> dict[str, End]:
 
 
 def listing_by_name(name: str) -> Command:
-    """Return the command that shows the numbers of the jobs with this name."""
+    """Return the command that shows numbers and name of the jobs with this name."""
     return [
         "squeue",
         "--noheader",
@@ -57,17 +57,17 @@ def listing_by_name(name: str) -> Command:
         "--local",
         "--states=all",
         f"--name={check_job_name(name)}",
-        "--format=%A",
+        "--format=%A %j",
     ]
 
 
 def read_ids(result: Result) -> Sequence[str]:
     """Return the numbers that `listing_by_name` shows, the oldest first."""
     check_answer(result, "squeue")
-    lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
-    if not all(_NUMBER.fullmatch(line) for line in lines):
+    numbers = {line.split(maxsplit=1)[0] for line in result.stdout.splitlines() if line.strip()}
+    if not all(_NUMBER.fullmatch(number) for number in numbers):
         raise SpawnerTransient("squeue's answer is garbled")
-    return sorted(set(lines), key=int)
+    return sorted(numbers, key=int)
 
 
 _NUMBER = re.compile(r"[0-9]{1,12}", re.ASCII)
