@@ -190,7 +190,7 @@ def _may_be_asked(name: str, password: str) -> bool:
 
 
 def _refusal(code: str, detail: str) -> Forbidden:
-    log.info("pam_refused", code=code, detail=detail)
+    log.info("pam_refused", refusal=code, detail=detail)
     return Forbidden(_REFUSALS[code], code=code)
 
 

@@ -310,8 +310,10 @@ def _say_started(hub: "Hub", launch: "Launch", *, as_json: bool) -> None:
         err.print(f"[bold]{plain(clean(said.state))}[/] {plain(clean(said.text))}")
     if said.advice:
         err.print(plain(clean(said.advice)), style="dim")
+    name = f" {launch.server}" if launch.server else ""
+    if launch.is_over:
+        err.print(f"To see what it wrote: perijove logs{name}", style="dim")
     if not launch.is_decided:
-        name = f" {launch.server}" if launch.server else ""
         err.print(
             f"It goes on without this terminal. To look again: perijove start{name}."
             f" To cancel it: perijove stop{name}.",
