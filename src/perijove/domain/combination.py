@@ -58,13 +58,14 @@ def impossible(market: Market, profile: str, values: Mapping[str, Value]) -> lis
     if market.offer is None:
         return []
     request = _Request.of(market, market.offer, profile, values)
-    faults = list(request.membership()) or list(request.nodes())
-    if faults:
+    if faults := list(request.membership()):
         return faults
-    return [
+    faults = list(request.nodes())
+    said = {fault.field for fault in faults}
+    return faults + [
         request.fault(name, most.code, limit=most.value, **most.params)
         for name, most in request.ceilings().items()
-        if isinstance(asked := values.get(name), Fraction) and asked > most.value
+        if name not in said and request.asks_more(name, most)
     ]
 
 
@@ -227,6 +228,11 @@ class _Request:
         for limit in limits:
             if limit is not None:
                 yield Most(Fraction(limit), f"over-{word}", {"name": of})
+
+    def asks_more(self, name: str, most: Most) -> bool:
+        """Tell whether more is asked for than can be had."""
+        asked = self.values.get(name)
+        return isinstance(asked, Fraction) and asked > most.value
 
     # --- nodes --------------------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ def _check(
     unknown = [name for name in given if name not in bounds]
     faults += [_unknown(profile.name, name) for name in unknown[:_MOST_UNKNOWN]]
     values = {name: value for name, value in values.items() if value not in ("", ())}
-    faults += _type_of_gpu(limits, bounds, values)
+    faults = faults or _type_of_gpu(limits, bounds, values)
     if market is not None and not faults:
         values |= _lowered(bounds, asked, values, market)
         faults = impossible(market, profile.name, values)

@@ -16,7 +16,6 @@ from perijove.kit.clock import isoformat, monotonic
 from perijove.services.admission import explain
 from perijove.services.hub import Hub, server_prefix
 from perijove.services.launches import place_in_line
-from perijove.services.profiles import options_schema
 from perijove.services.users import find_name, get_user
 from perijove.spawners.contract import HasLogs
 from perijove.web.api.calls import Call, Reply, Stream, Write, json_reply
@@ -104,13 +103,6 @@ async def log(call: Call) -> Reply:
     except TimeoutError:
         raise SpawnerTransient(f"{launch.spawner} did not show the log in time") from None
     return json_reply(wire.Log(text))
-
-
-def options(connection: Connection, call: Call) -> Reply:
-    """``GET users/:n/options``: a JSON Schema per profile, and what was chosen last."""
-    user = get_user(connection, call.user_name)
-    form = options_schema(connection, user.id, call.query.get("server", ""))
-    return json_reply(form.as_json())
 
 
 def policy(connection: Connection, call: Call) -> Reply:

@@ -145,7 +145,7 @@
     };
     const say = (field) => {
       if (field.type === "checkbox") return field.checked ? field.dataset.one : "";
-      if (field.tagName === "SELECT") return field.selectedOptions[0]?.textContent.trim();
+      if (field.tagName === "SELECT") return field.value === "0" ? "" : field.selectedOptions[0]?.textContent.trim();
       const words = Number(field.value) === 1 ? field.dataset.one : field.dataset.many;
       return words ? words.replace("#", field.value) : field.value;
     };
