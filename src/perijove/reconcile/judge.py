@@ -63,9 +63,10 @@ def sensible(survey: Survey) -> Survey:
     answer: object = survey  # a driver's promise is worth checking: plug-ins come from anywhere
     if not isinstance(answer, Survey):
         raise ValueError(f"not a survey: {type(answer).__name__}")
-    by_name: dict[str, list[Sighting]] = {}
+    by_name: dict[tuple[str, str], list[Sighting]] = {}
     for sighting in survey.sightings:
-        by_name.setdefault(str(getattr(sighting, "name", "")), []).append(sighting)
+        key = (str(getattr(sighting, "name", "")), str(getattr(sighting, "owner", "")))
+        by_name.setdefault(key, []).append(sighting)
     kept = [same[0] for same in by_name.values() if len(same) == 1 and is_sensible(same[0])]
     complete = survey.complete and len(kept) == len(by_name)
     return Survey(complete=complete, sightings=kept)
@@ -83,6 +84,11 @@ _TYPES: Final[Mapping[str, Any]] = {
     "expected_start": datetime | None,
     "ends_at": datetime | None,
 }
+
+
+def is_of(sighting: Sighting, launch: Launch) -> bool:
+    """Tell whether what carries a launch's name also belongs to its user."""
+    return sighting.name == launch.name and sighting.owner in ("", launch.user_name)
 
 
 def is_sensible(sighting: object) -> bool:

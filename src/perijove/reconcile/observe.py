@@ -34,6 +34,7 @@ from perijove.kit.ids import new_id
 from perijove.reconcile.judge import (
     ABSENCES_TO_BE_GONE,
     BREAKER_HOLD,
+    is_of,
     read_sighting,
     sensible,
     trips_breaker,
@@ -150,8 +151,11 @@ class Observer:
         leftovers = []
         strangers = list_orphans(connection, self._name)
         for sighting in survey.sightings:
-            seen.add(sighting.name)
             launch = live.get(sighting.name)
+            if launch is not None and not is_of(sighting, launch):
+                log.warning("forged_name", name=sighting.name, owner=sighting.owner[:80])
+                continue
+            seen.add(sighting.name)
             if launch is not None:
                 self._see(connection, launch, sighting, now)
             elif self._is_leftover(connection, sighting, strangers, now):
@@ -229,8 +233,9 @@ class Observer:
         What belongs to a launch that has ended is; what no record knows at all is left alone
         for a while, for the record may be on its way (or the database be yesterday's).
         """
-        if rows.find_by_name(connection, sighting.name) is not None:
-            return True
+        ended = rows.find_by_name(connection, sighting.name)
+        if ended is not None:
+            return is_of(sighting, ended)
         first_seen_at = strangers.get(sighting.name)
         if first_seen_at is None:
             note_orphan(connection, self._name, sighting.name, owner=sighting.owner[:255], now=now)

@@ -30,6 +30,7 @@ from perijove.kit.clock import monotonic
 from perijove.reconcile.judge import (
     Change,
     deadline_of,
+    is_of,
     is_sensible,
     limit_of,
     out_of_time,
@@ -141,7 +142,7 @@ class Steps:
         if not launch.failures:
             return None
         survey = sensible(await placed.spawner.survey())
-        return next((seen for seen in survey.sightings if seen.name == launch.name), None)
+        return next((seen for seen in survey.sightings if is_of(seen, launch)), None)
 
     # --- queued, starting, ready ----------------------------------------------------------
 

@@ -41,7 +41,10 @@ class Sighting:
     phase: Phase
     handle: Handle | None = None
     owner: str = ""
-    """User name recorded with it, for people; never used to decide."""
+    """
+    Under which user name it runs, where the platform shows names to others: one of another
+    person that carries a launch's name is a forgery and not believed. Empty: cannot be forged.
+    """
     url: str = ""
     """``http://host:port`` or ``unix:/path`` where it listens, once known."""
     node: str = ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from perijove.domain.launch import Cause, End
-from perijove.spawners.local.archive import Archive
+from perijove.spawners.archive import Archive
 
 END = End(cause=Cause.EXITED, code=3)
 

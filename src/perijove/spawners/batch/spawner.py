@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final, Self
 
 import anyio
@@ -19,6 +20,7 @@ from perijove.domain.errors import ConfigError, SpawnerRejected, SpawnerTransien
 from perijove.domain.launch import Cause, End, Reason, Resources
 from perijove.domain.offer import Objection, Offer
 from perijove.kit.clock import monotonic
+from perijove.spawners.archive import Archive
 from perijove.spawners.batch.address import claimed_url
 from perijove.spawners.batch.commands import Allowance, Commands
 from perijove.spawners.batch.queue import Queue
@@ -36,7 +38,6 @@ from perijove.spawners.contract import (
     Survey,
 )
 from perijove.spawners.launcher.client import Launcher
-from perijove.spawners.local.archive import Archive
 from perijove.spawners.names import check_platform_name
 
 log = structlog.get_logger()
@@ -74,7 +75,8 @@ class BatchSpawner:
         self._scheduler = scheduler
         self._launcher = Launcher()
         self._commands = Commands(self._site, Allowance(settings.minimum_period))
-        self._queue = Queue(scheduler, self._commands.run, f"pj-{surroundings.installation}-")
+        self._prefix = f"pj-{surroundings.installation}-"
+        self._queue = Queue(scheduler, self._commands.run, self._prefix)
         self._archive = Archive(surroundings.data_dir)
 
     async def __aenter__(self) -> Self:
@@ -201,10 +203,11 @@ class BatchSpawner:
     async def survey(self) -> Survey:
         """Return all jobs of ours by one question to the scheduler."""
         jobs = await self._queue.jobs(since=monotonic())
-        by_name: dict[str, list[Job]] = {}
+        # Names can be read and copied by everybody: whose job it is belongs to what is seen.
+        same: dict[tuple[str, str], list[Job]] = {}
         for job in jobs:
-            by_name.setdefault(job.name, []).append(job)
-        sightings = [_sighting(_the_one(same)) for same in by_name.values()]
+            same.setdefault((job.name, job.user), []).append(job)
+        sightings = [_sighting(_the_one(jobs)) for jobs in same.values()]
         # The scheduler shows what ended for a while after it was removed here.
         shown = [
             seen
@@ -231,10 +234,12 @@ class BatchSpawner:
         job_id = str(handle.get("job_id", "")) if handle else ""
         user = str(handle.get("user", "")) if handle else ""
         if not user:
-            same = [job for job in await self._queue.jobs(since=began) if job.name == name]
-            if not same:
+            owners = {job.user for job in await self._queue.jobs(since=began) if job.name == name}
+            if not owners:
                 return None
-            user = same[0].user
+            if len(owners) > 1:
+                raise SpawnerTransient(f"several people have jobs with the name {name}")
+            user = owners.pop()
         await self.act_as(user, "cancel", name=name)  # From here on nothing is submitted.
         end = await self._end_jobs(user, name, job_id, seconds=grace + _KILL_SECONDS)
         await self.act_as(user, "cancel", name=name, remove=True)
@@ -252,7 +257,11 @@ class BatchSpawner:
         since = monotonic()
         latest = since + seconds
         while since < latest:
-            jobs = [job for job in await self._queue.jobs(since=since) if job.name == name]
+            jobs = [
+                job
+                for job in await self._queue.jobs(since=since)
+                if (job.name, job.user) == (name, user)
+            ]
             live = [job for job in jobs if job.phase is not Phase.GONE]
             if not live:
                 return _the_one(jobs).end if jobs else await self._remembered(job_id)
@@ -295,8 +304,9 @@ class BatchSpawner:
             raise SpawnerRejected(
                 f"job {claim.job_id[:40]} is not the one of this launch", code="job-mismatch"
             )
+        users = {str(each["user"]) for each in handles if "user" in each}
         job = await self._queue.find(claim.job_id)
-        if job.name != name:
+        if job.name != name or job.user not in users:
             raise SpawnerRejected(
                 f"job {claim.job_id[:40]} is not of this launch", code="job-mismatch"
             )
@@ -321,7 +331,9 @@ class BatchSpawner:
 
     async def discover(self, user_name: str) -> Offer:
         """Return what there is for this person."""
-        return await self._scheduler.discover(self._commands.run, self._run_as, user_name)
+        offer = await self._scheduler.discover(self._commands.run, self._run_as, user_name)
+        others = [job for job in offer.own_jobs if not job.name.startswith(self._prefix)]
+        return replace(offer, own_jobs=tuple(others))
 
     async def validate(
         self, user_name: str, resources: Resources, options: Mapping[str, Any]
@@ -360,7 +372,11 @@ class BatchSpawner:
         """What the launcher needs to run the scheduler's programs."""
         bin_dir = self._site.bin_dir
         return {
-            "environment": dict(self._site.environment),
+            "environment": {
+                name: value
+                for name, value in self._site.environment.items()
+                if name.startswith(("SLURM_", "SGE_"))
+            },
             "bin_dir": str(bin_dir) if bin_dir else None,
         }
 

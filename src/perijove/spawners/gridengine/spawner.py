@@ -1,7 +1,9 @@
 """The section ``[spawners.NAME]`` of kind ``gridengine``, and the spawner it makes."""
 
+from dataclasses import replace
 from typing import ClassVar
 
+from perijove.spawners.batch.scheduler import Site
 from perijove.spawners.batch.sections import BatchSettings
 from perijove.spawners.batch.spawner import BatchSpawner
 from perijove.spawners.contract import SpawnerSettings, Surroundings
@@ -19,6 +21,15 @@ class GridEngineSettings(BatchSettings):
     """The resource by which memory is asked for."""
     gpu_complex: str = ""
     """The resource by which GPUs are asked for; without it there are none."""
+    per_job: list[str] = []
+    """Resources counted once for a whole job (consumable `JOB`), not for each of its slots."""
+    requested: list[str] = []
+    """Resources that `submit_arguments` ask for; queues that want one are offered only then."""
+
+    def site(self) -> Site:
+        """Return where the commands are; they write instants without a time zone, in UTC."""
+        site = super().site()
+        return replace(site, environment={"TZ": "UTC", **site.environment})
 
 
 class GridEngineSpawner(BatchSpawner):
@@ -32,5 +43,7 @@ class GridEngineSpawner(BatchSpawner):
             parallel_environment=settings.parallel_environment or None,
             memory_complex=settings.memory_complex,
             gpu_complex=settings.gpu_complex or None,
+            per_job=settings.per_job,
+            requested=settings.requested,
         )
         super().__init__(settings, surroundings, scheduler)

@@ -17,6 +17,7 @@ import structlog
 from perijove.domain.errors import ConfigError, SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import End
 from perijove.kit.clock import monotonic
+from perijove.spawners.archive import Archive
 from perijove.spawners.contract import (
     Checkpoint,
     Handle,
@@ -27,7 +28,6 @@ from perijove.spawners.contract import (
     Survey,
 )
 from perijove.spawners.local import process
-from perijove.spawners.local.archive import Archive
 from perijove.spawners.local.directory import (
     Condition,
     Label,

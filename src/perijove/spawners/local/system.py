@@ -24,6 +24,8 @@ import structlog
 from perijove.domain.errors import SpawnerError, SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, End
 from perijove.kit.clock import monotonic
+from perijove.kit.files import read_json, sync, write_json
+from perijove.spawners.archive import Archive
 from perijove.spawners.contract import (
     Checkpoint,
     Handle,
@@ -35,7 +37,6 @@ from perijove.spawners.contract import (
 )
 from perijove.spawners.launcher.client import Launcher, find_account
 from perijove.spawners.local import process
-from perijove.spawners.local.archive import Archive
 from perijove.spawners.local.cgroups import ControlGroups
 from perijove.spawners.local.directory import (
     Condition,
@@ -45,9 +46,6 @@ from perijove.spawners.local.directory import (
     end_of,
     instant_of,
     never_started,
-    read_json,
-    sync,
-    write_json,
 )
 from perijove.spawners.local.sections import LocalSettings
 from perijove.spawners.local.sightings import sighting_of
@@ -122,6 +120,7 @@ class SystemSpawner:
         self._key = b""
         # Read once: an update of this package must not deliver what this process does not know.
         self._supervisor = _SUPERVISOR.read_text(encoding="utf-8")
+        self._known: dict[str, Label] = {}
         self._seen: dict[str, _Seen] = {}
         self._asked_at: dict[str, float] = {}
         self._threads: anyio.CapacityLimiter
@@ -246,22 +245,26 @@ class SystemSpawner:
                 tasks.start_soon(self._ask, person, labels, limiter, unheard)
         for name in set(self._seen) - {label.name for label in labels}:
             del self._seen[name]
-        sightings = [
-            await self._in_thread(self._sighting, label, self._seen[label.name])
-            for label in labels
-            if label.name in self._seen
-        ]
+        sightings = await self._in_thread(self._sightings, labels)
         return Survey(complete=not unheard, sightings=sightings)
+
+    def _sightings(self, labels: Sequence[Label]) -> Sequence[Sighting]:
+        found = ((label, self._seen.get(label.name)) for label in labels)
+        return [self._sighting(label, seen) for label, seen in found if seen is not None]
 
     def _labels(self) -> Sequence[Label]:
         try:
-            names = [path.stem for path in self._records.glob("*.json")]
+            names = {file[:-5] for file in os.listdir(self._records) if file.endswith(".json")}
         except FileNotFoundError as error:
             raise SpawnerTransient(f"the folder {self._records} is gone") from error
-        if not self._records.is_dir():
-            raise SpawnerTransient(f"the folder {self._records} is gone")
-        found = (self._record(name) for name in names)
-        return [one for one in found if one is not None and one.installation == self._installation]
+        for name in names - set(self._known):
+            label = self._record(name)
+            if label is not None:
+                self._known[name] = label  # It never changes.
+        for name in set(self._known) - names:
+            del self._known[name]
+        known = list(self._known.values())
+        return [label for label in known if label.installation == self._installation]
 
     def _people_to_ask(self, labels: Sequence[Label]) -> Sequence[str]:
         now = monotonic()
@@ -281,6 +284,7 @@ class SystemSpawner:
         unheard: set[str],
     ) -> None:
         """Bring what is seen of one person's launches up to date."""
+        before = dict(self._seen)
         async with limiter:
             try:
                 folder = await self._folder(person)
@@ -300,8 +304,8 @@ class SystemSpawner:
                 seen = _read_launch(found.get(label.name))
                 if seen is not None:
                     self._seen[label.name] = seen
-                else:
-                    self._seen.pop(label.name, None)
+                elif self._seen.get(label.name) is before.get(label.name):
+                    self._seen.pop(label.name, None)  # Nobody has started it meanwhile.
 
     # Stop
 

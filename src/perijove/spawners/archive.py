@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from perijove.domain.launch import Cause, End
-from perijove.spawners.local.directory import read_json, sync, write_json
+from perijove.kit.files import read_json, sync, write_json
 
 _KEPT_SECONDS: Final = 7 * 86400
 _KEPT_LOGS: Final = 200
