@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -320,6 +321,18 @@ def test_waiting_page_follows_what_happens(open_page: Opener, show: Show) -> Non
     show.change("lch_annstarting", status="ready")
     page.wait_for_url("**/user/ann/starting/**", timeout=20_000)
     show.change("lch_annstarting", status="starting")
+
+
+def test_little_time_is_announced(open_page: Opener, show: Show) -> None:
+    """When a warning comes while the page is open, it is said aloud as well as shown."""
+    page = open_page("little-time")
+    ends_at = show.gallery.hub.clock.now()
+    show.change("lch_kimshort", ends_at=ends_at + timedelta(minutes=5))
+    page.reload()
+    expect(page.locator(".warning")).to_contain_text("left: save your work now")
+    show.change("lch_kimshort", ends_at=ends_at + timedelta(minutes=1))
+    expect(page.locator("#announcer")).to_contain_text("save your work now", timeout=20_000)
+    show.change("lch_kimshort", ends_at=None)
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -34,6 +34,7 @@ async def show_home(frame: Frame) -> Response:
         "home.html",
         nav="home",
         cards=cards,
+        level=max((each.left.level for each in cards if each.left), default=0),
         busy=any(each.is_live and not each.is_ready for each in cards),
         sum=summary(frame.texts, all_shown, named_limit) if all_shown else [],
         may_add=named_limit is None or named < named_limit,

@@ -95,7 +95,7 @@ def _again(subject: Subject, problem: str) -> Asked | None:
     if launch is None or launch.end is None or launch.id != problem or not is_impossible(launch):
         return None
     end = launch.end
-    objection = Objection(field=of_end(end).field, code=end.reason, words=end.detail)
+    objection = Objection(field=of_end(end).field, code=end.reason, words="")
     return Asked(
         profile=launch.spec.get("profile", {}).get("name", ""),
         options=launch.spec.get("options", {}),

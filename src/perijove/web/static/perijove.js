@@ -221,11 +221,12 @@
     replace(next) {
       const html = next.innerHTML;
       const before = this.region.dataset.state;
+      const level = Number(this.region.dataset.level ?? 0);
       const open = new Set($$("details[open][id]", this.region).map((details) => details.id));
       const focused = document.activeElement?.id;
       $$("details", next).forEach((details) => { if (open.has(details.id)) details.open = true; });
       for (const field of $$("input[name=_xsrf]", next)) field.value = page.xsrf_token;
-      for (const name of ["poll", "stream", "state"]) {
+      for (const name of ["poll", "stream", "state", "level"]) {
         if (name in next.dataset) this.region.dataset[name] = next.dataset[name];
         else delete this.region.dataset[name];
       }
@@ -235,6 +236,7 @@
       prepare(this.region);
       if (focused) document.getElementById(focused)?.focus();
       if (before !== this.region.dataset.state) announce($("h1", this.region)?.textContent);
+      if (Number(this.region.dataset.level ?? 0) > level) announce($(".warning", this.region)?.textContent.trim());
     },
 
     leave() {

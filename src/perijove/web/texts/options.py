@@ -164,5 +164,6 @@ def fault_said(texts: Texts, fault: Fault) -> str:
     reason = params.get("reason", "")
     sentence = WAITING.get(reason) or CANNOT.get(reason)
     if sentence is not None and "%(" not in sentence.text:
-        return f"{texts.gettext(sentence.text)} ({params['words']})"
+        said, words = texts.gettext(sentence.text), params["words"]
+        return said if words == reason else f"{said} ({words})"
     return texts.gettext(FAULTS[fault.code], **params)

@@ -19,6 +19,8 @@ from perijove.web.texts.scopes import SCOPES, scope_said
 
 SOURCES = Path(sentences.__file__).parents[2]
 TRANSLATED = sorted(set(LANGUAGES) - {SOURCE})
+FIELD = re.compile(r"{(\w+)}")
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 PLACEHOLDER = re.compile(r"%\(\w+\)s|%%")
 NEVER_ON_A_PAGE = {
     # Errors of the API alone, of the machinery, or of the start of the hub.
@@ -144,8 +146,10 @@ def test_a_refusal_writes_its_numbers_with_their_unit() -> None:
 def test_every_fault_of_an_option_has_a_sentence(texts: Texts) -> None:
     """What is wrong with an option is said for each code the domain has."""
     assert set(FAULTS) == set(SENTENCES)
-    params = {"title": "Memory", "asked": "", "limit": "", "profile": "p", "policy": "q"}
-    for code in FAULTS:
+    for code, english in SENTENCES.items():
+        params = dict.fromkeys(["policy", *FIELD.findall(english)], "p")
+        if "starts" in params:
+            params["starts"] = NOON.isoformat()
         fault = Fault(field="memory", code=code, limit=2**30, asked=2**31, params=params)
         assert "%(" not in fault_said(texts, fault)
 
