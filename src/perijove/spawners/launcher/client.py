@@ -7,6 +7,7 @@ launcher is given a JSON object on standard input and answers with one, so nothi
 is ever on a command line or in an environment.
 """
 
+import fcntl
 import json
 import os
 import pwd
@@ -14,6 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -136,16 +138,14 @@ class Launcher:
         self, account: Account, order: bytes, seconds: float, cgroups: Sequence[Path]
     ) -> tuple[int, bytes, bytes]:
         try:
-            with self._open(account) as process:
-                try:
-                    for group in cgroups:
-                        (group / "cgroup.procs").write_text(str(process.pid))
-                    out, err = process.communicate(order, timeout=seconds)
-                except BaseException:
-                    # What sudo runs is not ours to signal: it has a deadline of its own.
-                    with suppress(PermissionError, ProcessLookupError):
-                        process.kill()
-                    raise
+            process = self._open(account)
+            try:
+                for group in cgroups:
+                    (group / "cgroup.procs").write_text(str(process.pid))
+                out, err = process.communicate(order, timeout=seconds)
+            except BaseException:
+                _let_go(process)
+                raise
         except subprocess.TimeoutExpired:
             raise SpawnerTransient(
                 f"the launcher did not answer for {account.name} within {seconds:g} s",
@@ -162,9 +162,7 @@ class Launcher:
         own = os.geteuid()
         if own not in (0, account.uid):
             return _popen([_SUDO, "-n", "-u", account.name, "--", str(self.installed)])
-        # The person may have no way to where this package is installed, but this one file is
-        # readable for all: it is handed over open.
-        program = os.open(PROGRAM, os.O_RDONLY | os.O_CLOEXEC)
+        program = _open_program()
         try:
             command = [_PYTHON, "-I", f"/proc/self/fd/{program}"]
             if own == account.uid:
@@ -178,6 +176,32 @@ class Launcher:
             )
         finally:
             os.close(program)
+
+
+def _let_go(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, or leave it to its own deadline: what sudo runs is not ours to signal."""
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+    with suppress(PermissionError):
+        process.kill()
+        process.wait()
+
+
+def _open_program() -> int:
+    """Return the launcher as an open file: its person may have no way to this package."""
+    file = os.memfd_create("perijove-launch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(file, "wb", closefd=False) as stream:
+        stream.write(_program_text())
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK)
+    return file
+
+
+@cache
+def _program_text() -> bytes:
+    # Read once: an update of this package must not mix with what this process knows.
+    return PROGRAM.read_bytes()
 
 
 def _popen(command: Sequence[str], **how: Any) -> "subprocess.Popen[bytes]":

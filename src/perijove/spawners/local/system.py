@@ -254,7 +254,8 @@ class SystemSpawner:
 
     def _labels(self) -> Sequence[Label]:
         try:
-            names = {file[:-5] for file in os.listdir(self._records) if file.endswith(".json")}
+            with os.scandir(self._records) as files:
+                names = {file.name[:-5] for file in files if file.name.endswith(".json")}
         except FileNotFoundError as error:
             raise SpawnerTransient(f"the folder {self._records} is gone") from error
         for name in names - set(self._known):
@@ -366,17 +367,24 @@ class SystemSpawner:
 
     def _forget(self, label: Label, answer: Mapping[str, Any]) -> Sighting | None:
         """Keep how the launch ended, and drop all else that the hub knows of it."""
-        seen = _read_launch(answer.get("launch"))
         removed = answer.get("removed")
         if isinstance(removed, dict):
-            seen = _read_launch({"name": label.name, "removed": removed})
+            seen = _read_launch({"removed": removed})
+        else:
+            seen = _read_launch(answer.get("launch"))
         sighting = self._sighting(label, seen) if seen is not None else None
-        if sighting is not None and sighting.end is not None:
+        # Another stop may have been faster. It recorded the end before it removed the groups that
+        # the sighting was made from, so that its word counts.
+        known = self._archive.find_end(label.name)
+        if known is not None and known.reason != "cancelled":
+            sighting = _gone(label, known)
+        elif sighting is not None and sighting.end is not None:
             self._archive.close(label.name, sighting.end)
         self._archive.prune()
-        is_ours = self._file(label.name).exists()
+        was_recorded = self._file(label.name).exists()
         self._drop(label)
-        return sighting if is_ours and answer.get("state") == "over" else None
+        is_first = answer.get("state") == "over" or (was_recorded and removed is not None)
+        return sighting if is_first else None
 
     # Abilities
 
