@@ -262,12 +262,14 @@ def _wait_for_start(
         except KeyboardInterrupt:
             if not is_shown or not sys.stdin.isatty():
                 return _now(hub, launch)
-            answer = _ask_what_to_do()
+            answer = _ask_what_to_do(is_asked=_is_asked(hub, launch))
         if answer == "l":
             return _now(hub, launch)
         if answer == "c":
             hub.stop(launch.server)
             return _now(hub, launch)
+        if answer == "k":
+            hub.keep_waiting(launch.id)
 
 
 def _now(hub: "Hub", launch: "Launch") -> "Launch":
@@ -277,19 +279,28 @@ def _now(hub: "Hub", launch: "Launch") -> "Launch":
         return launch
 
 
-def _ask_what_to_do() -> str:
-    """Return ``l`` to leave it waiting, ``c`` to cancel it, ``w`` to go on watching."""
+def _is_asked(hub: "Hub", launch: "Launch") -> bool:
+    """Tell whether the site asks if it shall go on waiting."""
+    try:
+        return hub.wait(launch.id).asked_at is not None
+    except (Unreachable, Refused):
+        return False
+
+
+def _ask_what_to_do(*, is_asked: bool) -> str:
+    """Return ``l`` to leave it waiting, ``c`` to cancel it, ``w`` to watch on, ``k`` to say yes."""
+    keep = " [bold]k[/]eep it waiting longer," if is_asked else ""
     try:
         err.print(
-            "\n  It still waits. [bold]L[/]eave it waiting, [bold]w[/]atch on,"
-            " or [bold]c[/]ancel it? \\[L/w/c] ",
+            f"\n  It still waits. [bold]L[/]eave it waiting,{keep} [bold]w[/]atch on,"
+            f" or [bold]c[/]ancel it? \\[L/{'k/' if is_asked else ''}w/c] ",
             end="",
         )
         answer = sys.stdin.readline().strip().lower()[:1]
     except KeyboardInterrupt:
         answer = ""
         err.print()
-    return answer if answer in ("c", "w") else "l"
+    return answer if answer in ("c", "w") or (is_asked and answer == "k") else "l"
 
 
 def _say_started(hub: "Hub", launch: "Launch", *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from perijove.client.errors import Refused, Unreachable
 from perijove.client.hub import Hub
-from perijove.client.models import Event, Launch
+from perijove.client.models import Event, Launch, Wait
 from perijove.kit.quantities import write_duration, write_number, write_size
 
 _PER_SECOND: Final = 8
@@ -31,6 +31,7 @@ _SLOW: Final = 5.0
 """Seconds between two looks: at first, and when nothing has changed for a while."""
 _PATIENT_AFTER: Final = 60.0
 _STEPS: Final = 6
+_OTHERS: Final = 4
 _FOR_NOW: Final = frozenset({429, 500, 502, 503, 504})
 """Statuses of an answer after which the next one may be another."""
 _QUIET: Final = frozenset({"reason", "routed", "end-wanted"})
@@ -39,10 +40,11 @@ _WAITS: Final = frozenset({"queued", "held"})
 
 @dataclass(slots=True)
 class Watched:
-    """A launch, what happened to it, and since when the hub does not answer."""
+    """A launch, what happened to it, what surrounds it, and since when the hub is silent."""
 
     launch: Launch
     events: list[Event] = field(default_factory=list)
+    wait: Wait = field(default_factory=Wait)
     away_since: datetime | None = None
 
 
@@ -87,6 +89,8 @@ def _look(hub: Hub, watched: Watched) -> None:
         watched.launch = hub.launch(watched.launch.id)
         after = watched.events[-1].seq if watched.events else 0
         watched.events += hub.events(watched.launch.id, after)
+        if watched.launch.status in _WAITS:
+            watched.wait = hub.wait(watched.launch.id)
         watched.away_since = None
     except (Unreachable, Refused) as error:
         # A proxy whose hub restarts, or a hub that is very busy, answers too.
@@ -188,10 +192,38 @@ def _facts(watched: Watched, now: datetime) -> Iterator[tuple[str, Text]]:
         yield "Out of sight", Text(f"for {span(now - launch.unknown_since)}", style="yellow")
     if launch.status in _WAITS:
         yield "Expected start", Text(_expected(launch, now))
+    if launch.status in _WAITS:
+        yield from _around(watched.wait, now)
     if asked := asked_for(launch):
         yield "Asked for", Text(asked)
     if launch.node:
         yield "Runs on", Text(clean(launch.node))
+
+
+def _around(wait: Wait, now: datetime) -> Iterator[tuple[str, Text]]:
+    if wait.silent_since is not None:
+        words = f"the computing system does not answer, {span(now - wait.silent_since)} now"
+        yield "Out of touch", Text(words, style="yellow")
+    if wait.usual is not None:
+        usual = span(timedelta(seconds=wait.usual.wait_seconds))
+        words = f"about {usual} ({wait.usual.starts} starts in {wait.usual.days} days)"
+        yield "Usual wait", Text(words)
+    if room := wait.room:
+        gpus = f", {room.gpus} of {room.of_gpus} GPUs" if room.of_gpus else ""
+        words = f"{room.cpus} of {room.of_cpus} cores{gpus} ({span(now - room.as_of)} ago)"
+        yield "Free now", Text(words)
+    others = [
+        f"{each.name or '(default)'} {each.state or each.status}" for each in wait.own_servers
+    ]
+    others += [f"{each.name} {each.state}" for each in wait.own_jobs]
+    if others:
+        more = f" and {len(others) - _OTHERS} more" if len(others) > _OTHERS else ""
+        yield "Also yours", Text(clean(", ".join(others[:_OTHERS]) + more))
+    if wait.asked_at is not None:
+        words = (
+            "It has waited as long as your site allows without asking: Ctrl-C, then k, to go on."
+        )
+        yield "A question", Text(words, style="bold yellow")
 
 
 def _expected(launch: Launch, now: datetime) -> str:

@@ -1,6 +1,7 @@
 """The requests of the client, one method each."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ import msgspec
 from perijove.client.address import origin_of
 from perijove.client.connection import Connection
 from perijove.client.errors import NotSignedIn, Refused, Unreachable
-from perijove.client.models import Event, Form, Launch, User
+from perijove.client.models import Event, Form, Launch, User, Wait
 
 T = TypeVar("T")
 
@@ -104,6 +105,20 @@ class Hub:
         path = f"/perijove/launches/{_quoted(launch_id)}/events?after={after}"
         found = self._decode(self._connection.ask("GET", path), dict[str, list[Event]])
         return found.get("events", [])
+
+    def wait(self, launch_id: str) -> Wait:
+        """Return what surrounds a launch that waits; an older hub tells nothing."""
+        try:
+            raw = self._connection.ask("GET", f"/perijove/launches/{_quoted(launch_id)}/wait")
+        except Refused as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return Wait()
+        return self._decode(raw, Wait)
+
+    def keep_waiting(self, launch_id: str) -> None:
+        """Say yes when the site asks whether to go on waiting."""
+        self._connection.ask("POST", f"/perijove/launches/{_quoted(launch_id)}/keep-waiting", {})
 
     def log(self, launch_id: str, lines: int) -> str:
         """Return the last lines of what a launch wrote."""

@@ -73,6 +73,45 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
         return self.is_ready or self.is_over or self.wanted == "end"
 
 
+class Usual(msgspec.Struct, frozen=True, kw_only=True):
+    """How long similar starts waited."""
+
+    wait_seconds: float
+    starts: int
+    days: int
+
+
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """What was free at one moment."""
+
+    as_of: datetime
+    cpus: int = 0
+    of_cpus: int = 0
+    gpus: int = 0
+    of_gpus: int = 0
+
+
+class Other(msgspec.Struct, frozen=True, kw_only=True):
+    """Something else of the same person that may stand in the way."""
+
+    name: str = ""
+    state: str = ""
+    status: str = ""
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """What surrounds a wait."""
+
+    silent_since: datetime | None = None
+    """Since when the platform has not answered."""
+    asked_at: datetime | None = None
+    """Since when the site asks whether to go on waiting."""
+    usual: Usual | None = None
+    room: Room | None = None
+    own_jobs: list[Other] = []
+    own_servers: list[Other] = []
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened to a launch."""
 

@@ -11,12 +11,15 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import Connection, update
 
+from perijove.db.tables import launches
 from perijove.domain.launch import Wanted
 from perijove.kit.loops import until
 from tests.apis import ANN
@@ -158,6 +161,32 @@ async def test_ctrl_c_asks_and_cancels_nothing_by_itself(tmp_path: Path) -> None
             screen.type("c\n")
             assert await screen.ends() == 1
         assert all(each.wanted is Wanted.END for each in await node.api.hub.live())
+
+
+async def test_the_sites_question_is_answered_here(tmp_path: Path) -> None:
+    """When the queue's limit is reached the view says so, and `k` says yes."""
+    _, given = with_queue()
+    async with login_node(tmp_path, **given) as node:
+        await node.sign_in()
+        with terminal(node, "start") as screen:
+            await screen.shows("Expected start")
+            (launch,) = await node.api.hub.live()
+            asked_at = node.api.hub.hub.clock.now()
+
+            def ask(connection: Connection) -> None:
+                values = {"queue_asked_at": asked_at, "queued_at": asked_at - timedelta(hours=1)}
+                connection.execute(
+                    update(launches).where(launches.c.id == launch.id).values(**values)
+                )
+
+            await node.api.hub.hub.database.write(ask)
+            await screen.shows("A question It has waited as long as your site allows")
+            screen.type("\x03")
+            await screen.shows("Leave it waiting, keep it waiting longer, watch on")
+            screen.type("k\n")
+            await screen.shows("Expected start")
+            events = await node.api.hub.events(launch.id)
+            assert ("kept-waiting", "ann") in [(event.code, event.actor) for event in events]
 
 
 async def test_a_token_is_not_shown_while_it_is_typed(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_a_hub_that_restarts_is_waited_for() -> None:
         (502, {}, b"<html>"),
         answer(200, launch),
         answer(200, {"events": []}),
+        answer(404, {"message": "an older hub tells nothing of this"}),
         answer(200, ready),
         answer(200, {"events": []}),
     ]

@@ -1,0 +1,80 @@
+"""The picture of a launch that waits: every fact in plain words, and nothing a terminal obeys."""
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from perijove.cli.waiting import Watched, clean, picture, span
+from perijove.client.models import Launch, Other, Reason, Room, Said, Usual, Wait
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def drawn(watched: Watched, now: datetime = NOON) -> str:
+    """Return the picture as text in one line."""
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as capture:
+        console.print(picture(watched, "gpu", now))
+    return " ".join(capture.get().split())
+
+
+def test_what_surrounds_a_wait_is_shown() -> None:
+    """What is usual, what is free, what of one's own stands in the way, what the site asks."""
+    launch = Launch(
+        id="lch_1",
+        status="queued",
+        entered_at=NOON - timedelta(minutes=5),
+        expected_start=NOON + timedelta(hours=2),
+        estimated_at=NOON - timedelta(seconds=40),
+        said=Said(state="In the queue", text="Others come first.", advice="Ask for less."),
+        reason=Reason(code="priority", words="(Priority) \x1b[2J"),
+        resources={"cpu": 1, "gpu": 2, "memory_bytes": 2**33, "time_seconds": 5400},
+    )
+    wait = Wait(
+        usual=Usual(wait_seconds=260, starts=12, days=14),
+        room=Room(as_of=NOON - timedelta(minutes=1), cpus=12, of_cpus=64, gpus=0, of_gpus=4),
+        own_jobs=[Other(name="fit", state="RUNNING")],
+        own_servers=[Other(name="", status="ready")],
+        asked_at=NOON,
+        silent_since=NOON - timedelta(minutes=3),
+    )
+    shown = drawn(Watched(launch, wait=wait, away_since=NOON - timedelta(seconds=7)))
+    for words in (
+        "In the queue gpu for 5 min",
+        "Hub does not answer, 7 s now; what you asked for goes on",
+        "Why Others come first. Ask for less.",
+        "Its words (Priority) \ufffd[2J",
+        "(in 2 h, estimated 40 s ago)",
+        "Out of touch the computing system does not answer, 3 min now",
+        "Usual wait about 4 min 20 s (12 starts in 14 days)",
+        "Free now 12 of 64 cores, 0 of 4 GPUs (1 min ago)",
+        "Also yours (default) ready, fit RUNNING",
+        "Ctrl-C, then k, to go on.",
+        "Asked for 1 core · 2 GPUs · 8 GiB · 1 h 30 min",
+    ):
+        assert words in shown
+
+
+def test_a_start_that_does_not_wait_promises_nothing() -> None:
+    """No estimate is shown where nothing is in a queue."""
+    launch = Launch(id="lch_1", status="starting", entered_at=NOON, node="cpu1")
+    shown = drawn(Watched(launch))
+    assert "Runs on cpu1" in shown
+    assert "Expected start" not in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (0, "0 s"), (59.9, "59 s"), (60, "1 min"), (3661, "1 h 1 min"),
+     (90061, "1 d 1 h")],
+)  # fmt: skip
+def test_a_length_of_time_has_two_units_at_most(seconds: float, text: str) -> None:
+    """As people say it."""
+    assert span(timedelta(seconds=seconds)) == text
+
+
+def test_no_text_from_elsewhere_is_a_command() -> None:
+    """Neither escape sequences nor lines of its own."""
+    assert clean("a\x1b[31m\r\nb\u202e\tc") == "a\ufffd[31m b\ufffd c"
