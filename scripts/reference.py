@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from perijove.cli.app import app
+from perijove.domain import reasons as catalogue
 from perijove.domain.launch import Status
 from perijove.domain.scope_names import STANDARD
 from perijove.kit.config import parse_duration, parse_size
@@ -31,6 +32,9 @@ from perijove.services.metrics import Metrics
 from perijove.settings import Settings
 from perijove.web.api import ENDPOINTS
 from perijove.web.api.routing import Endpoint, On
+from perijove.web.texts import reasons as texts
+from perijove.web.texts import sentences
+from perijove.web.texts.sentence import Sentence
 
 REFERENCE: Final = Path(__file__).resolve().parent.parent / "docs/reference"
 GENERATED: Final = (
@@ -383,6 +387,52 @@ def metrics() -> Page:
     return page
 
 
+# --- reasons ----------------------------------------------------------------------------------
+
+
+def reasons() -> Page:
+    """Describe every reason for waiting, for not starting, and for ending."""
+    page = Page()
+    page.add(
+        "# Reasons",
+        "Why a server waits, why it did not start, and why it ended: the codes that the API, "
+        "the log and the pages show, and what they mean. *Where* is where the obstacle lies: "
+        "`request`, `policy`, `capacity`, `scheduler`, `node`, `application` or `hub`. "
+        "What a scheduler itself calls it is shown beside the code wherever it is shown.",
+    )
+    tables: list[tuple[str, Mapping[Any, catalogue.Known], Mapping[Any, Sentence]]] = [
+        ("Why it waits", catalogue.WAITING, texts.WAITING),
+        ("Why it did not start", catalogue.CANNOT, texts.CANNOT),
+        ("Why it ended", catalogue.ENDS, sentences.CAUSES),
+    ]
+    for heading, known, said in tables:
+        page.add(f"## {heading}")
+        page.table(
+            ("Code", "Where", "What it means", "What to do"),
+            [
+                (f"`{code}`{_marks(each)}", each.origin, _shown(said[code]), said[code].advice)
+                for code, each in known.items()
+            ],
+        )
+    page.add(
+        "A request that *can never start* is ended at once, and its page leads back to the form.",
+        "The four clocks have one id, `spawn-timeout`: what was once shown as "
+        "“Spawn failed: Timeout”.",
+    )
+    return page
+
+
+def _marks(known: catalogue.Known) -> str:
+    marks = [*(["can never start"] if known.can_never_start else []), known.id]
+    told = ", ".join(mark for mark in marks if mark)
+    return f" ({told})" if told else ""
+
+
+def _shown(sentence: Sentence) -> str:
+    """Return a sentence with an ellipsis for what is filled in."""
+    return re.sub(r"%\(\w+\)s", "…", sentence.text)
+
+
 # --- all --------------------------------------------------------------------------------------
 
 
@@ -394,6 +444,7 @@ def pages() -> dict[str, Page]:
         "rest.md": rest(),
         "scopes.md": scopes(),
         "metrics.md": metrics(),
+        "reasons.md": reasons(),
     }
 
 
