@@ -53,7 +53,6 @@ PROFILES = [
     for each in (
         {
             "name": "small",
-            "spawner": "cluster",
             "title": {"en": "Small", "fr": "Petit", "es": "Pequeño", "pt": "Pequeno"},
             "description": {
                 "en": "For reading, teaching and light analysis.",
@@ -64,7 +63,6 @@ PROFILES = [
         },
         {
             "name": "interactive",
-            "spawner": "cluster",
             "title": {"en": "Interactive", "fr": "Interactif"},
             "description": "You choose cores, memory and time.",
             "cpu": 2,
@@ -78,7 +76,6 @@ PROFILES = [
         },
         {
             "name": "gpu",
-            "spawner": "cluster",
             "title": {"en": "With a GPU", "fr": "Avec un GPU"},
             "description": "One or two accelerators for training and simulation.",
             "cpu": 8,
@@ -87,31 +84,7 @@ PROFILES = [
             "fields": {"gpu": {"default": 1, "choices": [1, 2]}},
         },
         {
-            "name": "batch",
-            "title": {"en": "Batch session", "fr": "Session en file d’attente"},
-            "description": {
-                "en": "As a job on the cluster, with what it has for you.",
-                "fr": "Une tâche sur la grappe, avec ce qu’elle a pour vous.",
-            },
-            "groups": ["researchers"],
-            "spawner": "slurm",
-            "fields": {
-                "account": {},
-                "partition": {"choices": ["cpu", "gpu"]},
-                "qos": {"default": "normal", "locked": True},
-                "reservation": {},
-                "cpu": {"default": 2, "min": 1, "max": 128, "step": 1},
-                "memory": {"default": "8 GiB", "min": "1 GiB", "max": "2 TiB", "step": "1 GiB"},
-                "time": {"default": "2 h", "min": "15 min", "max": "7 d", "step": "15 min"},
-                "gpu": {},
-                "gpu_type": {},
-                "features": {},
-                "ui": {"default": "lab"},
-            },
-        },
-        {
             "name": "huge",
-            "spawner": "cluster",
             "title": "Huge",
             "description": "For the whole collaboration.",
             "cpu": 128,
@@ -119,6 +92,32 @@ PROFILES = [
         },
     )
 ]
+BATCH = ProfileSection.model_validate(
+    {
+        "name": "batch",
+        "title": {"en": "Batch session", "fr": "Session en file d’attente"},
+        "description": {
+            "en": "As a job on the cluster, with what it has for you.",
+            "fr": "Une tâche sur la grappe, avec ce qu’elle a pour vous.",
+        },
+        "groups": ["researchers"],
+        "spawner": "slurm",
+        "fields": {
+            "account": {},
+            "partition": {"choices": ["cpu", "gpu"]},
+            "qos": {"default": "normal", "locked": True},
+            "reservation": {},
+            "cpu": {"default": 2, "min": 1, "max": 128, "step": 1},
+            "memory": {"default": "8 GiB", "min": "1 GiB", "max": "2 TiB", "step": "1 GiB"},
+            "time": {"default": "2 h", "min": "15 min", "max": "7 d", "step": "15 min"},
+            "gpu": {},
+            "gpu_type": {},
+            "features": {},
+            "ui": {"default": "lab"},
+        },
+    }
+)
+"""On a platform that tells what it has; for some people only."""
 POLICIES = [
     PolicySection.model_validate(
         {"name": "everyone", "named_servers": 25, "cpu": 64, "idle_timeout": "2 h"}
@@ -340,7 +339,10 @@ async def gallery_hub(
             roles.load(connection, section, now=now)
             profiles.load_offers(
                 connection,
-                profiles=PROFILES,
+                profiles=[
+                    *(each.model_copy(update={"spawner": "cluster"}) for each in PROFILES),
+                    BATCH,
+                ],
                 policies=POLICIES,
                 spawners=["cluster", "slurm"],
                 now=now,

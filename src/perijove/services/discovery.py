@@ -117,15 +117,20 @@ async def offer_of(
     if placed is None or not isinstance(placed.spawner, Discovers):
         return None
     discovers: Discovers = placed.spawner
-    known = await hub.database.read(bound(find_discovery, spawner, user_id))
-    if known is not None and not known.is_due(hub.clock.now(), max_age):
-        return known
+
+    async def look() -> tuple[Discovery | None, bool]:
+        known = await hub.database.read(bound(find_discovery, spawner, user_id))
+        return known, known is None or known.is_due(hub.clock.now(), max_age)
 
     async def ask() -> None:
-        await _ask(hub, discovers, spawner, user_id)
+        if (await look())[1]:  # who asked just before has not stored it in the meantime
+            await _ask(hub, discovers, spawner, user_id)
 
-    await hub.flights.join((spawner, user_id), ask, seconds=seconds)
-    return await hub.database.read(bound(find_discovery, spawner, user_id))
+    known, is_due = await look()
+    if is_due:
+        await hub.flights.join((spawner, user_id), ask, seconds=seconds)
+        known, _ = await look()
+    return known
 
 
 async def refresh(
