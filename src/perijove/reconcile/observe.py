@@ -43,7 +43,7 @@ from perijove.reconcile.probe import Prober
 from perijove.reconcile.steps import apply_change
 from perijove.services.hub import Hub, PlacedSpawner, server_prefix
 from perijove.services.launches import mark_end
-from perijove.spawners.contract import CountsCalls, Remembers, Sighting, Survey
+from perijove.spawners.contract import CountsCalls, Phase, Remembers, Sighting, Survey
 
 log = structlog.get_logger()
 
@@ -157,7 +157,8 @@ class Observer:
                 continue
             seen.add(sighting.name)
             if launch is not None:
-                self._see(connection, launch, sighting, now)
+                if not _is_outdated(launch, sighting, asked_at):
+                    self._see(connection, launch, sighting, now)
             elif self._is_leftover(connection, sighting, strangers, now):
                 leftovers.append(sighting)
         for name in strangers:
@@ -311,6 +312,12 @@ class Observer:
                 continue
             log.info("orphan_removed", spawner=self._name, name=sighting.name)
             await self._hub.database.write(bound(forget_orphan, self._name, sighting.name))
+
+
+def _is_outdated(launch: Launch, sighting: Sighting, asked_at: datetime) -> bool:
+    """Tell whether an answer that shows a launch waiting is older than its server's own word."""
+    waits = sighting.phase in (Phase.PENDING, Phase.HELD)
+    return waits and launch.heard_at is not None and launch.heard_at >= asked_at
 
 
 def _must_be_there(launch: Launch, asked_at: datetime) -> bool:

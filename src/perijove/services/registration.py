@@ -186,7 +186,7 @@ def _use(hub: Hub, connection: Connection, launch: Launch, url: str) -> None:
     now = hub.clock.now()
     mark_listening(connection, launch.id, now=now)
     if launch.url != url:
-        rows.change(connection, launch, now=now, url=url, due_at=now)
+        rows.change(connection, launch, now=now, url=url, heard_at=now, due_at=now)
         record(connection, launch.id, "listening", {}, asking=WRAPPER, now=now)
         notify(connection, "due")
 

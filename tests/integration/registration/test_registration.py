@@ -17,6 +17,7 @@ from perijove.db.core import bound
 from perijove.db.launches import list_handles
 from perijove.domain.launch import Cause, End, Launch, Status
 from perijove.services.specs import registration_code, server_token
+from perijove.spawners.contract import Phase, Survey
 from tests.apis import TestApi, running_api
 from tests.fakes.spawners import MemoryPlatform, Registering
 
@@ -136,7 +137,7 @@ async def test_another_run_takes_the_token_over(database_url: str, tmp_path: Pat
         ({"launch_id": "lch_of_nobody"}, 403, "code-refused"),
         ({"job_id": "18"}, 422, "job-mismatch"),
         ({"host": "elsewhere"}, 422, "host-refused"),
-        ({"port": 0}, 400, "body-schema"),
+        ({"port": 70_000}, 400, "body-schema"),
         ({"code": "short"}, 400, "body-schema"),
         ({"job_id": "17; id"}, 400, "body-schema"),
         ({"url": "http://169.254.169.254"}, 400, "body-schema"),
@@ -271,4 +272,32 @@ async def test_batchspawners_call_sets_the_port_and_nothing_else(
 
         assert (answer.status_code, stranger.status_code) == (201, 403)
         await api.hub.becomes(launch, Status.CONNECTING, Status.READY)
+        assert (await api.hub.launch(launch.id)).url == f"http://127.0.0.1:{node.port}"
+
+
+async def test_an_older_answer_of_the_platform_does_not_undo_it(url: str, tmp_path: Path) -> None:
+    """A survey that was asked before the server listened, and shows it waiting, says nothing."""
+    async with registering(url, tmp_path) as (api, node, launch):
+        body = claim(node, launch)
+        await api.call("POST", PATH, body, token=None)
+        survey, asked, go_on = api.hub.spawner.inner.survey, anyio.Event(), anyio.Event()
+
+        async def slow_survey() -> Survey:
+            api.hub.platform.show(launch.name, Phase.PENDING)
+            answer: Survey = await survey()
+            api.hub.platform.show(launch.name, Phase.RUNNING)
+            api.hub.spawner.inner.survey = survey
+            asked.set()
+            await go_on.wait()
+            return answer
+
+        api.hub.spawner.inner.survey = slow_survey
+        with anyio.fail_after(15):
+            await asked.wait()
+        await api.call("POST", f"{PATH}/listening", identity(body), token=None)
+        go_on.set()
+
+        await api.hub.becomes(launch, Status.READY)
+        events = [event.code for event in await api.hub.events(launch.id)]
+        assert events.count("queued") <= 1
         assert (await api.hub.launch(launch.id)).url == f"http://127.0.0.1:{node.port}"
