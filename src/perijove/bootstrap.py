@@ -9,9 +9,10 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import anyio
@@ -30,6 +31,7 @@ from perijove.db.leases import drop_all
 from perijove.db.routes import put_route
 from perijove.domain.errors import ConfigError, SpawnerTransient
 from perijove.kit.clock import Clock, SystemClock, monotonic
+from perijove.kit.ids import new_installation_id, platform_name
 from perijove.kit.keyring import KeyringError, load_keyring
 from perijove.kit.places import (
     NETWORK_FILE_SYSTEMS,
@@ -39,13 +41,15 @@ from perijove.kit.places import (
     locked,
     socket_directory,
 )
+from perijove.proxy.settings import ControlAddress
 from perijove.reconcile.loops import start_loops
 from perijove.reconcile.probe import Prober
 from perijove.services import people, profiles, roles
 from perijove.services.hub import Hub, PlacedSpawner
 from perijove.services.signin import ensure_first_admin, replace_password
 from perijove.settings import Settings, plugin
-from perijove.spawners.contract import Surroundings, Warns
+from perijove.spawners.contract import Spawner, Surroundings, Tunnels, Warns
+from perijove.tunnel.settings import TunnelOptions
 from perijove.web.app import create_app
 from perijove.web.asgi import App
 from perijove.web.control import create_control_app
@@ -61,6 +65,7 @@ class Places:
 
     data_dir: Path
     sockets: Path
+    tunnels: Path
     database_url: str
 
     @property
@@ -95,6 +100,8 @@ def prepare(settings: Settings) -> Places:
     try:
         data_dir = ensure_private(settings.hub.data_dir)
         sockets = socket_directory(data_dir)
+        longest = f"{platform_name('x' * 8)}.sock"
+        tunnels = socket_directory(data_dir, "tunnels", longest=longest)
     except PlaceError as error:
         raise ConfigError(str(error)) from None
     url = settings.hub.database.get_secret_value() or f"sqlite:///{data_dir / 'perijove.sqlite'}"
@@ -108,7 +115,7 @@ def prepare(settings: Settings) -> Places:
             f"hub.data_dir: {data_dir} is on {kind}, where SQLite loses data: "
             "use a local disk, or PostgreSQL (hub.database)"
         )
-    return Places(data_dir=data_dir, sockets=sockets, database_url=url)
+    return Places(data_dir=data_dir, sockets=sockets, tunnels=tunnels, database_url=url)
 
 
 @asynccontextmanager
@@ -142,12 +149,12 @@ async def running(
             settings=settings.hub,
             lifecycle=settings.lifecycle,
             notify=settings.notify,
-            api_url=_api_url(settings, api_listener),
+            api_url=_api_url(settings, *api_listener.getsockname()[:2]),
             spawners=spawners,
             authenticators=_authenticators(settings, database, clock),
         )
         _check_addresses(settings, hub)
-        await database.write(_default_route(places))
+        await database.write(_fixed_routes(settings, places))
         link = await ensure_first_admin(hub, environ)
         app = create_app(hub)
         control = create_control_app(hub, app)
@@ -167,6 +174,34 @@ async def running(
             hub.events.strike()
             hub.routes.strike()
             tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def for_examination(
+    settings: Settings, environ: Mapping[str, str], name: str
+) -> AsyncIterator[tuple[Spawner, str]]:
+    """
+    Open one spawner beside a hub that may be running, and say where servers reach that hub.
+
+    Its jobs carry another installation's name, so the hub does not take them for its own.
+    """
+    if name not in settings.spawners:
+        known = ", ".join(settings.spawners)
+        raise ConfigError(f"there is no section [spawners.{name}]; there are: {known}")
+    places = prepare(settings)
+    async with AsyncExitStack() as stack:
+        one = settings.model_copy(update={"spawners": {name: settings.spawners[name]}})
+        scratch = stack.enter_context(TemporaryDirectory(prefix="perijove-doctor-"))
+        beside = replace(places, data_dir=Path(scratch))
+        entered = await _enter_spawners(stack, one, beside, new_installation_id())
+        kept = places.data_dir / "api_bind"
+        bind = settings.hub.api_bind or (kept.read_text().strip() if kept.exists() else "")
+        if not bind:
+            raise ConfigError(
+                f"no hub has run in {places.data_dir} yet: start it, or set hub.api_bind, so that "
+                "there is something for a node to reach"
+            )
+        yield entered[name].spawner, _api_url(settings, *split_address(bind))
 
 
 # --- the parts --------------------------------------------------------------------------------
@@ -196,11 +231,35 @@ def _first_rows(settings: Settings, clock: Clock) -> Work[str]:
     return unit
 
 
-def _default_route(places: Places) -> Work[int]:
-    def unit(connection: Connection) -> int:
-        return put_route(connection, prefix="/", target=f"unix:{places.hub_socket}")
+def _fixed_routes(settings: Settings, places: Places) -> Work[None]:
+    """Return the unit that puts the routes that lead to no server."""
+
+    def unit(connection: Connection) -> None:
+        put_route(connection, prefix="/", target=f"unix:{places.hub_socket}")
+        path = urlsplit(settings.tunnel.url).path.rstrip("/")
+        if path and not settings.tunnel.bind:
+            front = tunnel_options(settings, places).front
+            put_route(connection, prefix=f"{path}/", target=f"unix:{front}")
 
     return unit
+
+
+def tunnel_options(settings: Settings, places: Places) -> TunnelOptions:
+    """Return what the program of the tunnels is given."""
+    control = ControlAddress(f"unix:{places.control_socket}")
+    return TunnelOptions(control, places.tunnels, settings.tunnel)
+
+
+def _tunnels(settings: Settings, places: Places) -> Tunnels | None:
+    """Return what spawners know of the tunnels; raises `ConfigError`."""
+    section = settings.tunnel
+    if not section.url:
+        return None
+    try:
+        ca = section.tls_ca.read_text() if section.tls_ca is not None else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"tunnel.tls_ca: {error}") from None
+    return Tunnels(url=section.url, sockets=places.tunnels, ca=ca)
 
 
 def _api_listener(settings: Settings, places: Places) -> socket.socket:
@@ -227,8 +286,7 @@ def _api_listener(settings: Settings, places: Places) -> socket.socket:
     return listener
 
 
-def _api_url(settings: Settings, listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
+def _api_url(settings: Settings, host: str, port: int) -> str:
     if ipaddress.ip_address(host).is_unspecified:
         host = socket.getfqdn()
     host = f"[{host}]" if ":" in host else host
@@ -239,6 +297,7 @@ async def _enter_spawners(
     stack: AsyncExitStack, settings: Settings, places: Places, installation: str
 ) -> Mapping[str, PlacedSpawner]:
     entered = {}
+    tunnels = _tunnels(settings, places)
     vouched = {plugin("auth", name).names_system_accounts for name in settings.auth}
     for name, section in settings.spawners.items():
         data_dir = ensure_private(places.data_dir / "spawners" / name)
@@ -247,6 +306,7 @@ async def _enter_spawners(
             installation=installation,
             data_dir=data_dir,
             system_accounts=True in vouched and False not in vouched,
+            tunnels=tunnels,
         )
         spawner = plugin("spawners", section.kind)(section, surroundings)
         try:

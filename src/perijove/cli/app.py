@@ -24,6 +24,7 @@ from perijove.cli.common import (
     settings_of,
 )
 from perijove.cli.config import config_app
+from perijove.cli.doctor import doctor
 from perijove.domain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
 app.add_typer(db_app, name="db")
 add_to(app)
+app.command()(doctor)
 
 ParentOption = Annotated[int | None, typer.Option(hidden=True, help="End with this process.")]
 
@@ -81,8 +83,9 @@ def run(
     prepare(settings)
     open_tcp(settings.hub.bind).close()  # an address in use is better said now
     arguments = _arguments(config, bind, data_dir)
+    programs = ("hub", "proxy", "tunnel") if settings.tunnel.url else ("hub", "proxy")
     supervisor = Supervisor(
-        {"hub": _command("hub", arguments), "proxy": _command("proxy", arguments)},
+        {name: _command(name, arguments) for name in programs},
         final={0, WRONG},
         report=_say_restarted,
     )
@@ -146,6 +149,33 @@ def proxy(
         raise ConfigError(f"proxy: {error}") from None
     if code == EXIT_ADDRESS:
         raise ConfigError(f"the proxy cannot listen at {settings.hub.bind}")
+    raise SystemExit(code)
+
+
+@app.command()
+@reporting_errors
+def tunnel(
+    config: ConfigOption = None,
+    bind: BindOption = None,
+    data_dir: DataDirOption = None,
+    parent: ParentOption = None,
+) -> None:
+    """Run the tunnels alone; jobs stay connected while hubs restart."""
+    from perijove.bootstrap import prepare, tunnel_options
+    from perijove.kit.logs import configure
+    from perijove.kit.processes import die_with_parent
+    from perijove.tunnel import run as run_tunnels
+
+    if parent is not None:
+        die_with_parent(parent)
+    settings = settings_of(config, bind, data_dir)
+    if not settings.tunnel.url:
+        raise ConfigError("there are no tunnels without [tunnel] url")
+    configure(style=settings.hub.log_format, level=settings.hub.log_level, program="tunnel")
+    try:
+        code = run_tunnels(tunnel_options(settings, prepare(settings)))
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"tunnel: {error}") from None
     raise SystemExit(code)
 
 

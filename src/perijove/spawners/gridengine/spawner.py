@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import ClassVar
 
+from pydantic import Field
+
 from perijove.spawners.batch.scheduler import Site
 from perijove.spawners.batch.sections import BatchSettings
 from perijove.spawners.batch.spawner import BatchSpawner
@@ -21,9 +23,9 @@ class GridEngineSettings(BatchSettings):
     """The resource by which memory is asked for."""
     gpu_complex: str = ""
     """The resource by which GPUs are asked for; without it there are none."""
-    per_job: list[str] = []
+    per_job: list[str] = Field(default=[])
     """Resources counted once for a whole job (consumable `JOB`), not for each of its slots."""
-    requested: list[str] = []
+    requested: list[str] = Field(default=[])
     """Resources that `submit_arguments` ask for; queues that want one are offered only then."""
 
     def site(self) -> Site:

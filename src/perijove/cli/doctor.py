@@ -1,0 +1,118 @@
+"""``perijove doctor``: is this cluster ready for people, and if not, what is wrong."""
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import anyio
+import typer
+
+from perijove.cli.common import (
+    FAILED,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    err,
+    out,
+    plain,
+    print_json,
+    reporting_errors,
+    settings_of,
+)
+from perijove.domain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from perijove.settings import Settings
+    from perijove.spawners.batch.doctor import Doctor, Finding
+
+_TITLES = {
+    "scheduler": "the scheduler answers",
+    "launcher": "the hub can act as the person",
+    "accounting": "accounts and partitions are known",
+    "dry-run": "the scheduler would take a small job",
+    "submission": "it takes a small job",
+    "start": "the job starts",
+    "python": "Python on the node",
+    "job": "the job knows itself, clocks agree",
+    "clock": "clocks agree",
+    "home": "the home is there and has room",
+    "command": "the server's program is there",
+    "version": "the server is new enough",
+    "node-to-hub": "the node reaches the hub",
+    "port": "the node opens a port",
+    "hub-to-node": "the hub reaches the node",
+    "stop": "the job can be cancelled",
+}
+_ADVICE = {
+    "account-unknown": "name somebody with a system account: --user NAME",
+    "account-refused": "name an ordinary person: --user NAME; accounts of the system are not served",
+    "launcher": "run deploy/launcher/install, and add the person to its group",
+    "accounting": "slurmdbd may be away; people then see no accounts",
+    "command": "set software (modules, prefix or container) in the spawner's section",
+    "version": "install jupyterhub 4 or newer in the environment on the nodes",
+    "home-missing": "the job's directory must be on a file system that the nodes share",
+    "node-to-hub": "set api_bind in [hub] to an address that the nodes reach; see firewalls",
+    "port": "look at ports and networks in the spawner's section",
+    "hub-to-node": "open the ports from hub and proxy to the nodes, or use a tunnel",
+    "clock": "synchronise the clocks of hub and nodes",
+}
+
+
+@reporting_errors
+def doctor(
+    spawner: Annotated[str, typer.Option(help="Which section [spawners.NAME].", metavar="NAME")],
+    user: Annotated[
+        str, typer.Option(help="As whom; default: who runs this.", metavar="NAME")
+    ] = "",
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a tiny job, go the whole way of a start with it, and name what is wrong."""
+    settings = settings_of(config, data_dir=data_dir)
+    person = user or os.environ.get("SUDO_USER") or os.environ.get("USER", "")
+    findings = anyio.run(_examine, settings, spawner, person, not as_json)
+    if as_json:
+        print_json([asdict(each) for each in findings])
+    wrong = [each for each in findings if not each.ok]
+    if not as_json:
+        _conclude(spawner, wrong)
+    raise SystemExit(FAILED if wrong else 0)
+
+
+async def _examine(settings: "Settings", spawner: str, person: str, shown: bool) -> "list[Finding]":
+    from perijove.bootstrap import for_examination
+
+    findings = []
+    async with for_examination(settings, os.environ, spawner) as (found, api_url):
+        async for finding in _doctor(found, person, api_url).examine():
+            findings.append(finding)
+            if shown:
+                _show(finding)
+    return findings
+
+
+def _doctor(spawner: object, person: str, api_url: str) -> "Doctor":
+    from perijove.spawners.batch.doctor import Doctor
+    from perijove.spawners.batch.spawner import BatchSpawner
+
+    if not isinstance(spawner, BatchSpawner):
+        raise ConfigError("only spawners of kind slurm and gridengine can be examined")
+    return Doctor(spawner, person, api_url=api_url)
+
+
+def _show(finding: "Finding") -> None:
+    mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
+    title = _TITLES.get(finding.check, finding.check)
+    out.print(f" {mark} {title}  [dim]{plain(finding.words)}[/]", soft_wrap=True)
+
+
+def _conclude(spawner: str, wrong: "list[Finding]") -> None:
+    if not wrong:
+        out.print(f"\n[green]{plain(spawner)} is ready.[/]")
+        return
+    err.print(f"\n[red]{plain(spawner)} is not ready.[/]")
+    for finding in wrong:
+        advice = _ADVICE.get(finding.code) or _ADVICE.get(finding.check)
+        if advice:
+            err.print(f" → {plain(advice)}", soft_wrap=True)
