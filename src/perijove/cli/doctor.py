@@ -45,7 +45,7 @@ _TITLES = {
 }
 _ADVICE = {
     "account-unknown": "name somebody with a system account: --user NAME",
-    "account-refused": "name an ordinary person: --user NAME; accounts of the system are not served",
+    "account-refused": "name an ordinary person: --user NAME; system accounts are not served",
     "launcher": "run deploy/launcher/install, and add the person to its group",
     "accounting": "slurmdbd may be away; people then see no accounts",
     "command": "set software (modules, prefix or container) in the spawner's section",
