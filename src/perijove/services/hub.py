@@ -10,6 +10,7 @@ import anyio
 from perijove.db.core import Database
 from perijove.kit.clock import Clock
 from perijove.kit.flights import Flights
+from perijove.kit.kept import Kept
 from perijove.kit.keyring import Keyring
 from perijove.kit.loops import Doorbell, Gong
 from perijove.services.activity import Seen
@@ -65,6 +66,9 @@ class Hub:
     metrics: Metrics = field(default_factory=Metrics)
     seen: Seen = field(default_factory=Seen)
     """Tokens in use, to be written by the loop of `services.activity.flush`."""
+
+    kept: Kept = field(default_factory=Kept)
+    """What pages ask again and again and may be a minute old."""
 
     stopping: anyio.Event = field(default_factory=anyio.Event)
     """Set when this process is about to stop: streams end, so that clients ask another."""

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy import Connection, bindparam, func, select
 
 from perijove.db import launches as rows
@@ -23,11 +22,15 @@ from perijove.domain.asking import Asking
 from perijove.domain.errors import Conflict
 from perijove.domain.launch import WAITING, Launch, Status, Wanted
 from perijove.domain.offer import Offer, OwnJob
+from perijove.kit.kept import Kept
+from perijove.services.discovery import find_discovery
 from perijove.services.hub import Hub
 from perijove.services.overview import Shown, list_shown
 
 WINDOW: Final = timedelta(days=14)
 """How far back starts are compared: queues change with the season."""
+_USUAL_KEPT: Final = timedelta(minutes=1)
+_OFFER_KEPT: Final = timedelta(minutes=10)
 _LEAST: Final = 3
 """Fewer similar starts say nothing."""
 _MOST: Final = 200
@@ -77,23 +80,38 @@ class Around:
     """The person's other servers that are live on the same platform."""
 
 
-def look_around(connection: Connection, shown: Shown, *, now: datetime) -> Around:
+def look_around(connection: Connection, hub: Hub, shown: Shown) -> Around:
     """Return what surrounds a server that waits; nothing for one that does not."""
     launch = shown.launch
     if launch is None or launch.status not in WAITING:
         return Around()
-    offer = _find_offer(connection, launch)
-    partition = launch.spec.get("options", {}).get("partition") or ""
+    now = hub.clock.now()
+    offered = _find_offered(connection, hub.kept, launch, now)
     return Around(
         silent_since=find_state(connection, launch.spawner).failing_since,
-        usual=usual_wait(connection, launch, now=now),
-        room=room_in(offer, partition) if offer else None,
-        own_jobs=offer.own_jobs if offer else (),
+        usual=hub.kept.get(
+            ("usual", launch.spawner, *_kind_of(launch)),
+            lambda: usual_wait(connection, launch, now=now),
+            now=now,
+            ttl=_USUAL_KEPT,
+        ),
+        room=offered.room,
+        own_jobs=offered.own_jobs,
         own_servers=[
             other
             for other in list_shown(connection, shown.owner)
             if other.name != shown.name and _is_live_on(other, launch.spawner)
         ],
+    )
+
+
+def _kind_of(launch: Launch) -> tuple[object, ...]:
+    """Return what requests that are similar to the same ones have in common."""
+    options, resources = launch.spec.get("options", {}), launch.spec.get("resources", {})
+    return (
+        launch.spec.get("profile", {}).get("name"),
+        *(options.get(name) or "" for name in _SAME),
+        *(resources.get(name) for name in _ALIKE),
     )
 
 
@@ -123,19 +141,32 @@ def room_in(offer: Offer, partition: str) -> Room | None:
     )
 
 
-def _find_offer(connection: Connection, launch: Launch) -> Offer | None:
-    """Return what the platform last said this person can have; None when that is not known."""
-    body = connection.scalar(
-        select(discoveries.c.body).where(
-            discoveries.c.spawner == launch.spawner, discoveries.c.user_id == launch.user_id
-        )
-    )
-    if body is None:
-        return None
-    try:
-        return msgspec.convert(body, Offer, strict=False)
-    except msgspec.ValidationError:  # of another version of this program
-        return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Offered:
+    """What a wait needs of an offer, which may tell of thousands of nodes."""
+
+    room: Room | None = None
+    own_jobs: Sequence[OwnJob] = ()
+
+
+def _find_offered(connection: Connection, kept: Kept, launch: Launch, now: datetime) -> _Offered:
+    """Return what the platform last said; an answer is read once, however often it is asked for."""
+    user_id, spawner = launch.user_id, launch.spawner
+    if user_id is None:
+        return _Offered()
+    mine = (discoveries.c.spawner == spawner, discoveries.c.user_id == user_id)
+    as_of = connection.scalar(select(discoveries.c.as_of).where(*mine))
+    if as_of is None:
+        return _Offered()
+    partition = launch.spec.get("options", {}).get("partition") or ""
+
+    def read() -> _Offered:
+        known = find_discovery(connection, spawner, user_id)
+        if known is None or known.offer is None:
+            return _Offered()
+        return _Offered(room=room_in(known.offer, partition), own_jobs=known.offer.own_jobs)
+
+    return kept.get(("offered", spawner, user_id, as_of, partition), read, now=now, ttl=_OFFER_KEPT)
 
 
 def usual_wait(connection: Connection, launch: Launch, *, now: datetime) -> Usual | None:

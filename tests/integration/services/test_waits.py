@@ -163,7 +163,8 @@ async def test_what_surrounds_a_wait_is_found(tmp_path: Path) -> None:
         def unit(connection: Connection) -> None:
             save_state(connection, "memory", failing_since=since)
             body = msgspec.to_builtins(OFFER, enc_hook=dict)
-            row = {"spawner": "memory", "user_id": launch.user_id, "body": body, "asked_at": since}
+            row = {"spawner": "memory", "user_id": launch.user_id, "body": body}
+            row |= {"as_of": since, "asked_at": since}
             connection.execute(insert(discoveries), row)
 
         await hub.hub.database.write(unit)
@@ -171,7 +172,7 @@ async def test_what_surrounds_a_wait_is_found(tmp_path: Path) -> None:
         def look(connection: Connection) -> Around:
             shown = find_shown(connection, get_owner(connection, "ann"), "")
             assert shown is not None
-            return look_around(connection, shown, now=hub.hub.clock.now())
+            return look_around(connection, hub.hub, shown)
 
         around = await hub.hub.database.read(look)
         assert around.silent_since is not None

@@ -29,7 +29,7 @@ _START = "start:servers"
 def show(connection: Connection, call: Call) -> Reply:
     """``GET launches/:id/wait``: how long it is usual, what is free, what stands in the way."""
     launch, shown = _find(connection, call, _READ)
-    around = look_around(connection, shown, now=call.hub.clock.now()) if shown else Around()
+    around = look_around(connection, call.hub, shown) if shown else Around()
     chosen = followed(connection, launch.id)
     return json_reply(_model(call.hub, launch, around, chosen))
 

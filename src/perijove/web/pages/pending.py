@@ -67,7 +67,7 @@ async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Res
             events=list_events(connection, launch.id),
             line=place_in_line(connection, launch) if launch.status is Status.REQUESTED else None,
             titles=titles_of(connection),
-            around=look_around(connection, shown, now=frame.now),
+            around=look_around(connection, frame.hub, shown),
             settings=placed.settings if placed else None,
             log=log,
         )
