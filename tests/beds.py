@@ -85,6 +85,11 @@ def _names_a_file(variable: str) -> bool:
     return _is_file(Path(os.environ.get(variable, "/nonexistent")))
 
 
+def _control_groups_are_ours() -> bool:
+    places = ("/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory/cgroup.procs")
+    return any(os.access(place, os.W_OK) for place in places)
+
+
 def _grid_engine_is_known() -> bool:
     root = os.environ.get("PERIJOVE_TEST_SGE_ROOT", "/nonexistent")
     return _is_file(Path(root, "default/common/bootstrap"))
@@ -137,6 +142,9 @@ NEEDS: Final[Mapping[str, Need]] = {
     "fresh-clone": Need(
         met=lambda: "1" in (os.environ.get("PERIJOVE_TEST_FRESH"), os.environ.get(NO_SKIP)),
         provided_by="PERIJOVE_TEST_FRESH=1 (installs everything anew, takes minutes)",
+    ),
+    "control-groups": Need(
+        met=_control_groups_are_ours, provided_by="a machine where root may make control groups"
     ),
     "root": Need(met=lambda: os.geteuid() == 0, provided_by="running the tests as root"),
 }

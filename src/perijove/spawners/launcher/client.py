@@ -30,17 +30,12 @@ _PYTHON: Final = "/usr/bin/python3"
 _SUDO: Final = "/usr/bin/sudo"
 _WORDS_BYTES: Final = 4096
 _SLACK_SECONDS: Final = 2.0  # The launcher gives up first, with a word.
-_REJECTIONS: Final = frozenset(
-    {
-        "account-refused",
-        "account-unknown",
-        "bad-request",
-        "command-missing",
-        "home-missing",
-        "not-ours",
-        "program-refused",
-    }
+_FINAL: Final = frozenset(
+    {"account-refused", "account-unknown", "command-missing", "home-full", "home-missing"}
 )
+"""What the launcher says that a person is told as it is: trying again is useless."""
+_REPAIRS: Final = frozenset({"bad-request", "not-ours", "program-refused"})
+"""What only an administrator can repair: a person is told ``launcher-refused``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +109,11 @@ class Launcher:
         The fields of each verb are in the launcher's table ``VERBS``. A hub that is root puts the
         process, and so whatever it starts, into `cgroups` before it hears what to do.
 
-        Raises `SpawnerRejected` with the launcher's code (``account-unknown``,
-        ``account-refused``, ``home-missing``, ``command-missing``, ``launcher-refused`` when sudo
-        says no, …) when trying again is useless; `SpawnerTransient` (``launcher-silent``,
-        ``launcher-timeout``, ``no-space``, …) otherwise: what was asked may then have happened.
+        Raises `SpawnerRejected` when trying again is useless (``account-unknown``,
+        ``account-refused``, ``home-missing``, ``home-full``, ``command-missing``, and
+        ``launcher-refused`` for what an administrator must repair, as a sudo that says no), and
+        otherwise `SpawnerTransient` (``launcher-silent``): what was asked may have happened. The
+        launcher's own code is the parameter ``cause``.
         """
         account = await anyio.to_thread.run_sync(find_account, user_name)
         seconds = max(int(timeout), 1)
@@ -226,9 +222,13 @@ def _parse(out: bytes) -> dict[str, Any] | None:
 
 
 def _refusal(account: Account, answer: Mapping[str, Any]) -> Exception:
-    code, message = str(answer["error"]), str(answer.get("message", ""))[:500]
-    params = {"account": account.name, "detail": message} | dict(answer.get("params") or {})
-    kind = SpawnerRejected if code in _REJECTIONS else SpawnerTransient
+    cause, message = str(answer["error"]), str(answer.get("message", ""))[:500]
+    code = cause if cause in _FINAL else "launcher-silent"
+    if cause in _REPAIRS:
+        code = "launcher-refused"
+    kind = SpawnerTransient if code == "launcher-silent" else SpawnerRejected
+    params = {"account": account.name, "cause": cause, "detail": message}
+    params |= dict(answer.get("params") or {})
     return kind(f"the launcher refuses to act for {account.name}: {message}", code=code, **params)
 
 

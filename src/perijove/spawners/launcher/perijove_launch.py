@@ -135,7 +135,7 @@ def on_alarm(*_: object) -> None:
 def error_code(error: OSError) -> str:
     """Return what is wrong with the file system."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "no-space"
+        return "home-full"
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
         return "not-ours"
     return "file-system"

@@ -24,6 +24,9 @@ WARNINGS: Final[Mapping[str, str]] = {
         "All servers run under this hub's own account: people could reach each other's files."
         " This is for one person, or for people who trust each other."
     ),
+    "local-no-limits": N_(
+        "Servers have no limits of memory and processors: this hub may not use control groups."
+    ),
 }
 """By the code a spawner warns with."""
 
