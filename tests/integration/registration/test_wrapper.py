@@ -326,3 +326,17 @@ async def test_the_stock_server_comes_up_in_a_job(url: str, tmp_path: Path) -> N
             assert "export SLURM_JOB_ID=17" in Path(world["PERIJOVE_JOB_ENVIRONMENT"]).read_text()
             assert token not in job.output
         assert await job.exit_status() == 0, job.output
+
+
+async def test_safe_mode_leaves_the_home_alone(url: str, tmp_path: Path) -> None:
+    """In safe mode neither the server nor its kernels read what the person has configured."""
+    async with serving_hub(url, tmp_path) as served:
+        launch = await served.running_launch()
+        folder = served.deliver(launch, tmp_path, safe_mode=True)
+        async with running_job(folder, PYTHONPATH="/of/ann"):
+            seen = await seen_by(await served.hub.becomes(launch, Status.READY, seconds=30))
+
+            assert seen["JUPYTERHUB_DISABLE_USER_CONFIG"] == seen["PYTHONNOUSERSITE"] == "1"
+            for name in ("JUPYTER_CONFIG_DIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "TMPDIR"):
+                assert seen[name].startswith(seen["PERIJOVE_SESSION"])
+            assert not (Path(seen["PERIJOVE_SESSION"]) / "world.json").exists()
