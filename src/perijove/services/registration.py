@@ -13,12 +13,13 @@ is taken back. Of two jobs of one launch the first one counts.
 
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.abc
 from sqlalchemy import Connection, exists, select
 
 from perijove.db import launches as rows
@@ -33,7 +34,7 @@ from perijove.db.registrations import (
     save_registration,
 )
 from perijove.db.routes import remove_routes
-from perijove.db.tables import tokens
+from perijove.db.tables import launches, tokens
 from perijove.domain.asking import Asking
 from perijove.domain.errors import (
     Conflict,
@@ -58,6 +59,7 @@ from perijove.spawners.contract import Claim, Registers
 
 WRAPPER: Final = Asking(actor="job")
 
+_IN_QUEUE: Final = (Status.QUEUED, Status.HELD)
 _CLAIM_SECONDS: Final = 15.0
 _CHALLENGE_SECONDS: Final = 4.0
 _PROOF_LIMIT: Final = 4096
@@ -140,6 +142,10 @@ def _accept(
     mark_handle(connection, launch.id, handle, now=now)
     params = {"job": run.job_id, "host": host, "port": port}
     record(connection, launch.id, "registered", params, asking=WRAPPER, now=now)
+    if launch.status in _IN_QUEUE:
+        # It runs: no need to wait until the queue is looked at again.
+        rows.change(connection, launch, now=now, status=Status.STARTING, reason=None, due_at=now)
+        record(connection, launch.id, "starting", {}, asking=WRAPPER, now=now)
     return _token_of(hub, connection, launch)
 
 
@@ -149,8 +155,16 @@ def _begin_anew(hub: Hub, connection: Connection, launch: Launch) -> Launch:
     if remove_routes(connection, launch.id, now=now):
         notify(connection, "routes")
     revoke_server_token(connection, launch)
+    # It waited again in between, though the queue may not have been looked at meanwhile.
+    status = launch.status if launch.status is Status.SUBMITTED else Status.QUEUED
     launch = rows.change(
-        connection, launch, now=now, generation=launch.generation + 1, url="", due_at=now
+        connection,
+        launch,
+        now=now,
+        status=status,
+        generation=launch.generation + 1,
+        url="",
+        due_at=now,
     )
     issue_server_token(hub, connection, launch)
     record(connection, launch.id, "requeued", {}, asking=WRAPPER, now=now)
@@ -182,13 +196,18 @@ async def note_listening(hub: Hub, run: Run) -> None:
 
 
 def _use(hub: Hub, connection: Connection, launch: Launch, url: str) -> None:
-    """Write where the server is; what follows from that is the reconciler's to see."""
+    """Write where the server is; whether it answers there is the reconciler's to see."""
     now = hub.clock.now()
     mark_listening(connection, launch.id, now=now)
-    if launch.url != url:
-        rows.change(connection, launch, now=now, url=url, heard_at=now, due_at=now)
-        record(connection, launch.id, "listening", {}, asking=WRAPPER, now=now)
-        notify(connection, "due")
+    if launch.url == url:
+        return
+    values: dict[str, Any] = {"url": url, "heard_at": now, "due_at": now}
+    record(connection, launch.id, "listening", {}, asking=WRAPPER, now=now)
+    if launch.status in (*_IN_QUEUE, Status.STARTING):
+        values |= {"status": Status.CONNECTING, "reason": None}
+        record(connection, launch.id, "connecting", {}, asking=WRAPPER, now=now)
+    rows.change(connection, launch, now=now, **values)
+    notify(connection, "due")
 
 
 async def set_port(hub: Hub, launch_id: str | None, port: int) -> None:
@@ -226,6 +245,33 @@ async def set_port(hub: Hub, launch_id: str | None, port: int) -> None:
     await hub.database.write(unit)
     hub.due.ring()
     hub.events.strike(launch_id)
+
+
+# --- tunnels ----------------------------------------------------------------------------------
+
+
+async def admit_tunnel(hub: Hub, run: Run) -> str:
+    """
+    Return the name of the launch whose job dials in, which is all that a tunnel needs to know.
+
+    Raises `Forbidden` for a wrong code, `Gone` when nobody wants the launch any more, `Conflict`
+    for a job beside the one that is registered, `Throttled` when it may be tried again.
+    """
+    await _prove(hub, run)
+    launch, _ = await hub.database.read(bound(_admit, run))
+    return launch.name
+
+
+def list_over(connection: Connection, launch_ids: Sequence[str]) -> Sequence[str]:
+    """Return those of some launches that have ended, or were never."""
+    live = set(
+        connection.scalars(
+            select(launches.c.id).where(
+                launches.c.id.in_(launch_ids), launches.c.status != Status.ENDED
+            )
+        )
+    )
+    return [each for each in launch_ids if each not in live]
 
 
 # --- who it is --------------------------------------------------------------------------------
@@ -279,27 +325,35 @@ async def _check_claim(hub: Hub, launch: Launch, claim: Claim) -> str:
 async def _challenge(url: str, code: str) -> None:
     """Ask at `url` for a proof that the code is known there; raises `SpawnerRejected`."""
     parts = urlsplit(url)
+    place = parts.netloc or "the end of its tunnel"
     challenge = secrets.token_hex(16)
     wanted = hmac.new(code.encode(), b"perijove challenge " + challenge.encode(), "sha256")
     words = "somebody else answers"
     try:
         with anyio.fail_after(_CHALLENGE_SECONDS):
-            proof = await _ask(parts.hostname or "", parts.port or 0, challenge)
+            proof = await _ask(url, challenge)
         if hmac.compare_digest(proof, wanted.hexdigest().encode()):
             return
     except (OSError, anyio.BrokenResourceError) as error:  # a time-out is one too
         words = str(error) or "no answer in time"
     raise SpawnerRejected(
-        f"the hub cannot reach the job at {parts.netloc}: {words}",
+        f"the hub cannot reach the job at {place}: {words}",
         code="cannot-reach",
-        host=parts.hostname,
-        port=parts.port,
+        host=parts.hostname or "",
+        port=parts.port or 0,
     )
 
 
-async def _ask(host: str, port: int, challenge: str) -> bytes:
+async def _connect(url: str) -> anyio.abc.ByteStream:
+    if url.startswith("unix:"):
+        return await anyio.connect_unix(url.removeprefix("unix:"))
+    parts = urlsplit(url)
+    return await anyio.connect_tcp(parts.hostname or "", parts.port or 0)
+
+
+async def _ask(url: str, challenge: str) -> bytes:
     """Return the last line of the answer, read to a limit."""
-    async with await anyio.connect_tcp(host, port) as stream:
+    async with await _connect(url) as stream:
         await stream.send(
             f"GET /{challenge} HTTP/1.1\r\nHost: job\r\nConnection: close\r\n\r\n".encode()
         )
