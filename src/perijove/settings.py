@@ -23,6 +23,7 @@ from perijove.proxy.settings import ProxySettings
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.sections import HubSection, LifecycleSection
 from perijove.services.senders import NotifySection
+from perijove.tunnel.settings import TunnelSettings
 
 PREFIX = "PERIJOVE__"
 
@@ -34,6 +35,8 @@ class Settings(Section):
     """The hub: addresses, state, and who may do what."""
     proxy: ProxySettings = ProxySettings()
     """The proxy in front of hub and servers."""
+    tunnel: TunnelSettings = TunnelSettings()
+    """Tunnels, for clusters where only jobs can connect outward."""
     lifecycle: LifecycleSection = LifecycleSection()
     """Limits of the life cycle."""
     notify: NotifySection = NotifySection()

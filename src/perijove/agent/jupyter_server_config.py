@@ -16,12 +16,17 @@ c = get_config()  # type: ignore[name-defined]  # noqa: F821 - Jupyter gives it 
 
 session = os.environ.get("PERIJOVE_SESSION", "")
 
+# Below it a kernel's sockets are called kernel-<36 characters>-ipc-<digit>; 107 bytes are the limit.
+LONGEST_WITH_SOCKETS = 56
+
 c.NotebookNotary.db_file = ":memory:"
 for manager in ("ArbitraryFileIdManager", "LocalFileIdManager", "BaseFileIdManager"):
     c[manager].db_path = os.path.join(session, "file_id_manager.db")
 c.SQLiteYStore.db_path = os.path.join(session, "ystore.db")
 if os.environ.get("PERIJOVE_SOCKET"):
     c.ServerApp.sock = os.environ["PERIJOVE_SOCKET"]  # what leads out of this node ends here
+    if len(os.fsencode(os.environ["JUPYTER_RUNTIME_DIR"])) <= LONGEST_WITH_SOCKETS:
+        c.KernelManager.transport = "ipc"  # and no kernel has a port either
 if os.geteuid() == 0:
     c.ServerApp.allow_root = True  # not a choice here: it is the account of the job
 

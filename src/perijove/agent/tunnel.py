@@ -14,6 +14,7 @@ Standard library only, Python 3.6.
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import random
@@ -137,7 +138,7 @@ class Dialler:
         keep_alive(transport)
         lost: asyncio.Future[str] = self._loop.create_future()
         link = Link(lambda _, words: lost.set_result(words), answer=self._connect)
-        link.start(transport, self._loop, rest)  # type: ignore[arg-type]  # a socket's has both
+        link.start(transport, self._loop, rest)
         return lost
 
     def _tls(self) -> ssl.SSLContext:
@@ -204,10 +205,10 @@ def main() -> None:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     order = read_order()
     loop = asyncio.new_event_loop()
-    loop.add_reader(0, loop.stop)  # The wrapper says nothing more: it can only have ended.
     work = asyncio.ensure_future(Dialler(order, loop).run(), loop=loop)  # noqa: TID251
-    work.add_done_callback(lambda _: loop.stop())
-    loop.run_forever()
+    loop.add_reader(0, work.cancel)  # The wrapper says nothing more: it can only have ended.
+    with contextlib.suppress(asyncio.CancelledError):
+        loop.run_until_complete(work)
 
 
 if __name__ == "__main__":

@@ -73,14 +73,15 @@ def locked(directory: Path, name: str) -> Iterator[None]:
         yield
 
 
-def socket_directory(data_dir: Path) -> Path:
+def socket_directory(data_dir: Path, name: str = "run", *, longest: str = "control.sock") -> Path:
     """
     Return a private directory for unix sockets: in `data_dir`, or near the root when that is
-    too deep for a socket's path. The same `data_dir` always gives the same one.
+    too deep for the path of a socket called `longest`. The same arguments always give the same.
     """
-    inside = data_dir / "run"
-    if len(os.fsencode(inside / "control.sock")) <= _SOCKET_PATH_LIMIT:
+    inside = data_dir / name
+    if len(os.fsencode(inside / longest)) <= _SOCKET_PATH_LIMIT:
         return ensure_private(inside)
-    digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    whose = data_dir if name == "run" else inside
+    digest = hashlib.sha256(os.fsencode(whose)).hexdigest()[:16]
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")  # noqa: S108 - made 0700, owner checked
     return ensure_private(base / f"perijove-{os.geteuid()}-{digest}")

@@ -15,7 +15,7 @@ import hmac
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -40,6 +40,7 @@ from perijove.domain.errors import (
     Conflict,
     Forbidden,
     Gone,
+    LeaseLost,
     SpawnerRejected,
     SpawnerTransient,
 )
@@ -60,6 +61,9 @@ from perijove.spawners.contract import Claim, Registers
 WRAPPER: Final = Asking(actor="job")
 
 _IN_QUEUE: Final = (Status.QUEUED, Status.HELD)
+T = TypeVar("T")
+
+_LOOKS: Final = 10
 _CLAIM_SECONDS: Final = 15.0
 _CHALLENGE_SECONDS: Final = 4.0
 _PROOF_LIMIT: Final = 4096
@@ -110,7 +114,7 @@ async def register(
     def unit(connection: Connection) -> str:
         return _accept(hub, connection, run, url=url, host=host, port=port, wrapper=wrapper)
 
-    token = await hub.database.write(unit)
+    token = await _written(hub, unit)
     hub.due.ring()
     hub.events.strike(run.launch_id)
     hub.routes.strike()
@@ -190,7 +194,7 @@ async def note_listening(hub: Hub, run: Run) -> None:
             raise Conflict("this run of the job is not registered", code="not-registered")
         _use(hub, connection, launch, known.url)
 
-    await hub.database.write(unit)
+    await _written(hub, unit)
     hub.due.ring()
     hub.events.strike(run.launch_id)
 
@@ -242,7 +246,7 @@ async def set_port(hub: Hub, launch_id: str | None, port: int) -> None:
         mark_handle(connection, launch_id, {"user": current.user_name, "job_id": job_id}, now=now)
         _use(hub, connection, current, url)
 
-    await hub.database.write(unit)
+    await _written(hub, unit)
     hub.due.ring()
     hub.events.strike(launch_id)
 
@@ -272,6 +276,17 @@ def list_over(connection: Connection, launch_ids: Sequence[str]) -> Sequence[str
         )
     )
     return [each for each in launch_ids if each not in live]
+
+
+async def _written(hub: Hub, unit: Callable[[Connection], T]) -> T:
+    """Run a unit, again when what was seen of its launch came in between (PostgreSQL only)."""
+    for left in reversed(range(_LOOKS)):
+        try:
+            return await hub.database.write(unit)
+        except LeaseLost:
+            if not left:
+                break
+    raise SpawnerTransient("the launch changes too fast to be written to")
 
 
 # --- who it is --------------------------------------------------------------------------------
@@ -395,7 +410,7 @@ async def take_report(hub: Hub, run: Run, message: Message) -> None:
             raise Conflict("this run of the job is not registered", code="not-registered")
         _write_report(hub, connection, launch, message)
 
-    await hub.database.write(unit)
+    await _written(hub, unit)
     hub.due.ring()
     hub.events.strike(run.launch_id)
 

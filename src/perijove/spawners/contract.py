@@ -98,6 +98,21 @@ Checkpoint = Callable[[Handle], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnels:
+    """Where jobs dial to that nobody can connect to, and where their servers are found then."""
+
+    url: str
+    sockets: Path
+    """The directory with a socket for each launch, ``<name>.sock``."""
+    ca: str = ""
+    """PEM of the only authority that jobs are to believe; empty: those that the node knows."""
+
+    def url_of(self, name: str) -> str:
+        """Return where the server of the launch called `name` is reached."""
+        return f"unix:{self.sockets / name}.sock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What a spawner may know of the hub it serves."""
 
@@ -108,6 +123,8 @@ class Surroundings:
     """A directory of its own, mode 0700."""
     system_accounts: bool = False
     """People's names are those of system accounts of this machine: all sign in by it."""
+    tunnels: Tunnels | None = None
+    """Set where the site has tunnels."""
 
 
 class Spawner(Protocol):

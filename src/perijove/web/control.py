@@ -17,17 +17,29 @@ from sqlalchemy import Connection, update
 from perijove.db import routes as rows
 from perijove.db.core import bound
 from perijove.db.tables import launches, servers, users
+from perijove.domain.errors import HubError
 from perijove.domain.launch import Status
 from perijove.kit.clock import monotonic
 from perijove.services.hub import Hub
+from perijove.services.registration import Run, admit_tunnel, list_over
 from perijove.web.asgi import App, Receive, Scope, Send, read_body, respond
-from perijove.wire.control import MAX_WAIT_SECONDS, SECRET_HEADER, ActivityReport
+from perijove.web.problems import status_of
+from perijove.wire.control import (
+    MAX_WAIT_SECONDS,
+    SECRET_HEADER,
+    ActivityReport,
+    Launches,
+    TunnelClaim,
+    TunnelGrant,
+)
 
 _POLL = 1.0
 """Seconds after which a poll looks again although nothing struck: another hub may have written."""
 _REPORT_LIMIT = 4 << 20
 _FUTURE = timedelta(minutes=1)
 _LONGEST_ID = 64
+_CLAIM_LIMIT = 4096
+_MOST_LAUNCHES = 10_000
 
 
 def create_control_app(hub: Hub, pages: App, *, secret: str = "") -> App:
@@ -49,6 +61,10 @@ def create_control_app(hub: Hub, pages: App, *, secret: str = "") -> App:
                 await control.routes(scope, send)
             case ("POST", "/activity"):
                 await control.activity(receive, send)
+            case ("POST", "/tunnels"):
+                await control.admit_tunnel(receive, send)
+            case ("POST", "/tunnels/over"):
+                await control.tunnels_over(receive, send)
             case ("GET", path) if path.startswith("/error/"):
                 await control.error_page(scope, receive, send)
             case _:
@@ -108,6 +124,39 @@ class _Control:
             return
         await self._hub.database.write(bound(_note_activity, seen))
         await respond(send, 204)
+
+    async def admit_tunnel(self, receive: Receive, send: Send) -> None:
+        """Answer whose tunnel a job's is, or why it is none."""
+        body = await read_body(receive, limit=_CLAIM_LIMIT)
+        try:
+            claim = msgspec.json.decode(body or b"", type=TunnelClaim)
+        except msgspec.DecodeError:
+            await respond(send, 400)
+            return
+        run = Run(
+            launch_id=claim.launch_id,
+            code=claim.code,
+            nonce=claim.nonce,
+            job_id=claim.job_id,
+            address=claim.address,
+        )
+        try:
+            grant = TunnelGrant(await admit_tunnel(self._hub, run))
+        except HubError as error:
+            await respond(send, status_of(error))
+        else:
+            await respond(send, 200, msgspec.json.encode(grant), b"application/json")
+
+    async def tunnels_over(self, receive: Receive, send: Send) -> None:
+        """Answer which launches need no tunnel any more."""
+        body = await read_body(receive, limit=_REPORT_LIMIT)
+        try:
+            asked = msgspec.json.decode(body or b"", type=Launches)
+        except msgspec.DecodeError:
+            await respond(send, 400)
+            return
+        over = await self._hub.database.read(bound(list_over, asked.launches[:_MOST_LAUNCHES]))
+        await respond(send, 200, msgspec.json.encode(Launches(list(over))), b"application/json")
 
     async def error_page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay the public application's error page."""

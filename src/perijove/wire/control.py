@@ -13,9 +13,16 @@ no request of a browser ever arrives there.
 ``GET /error/<status>?url=<path>``
     The hub's error page for a failed request, to be relayed with that status. The headers
     ``Accept``, ``Accept-Language`` and ``Cookie`` of the person's request are passed on.
+``POST /tunnels``
+    Body: a `TunnelClaim`, of a job that dials in. Answers 200 with a `TunnelGrant`; 403 for a
+    wrong code, 409 for a job beside the one that registered, 410 when nobody wants the launch.
+``POST /tunnels/over``
+    Body: `Launches` that have tunnels. Answers with those of them that are over.
 """
 
 import msgspec
+
+from perijove.wire.registration import Identity
 
 MAX_WAIT_SECONDS = 4.0
 """Longest a poll stays open: also how often a worker proves that it lives."""
@@ -52,6 +59,25 @@ class RouteTable(msgspec.Struct, frozen=True, omit_defaults=True):
     """Keys (host, prefix) to drop; only with `full` false."""
     full: bool = True
     """True: what is not in `routes` goes away."""
+
+
+class TunnelClaim(Identity, frozen=True, kw_only=True):
+    """Who dials in, with the proof, and from where."""
+
+    address: str = ""
+
+
+class TunnelGrant(msgspec.Struct, frozen=True):
+    """Whose tunnel it is."""
+
+    name: str
+    """The launch's platform name; its socket is called by it."""
+
+
+class Launches(msgspec.Struct, frozen=True):
+    """Some launches, by their ids."""
+
+    launches: list[str]
 
 
 class ActivityReport(msgspec.Struct, frozen=True):

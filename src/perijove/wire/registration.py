@@ -26,8 +26,9 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 class Registration(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of ``POST registrations``: here my server will listen."""
 
-    host: Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[0-9A-Za-z.:_-]+$")]
-    port: Port
+    host: Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[0-9A-Za-z.:_-]*$")]
+    """Empty, with port 0: at no port, but at the end of the job's tunnel."""
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
     wrapper: Annotated[str, msgspec.Meta(max_length=16)] = ""
     versions: dict[Short, Short] = {}
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from perijove.agent import job_files
 from perijove.domain.launch import Launch, Status
 from perijove.kit.loops import until
 from perijove.services.specs import registration_code, server_token, spec_of
+from perijove.spawners.contract import Spawner
 from perijove.web.app import create_app
 from perijove.web.listen import open_tcp, serve
 from tests.contract.spawners.sites import PROGRAM
@@ -34,11 +35,12 @@ async def serving_hub(
     port: int = 0,
     platform: MemoryPlatform | None = None,
     jobs: Mapping[str, str] | None = None,
+    wrap: Callable[[Spawner], Registering] = Registering,
 ) -> AsyncIterator["ServedHub"]:
     """Run a hub that answers on TCP, with a platform whose launches say where they listen."""
     platform = platform or MemoryPlatform(url="")
     async with running_hub(
-        database_url, directory, wrap=Registering, platform=platform, spawner={"start_limit": 60}
+        database_url, directory, wrap=wrap, platform=platform, spawner={"start_limit": 60}
     ) as hub:
         spawner: Registering = hub.spawner
         spawner.jobs.update(jobs or {})

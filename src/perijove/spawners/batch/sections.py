@@ -79,6 +79,12 @@ class BatchSettings(SpawnerSettings):
 
     A server listens on the node's address there. Without it: the one its node's name stands for.
     """
+    tunnel: bool = False
+    """
+    Servers listen at no port; their jobs dial out to `[tunnel] url`, and are reached through that.
+
+    For clusters where only jobs can connect outward. `ports` and `networks` say nothing then.
+    """
     software: SoftwareSection = SoftwareSection()
     """Where the server's software comes from."""
     environment: dict[str, str] = {}

@@ -68,6 +68,9 @@ class BatchSpawner:
                 code="batch-accounts-unknown",
                 key=f"{section}.accounts",
             )
+        if settings.tunnel and surroundings.tunnels is None:
+            raise ConfigError(f"spawners.{surroundings.name}.tunnel: it needs [tunnel] url")
+        self._tunnels = surroundings.tunnels if settings.tunnel else None
         self._settings = settings
         self.installation = surroundings.installation
         self.command = settings.command
@@ -164,7 +167,7 @@ class BatchSpawner:
 
     def _files(self, spec: LaunchSpec) -> Mapping[str, str]:
         """Return what the job's directory gets; of it the scheduler sees the script."""
-        settings = self._settings
+        settings, tunnels = self._settings, self._tunnels
         environment = {**spec.environment, **settings.environment}
         api = environment["JUPYTERHUB_API_URL"]
         environment.pop("JUPYTERHUB_API_TOKEN", None)  # given to who proves to be the job
@@ -181,6 +184,7 @@ class BatchSpawner:
             "prefix": spec.prefix,
             "networks": settings.networks,
             "ports": list(settings.ports) if settings.ports else None,
+            "tunnel": {"url": tunnels.url, "ca": tunnels.ca} if tunnels else None,
             "software": settings.software.model_dump(mode="json"),
             "resources": {
                 "cpu": resources.cpu,
@@ -314,6 +318,8 @@ class BatchSpawner:
             job = await self._queue.find(claim.job_id, age=0)
         if job.phase is not Phase.RUNNING:
             raise SpawnerTransient(f"the queue does not show job {job.id} as running")
+        if self._tunnels is not None:
+            return self._tunnels.url_of(name)
         known = await self._scheduler.addresses(self._commands.run, job.nodes)
         return await claimed_url(
             claim,
