@@ -341,3 +341,21 @@ def test_page_is_small(open_page: Opener, name: str) -> None:
     page = open_page(name)
     size = page.evaluate("performance.getEntriesByType('navigation')[0].encodedBodySize")
     assert size <= 30_000
+
+
+def test_one_choice_bounds_the_others(open_page: Opener) -> None:
+    """With the script, a partition leaves only what its nodes and limits can give."""
+    page = open_page("options-batch")
+    gpu = page.locator("[name='batch.gpu']")
+    expect(gpu.locator("option[value='a100:2']")).to_be_disabled()
+    expect(page.locator("[name='batch.time']")).to_have_attribute("max", "24")
+    page.select_option("[name='batch.partition']", "gpu")
+    expect(gpu.locator("option[value='a100:2']")).to_be_enabled()
+    expect(page.locator("[name='batch.time']")).to_have_attribute("max", "2")
+    expect(page.locator("[name='batch.cpu']")).to_have_attribute("max", "32")
+    gpu.select_option("a100:2")
+    page.check("input[value=amd]")
+    expect(page.locator("#consequence")).to_contain_text("2 × A100")
+    expect(page.locator("#consequence")).to_contain_text("amd")
+    page.select_option("[name='batch.partition']", "cpu")
+    expect(page.locator("[name='batch.time']")).to_have_attribute("max", "24")

@@ -382,6 +382,7 @@ class _Fields:
                 Option(
                     value=_pair(count, kind),
                     text=gpu_text(self.texts, count, kind),
+                    verbatim=count > 0,
                     chosen=_pair(count, kind) == typed,
                 )
                 for count, kind in [*zero, *pairs]
