@@ -145,3 +145,16 @@ async def test_what_ended_for_lack_of_time_can_have_more(visit: Visit) -> None:
     text = (await visit.get("spawn-pending/ann")).text
     assert "The time you asked for was over." in text
     assert "opt-time=2" in text
+
+
+async def test_another_server_can_be_stopped_from_the_wait(visit: Visit) -> None:
+    """What stands in the way is listed with a button, which leads back to the wait."""
+    other = await visit.hub.becomes(await visit.hub.start(server="other"), Status.READY)
+    await queue(visit, Reason(code="max-jobs-user"))
+    page = (await visit.get("spawn-pending/ann")).text
+    assert 'action="/hub/server/stop/ann/other"' in page
+    assert 'href="#others"' in page
+    back = await visit.post("server/stop/ann/other", {"next": "/hub/spawn-pending/ann"})
+    assert location(back) == "/hub/spawn-pending/ann"
+    await visit.hub.becomes(other, Status.ENDED)
+    assert 'href="#others"' not in (await visit.get("spawn-pending/ann")).text
