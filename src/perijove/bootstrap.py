@@ -305,7 +305,7 @@ async def _enter_spawners(
             name=name,
             installation=installation,
             data_dir=data_dir,
-            system_accounts=True in vouched and False not in vouched,
+            system_accounts=vouched == {True},
             tunnels=tunnels,
         )
         spawner = plugin("spawners", section.kind)(section, surroundings)

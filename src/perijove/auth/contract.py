@@ -81,12 +81,8 @@ class Authenticator(Protocol):
     """Checks credentials. Knows neither the database nor HTTP."""
 
     Settings: ClassVar[type[Section]]
-    names_system_accounts: ClassVar[bool | None]
-    """
-    Whether whoever signs in under a name may act as the system account of that name.
-
-    None: an administrator makes each name, and so decides it.
-    """
+    names_system_accounts: ClassVar[bool]
+    """Whether whoever signs in under a name may act as the system account of that name."""
     name: str
     """The section's name, ``[auth.NAME]``; identities are bound to it."""
 

@@ -36,7 +36,7 @@ class DemoAuthenticator:
     """Believes the user name, given the password the settings describe."""
 
     Settings: ClassVar[type[Section]] = DemoSettings
-    names_system_accounts: ClassVar[bool | None] = False
+    names_system_accounts: ClassVar[bool] = False
 
     def __init__(
         self,

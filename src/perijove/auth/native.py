@@ -37,7 +37,7 @@ class NativeAuthenticator:
     """Checks a user name and a password against the hub's own accounts."""
 
     Settings: ClassVar[type[Section]] = NativeSettings
-    names_system_accounts: ClassVar[bool | None] = None
+    names_system_accounts: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ class PamAuthenticator:
     """Checks a user name and a password against PAM: the password, then the account."""
 
     Settings: ClassVar[type[Section]] = PamSettings
-    names_system_accounts: ClassVar[bool | None] = True
+    names_system_accounts: ClassVar[bool] = True
 
     def __init__(self, settings: PamSettings, *, name: str, passwords: PasswordStore) -> None:
         """Raise `ConfigError` when the PAM service does not exist; `passwords` is not used."""
