@@ -19,6 +19,8 @@ from perijove.domain.market import (
     find_accounts,
     find_partition,
     find_qos,
+    is_shard,
+    most_gpus,
     most_of,
     shapes_in,
     size_of,
@@ -89,7 +91,7 @@ def rules(market: Market) -> list[dict[str, Any]]:
     found = [_rule(PARTITION, each.name, _of_partition(offer, each)) for each in offer.partitions]
     accounts = dict.fromkeys(account.name for account in offer.accounts)
     found += [_rule(ACCOUNT, name, _of_account(offer, name)) for name in accounts]
-    found += [_rule(QOS, each.name, _of_qos(each)) for each in offer.qos]
+    found += [_rule(QOS, each.name, _of_qos(offer, each)) for each in offer.qos]
     return [rule for rule in found if rule["then"]]
 
 
@@ -221,6 +223,8 @@ class _Request:
         if name != "gpu":
             return None
         typed = ceiling.gpus_by_type.get(self._gpu_type) if self._gpu_type else None
+        if is_shard(self._gpu_type):
+            return typed  # limits of whole GPUs do not count them
         return min((each for each in (ceiling.gpus, typed) if each is not None), default=None)
 
     def _each(self, field: str, of: str, limits: Iterable[int | None]) -> Iterator[Most]:
@@ -398,9 +402,9 @@ def _rule(field: str, value: str, then: Mapping[str, dict[str, Any]]) -> dict[st
 
 def _of_partition(offer: Offer, partition: Partition) -> dict[str, dict[str, Any]]:
     shapes = shapes_in(offer, (partition.name,))
-    then = _of_ceiling(partition.max_seconds, partition.per_job)
+    then = _of_ceiling(offer, partition.max_seconds, partition.per_job)
     for name in ("cpu", "memory", "gpu"):
-        most = most_of(name, shapes)
+        most = most_gpus(shapes) if name == "gpu" else most_of(name, shapes)
         if most is not None:
             limit = min(then.get(name, {}).get("maximum", most), most)
             then[name] = {"maximum": as_json(Fraction(limit))}
@@ -435,16 +439,17 @@ def _of_account(offer: Offer, name: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def _of_qos(qos: Qos) -> dict[str, dict[str, Any]]:
-    return _of_ceiling(qos.max_seconds, qos.per_job)
+def _of_qos(offer: Offer, qos: Qos) -> dict[str, dict[str, Any]]:
+    return _of_ceiling(offer, qos.max_seconds, qos.per_job)
 
 
-def _of_ceiling(seconds: int | None, ceiling: Ceiling) -> dict[str, dict[str, Any]]:
+def _of_ceiling(offer: Offer, seconds: int | None, ceiling: Ceiling) -> dict[str, dict[str, Any]]:
+    shards = any(is_shard(kind) for shape in offer.shapes for kind in shape.gpus)
     limits = {
         "time": seconds,
         "cpu": ceiling.cpus,
         "memory": ceiling.memory_bytes,
-        "gpu": ceiling.gpus,
+        "gpu": None if shards else ceiling.gpus,
     }
     return {name: {"maximum": limit} for name, limit in limits.items() if limit is not None}
 

@@ -71,7 +71,8 @@ class Market:
             return None
         if field == "time":
             return _most_time(self.offer, within)
-        return most_of(field, shapes_in(self.offer, within))
+        shapes = shapes_in(self.offer, within)
+        return most_gpus(shapes) if field == "gpu" else most_of(field, shapes)
 
 
 def most_of(field: str, shapes: Iterable[Shape], *, gpu_type: str = "") -> Fraction | None:
@@ -86,7 +87,20 @@ def size_of(field: str, shape: Shape, *, gpu_type: str = "") -> int:
         return shape.cpus
     if field == "memory":
         return shape.memory_bytes
-    return shape.gpus.get(gpu_type, 0) if gpu_type else sum(shape.gpus.values())
+    if gpu_type:
+        return shape.gpus.get(gpu_type, 0)
+    return sum(count for kind, count in shape.gpus.items() if not is_shard(kind))
+
+
+def most_gpus(shapes: Iterable[Shape]) -> Fraction | None:
+    """Return the most GPUs that one of these nodes has, of one type or of any; None of none."""
+    sizes = [max(size_of("gpu", shape), *shape.gpus.values(), 0) for shape in shapes]
+    return Fraction(max(sizes)) if sizes else None
+
+
+def is_shard(kind: str) -> bool:
+    """Tell whether a type of GPU is a share of one, which has to be asked for by its name."""
+    return kind == "shard" or kind.startswith("shard:")
 
 
 def shapes_in(offer: Offer, within: Collection[str] | None) -> list[Shape]:

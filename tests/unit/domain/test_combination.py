@@ -246,6 +246,23 @@ def test_without_gpus_there_is_no_type() -> None:
     assert "gpu_type" not in apply(OPEN, FREE, {"gpu_type": "a100", "gpu": 0}, MARKET).options
 
 
+def test_shares_of_a_gpu_are_no_gpus() -> None:
+    """Forty shares of one GPU are not forty GPUs, and are only had by their own name."""
+    shared = Shape(
+        nodes=("s1",),
+        partitions=("cpu",),
+        cpus=64,
+        memory_bytes=64 * GIB,
+        gpus={"t4": 1, "shard:t4": 40},
+    )
+    market = replace(MARKET, offer=replace(OFFER, shapes=(shared,)))
+    assert faults_of({"gpu": 2}, market=market) == [("gpu", "no-such-gpu-in")]
+    assert faults_of({"gpu": 20, "gpu_type": "shard:t4"}, market=market) == []
+    assert faults_of({"gpu": 41, "gpu_type": "shard:t4"}, market=market) == [
+        ("gpu", "over-platform")
+    ]
+
+
 def test_names_left_to_the_scheduler_are_remembered_but_not_sent() -> None:
     """An empty choice is a choice: the form shows it again, the scheduler never sees it."""
     choice = apply(OPEN, FREE, {"partition": "", "account": "physics"}, MARKET)
@@ -371,7 +388,7 @@ OFFERS = st.builds(
             partitions=SOME,
             cpus=st.integers(1, 32),
             memory_bytes=st.integers(1, 32).map(lambda n: n * GIB),
-            gpus=st.dictionaries(st.sampled_from(["", "a100", "t4"]), st.integers(0, 4)),
+            gpus=st.dictionaries(st.sampled_from(["", "a100", "shard:t4"]), st.integers(0, 4)),
             features=SOME.map(frozenset),
         ),
         max_size=4,
@@ -401,7 +418,7 @@ REQUESTS = st.fixed_dictionaries(
         "memory": st.integers(1, 33).map(lambda n: n * GIB),
         "time": st.integers(1, 600).map(lambda n: n * 60),
         "gpu": st.integers(0, 5),
-        "gpu_type": st.sampled_from(["", "a100", "t4", "h100"]),
+        "gpu_type": st.sampled_from(["", "a100", "shard:t4", "h100"]),
         "features": st.lists(WORDS, unique=True, max_size=2),
     },
 )
@@ -434,9 +451,13 @@ def _fits(shape: Shape, options: Mapping[str, Any], place: str) -> bool:
         and (not place or place in shape.partitions)
         and options["cpu"] <= shape.cpus
         and options["memory"] <= shape.memory_bytes
-        and count <= (shape.gpus.get(kind, 0) if kind else sum(shape.gpus.values()))
+        and count <= (shape.gpus.get(kind, 0) if kind else _whole_gpus(shape))
         and set(options.get("features", ())) <= shape.features
     )
+
+
+def _whole_gpus(shape: Shape) -> int:
+    return sum(count for kind, count in shape.gpus.items() if not kind.startswith("shard"))
 
 
 def _obeys(value: Any, limit: Mapping[str, Any]) -> bool:
@@ -476,9 +497,10 @@ def test_what_is_still_valid_can_be_started_or_nothing_can(
 def test_a_fault_names_a_limit_that_would_do(offer: Offer, asked: dict[str, Any]) -> None:
     """Who follows what a fault about a number says, is not told the same again."""
     market = Market(now=NOW, kind="slurm", offer=offer)
-    values = {
+    values: dict[str, Any] = {
         name: Fraction(value) if isinstance(value, int) else value for name, value in asked.items()
     }
+    values["features"] = tuple(asked.get("features", ()))
     for fault in impossible(market, "batch", values):
         if isinstance(fault.limit, int) and fault.code.startswith("over-"):
             less = {**values, fault.field: Fraction(fault.limit)}

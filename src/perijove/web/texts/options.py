@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from perijove.domain.faults import Fault
+from perijove.domain.market import is_shard
 from perijove.web.texts.catalogue import Texts
 from perijove.web.texts.reasons import CANNOT, WAITING
 from perijove.web.texts.sentence import N_
@@ -112,8 +113,9 @@ def _words(texts: Texts, value: Any) -> str:
 
 def gpu_model(texts: Texts, kind: str) -> str:
     """Write a scheduler's word for a type of GPU as people know it: A100, A100 1g.5gb, T4."""
-    if kind == "shard":
-        return texts.gettext("GPU share")
+    if is_shard(kind):
+        whole = kind.partition(":")[2]
+        return texts.gettext("%(model)s share", model=gpu_model(texts, whole))
     parts = [
         part if _TYPE_PART.fullmatch(part) else part.upper() for part in kind.split("_") if part
     ]
