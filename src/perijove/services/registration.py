@@ -13,7 +13,7 @@ is taken back. Of two jobs of one launch the first one counts.
 
 import hmac
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -249,6 +249,18 @@ async def set_port(hub: Hub, launch_id: str | None, port: int) -> None:
     await _written(hub, unit)
     hub.due.ring()
     hub.events.strike(launch_id)
+
+
+async def tell_outlook(hub: Hub, run: Run) -> float | None:
+    """
+    Return how many seconds a job has left, by what was last heard of its platform.
+
+    None: no end is known. Raises `Gone` when nobody wants the launch any more.
+    """
+    await _prove(hub, run)
+    launch, _ = await hub.database.read(bound(_admit, run))
+    ends_at = launch.time_is_over_at()
+    return None if ends_at is None else (ends_at - hub.clock.now()).total_seconds()
 
 
 # --- tunnels ----------------------------------------------------------------------------------

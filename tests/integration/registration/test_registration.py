@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,17 @@ class Node:
         self.asked = 0
 
     async def handle(self, stream: anyio.abc.SocketStream) -> None:
-        """Answer one challenge."""
+        """Answer one challenge, or be left by who asks no more."""
         async with stream:
-            head = await stream.receive()
-            self.asked += 1
-            challenge = head.split(b" ")[1].lstrip(b"/")
-            made = hmac.new(self.code.encode(), b"perijove challenge " + challenge, hashlib.sha256)
-            await stream.send(b"HTTP/1.1 200 OK\r\n\r\n" + made.hexdigest().encode())
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await self._answer(stream)
+
+    async def _answer(self, stream: anyio.abc.SocketStream) -> None:
+        head = await stream.receive()
+        self.asked += 1
+        challenge = head.split(b" ")[1].lstrip(b"/")
+        made = hmac.new(self.code.encode(), b"perijove challenge " + challenge, hashlib.sha256)
+        await stream.send(b"HTTP/1.1 200 OK\r\n\r\n" + made.hexdigest().encode())
 
 
 @asynccontextmanager
