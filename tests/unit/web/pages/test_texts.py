@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from babel.messages.catalog import Message
 
+from perijove.agent.cannot import EXITS
 from perijove.domain import reasons as domain
 from perijove.domain.errors import Conflict, HubError, Refused, SpawnerRejected
 from perijove.domain.faults import SENTENCES, Fault
 from perijove.domain.launch import Cause, Clock, End, Reason, Status
 from perijove.domain.policy import Rule
+from perijove.domain.profile import FIELDS
 from perijove.web.texts import LANGUAGES, PSEUDO, SOURCE, Catalogues, Texts, reasons, sentences
 from perijove.web.texts.__main__ import collect, key, load, missing, update
 from perijove.web.texts.options import FAULTS, fault_said
@@ -216,6 +218,15 @@ def test_the_catalogue_of_reasons_is_large_and_complete(texts: Texts) -> None:
         assert said.advice, code
     for cause, sentence in sentences.CAUSES.items():
         assert sentence.advice, cause
+
+
+def test_every_reason_a_scheduler_or_a_job_gives_is_in_the_catalogue() -> None:
+    """What drivers make of a scheduler's words, and what a job reports, can be told."""
+    drivers = codes_in_source(r"\(rf?[\"'][^\n]*?[\"'], \"([a-z]+(?:-[a-z]+)*)\"[,)]")
+    drivers -= set(FIELDS)
+    assert len(drivers) > 25
+    assert drivers - reasons.WAITING.keys() - reasons.CANNOT.keys() == set()
+    assert EXITS.keys() - reasons.CANNOT.keys() == set()
 
 
 def test_what_can_never_start_is_told_as_why_it_did_not() -> None:
