@@ -11,12 +11,13 @@ started without it, the kernels and terminals it will start are to have it.
 import contextlib
 import json
 import os
+import sys
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821 - Jupyter gives it to this file
 
 session = os.environ.get("PERIJOVE_SESSION", "")
 
-# Below it a kernel's sockets are called kernel-<36 characters>-ipc-<digit>; 107 bytes are the limit.
+# A kernel's sockets there are called kernel-<36 characters>-ipc-<digit>, of 107 bytes in all.
 LONGEST_WITH_SOCKETS = 56
 
 c.NotebookNotary.db_file = ":memory:"
@@ -27,6 +28,8 @@ if os.environ.get("PERIJOVE_SOCKET"):
     c.ServerApp.sock = os.environ["PERIJOVE_SOCKET"]  # what leads out of this node ends here
     if len(os.fsencode(os.environ["JUPYTER_RUNTIME_DIR"])) <= LONGEST_WITH_SOCKETS:
         c.KernelManager.transport = "ipc"  # and no kernel has a port either
+sys.path.append(os.path.join(session, "server"))
+c.LabServerApp.extra_labextensions_path = [os.path.join(session, "labextensions")]
 if os.geteuid() == 0:
     c.ServerApp.allow_root = True  # not a choice here: it is the account of the job
 

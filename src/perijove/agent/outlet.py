@@ -97,6 +97,11 @@ class Outlet:
         return found
 
     @property
+    def is_running(self) -> bool:
+        """Tell whether the program is there."""
+        return self._channel is not None
+
+    @property
     def pid(self) -> int:
         """The process id of the program; 0 before there is one."""
         return self._process.pid if self._process is not None else 0

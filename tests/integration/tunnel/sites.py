@@ -27,6 +27,7 @@ from tests.integration.registration.jobs import ServedHub, serving_hub
 
 PROGRAM = Path(__file__).with_name("program.py")
 PATIENCE = 30.0
+KEY = b"A" * 22 + b"=="
 
 
 class Tunnelling(Registering):
@@ -49,8 +50,12 @@ class Site:
 
     directory: Path
     port: int
+    host: str = "127.0.0.1"
+    """Where nodes reach the tunnels."""
     platform: MemoryPlatform = field(default_factory=lambda: MemoryPlatform(url=""))
     hub_port: int = 0
+    dialled: list["Dialled"] = field(default_factory=list)
+    """All that dialled in by hand; they stay until the tunnels end, or the test hangs up."""
 
     @property
     def sockets(self) -> Path:
@@ -65,7 +70,7 @@ class Site:
     @property
     def url(self) -> str:
         """Where nodes dial to."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def socket_of(self, launch: Launch) -> Path:
         """Return a launch's socket."""
@@ -91,8 +96,8 @@ class Site:
     def tunnels(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run the tunnels in a process of their own."""
         self.sockets.mkdir(mode=0o700, exist_ok=True)
-        address = f"127.0.0.1:{self.port}"
-        command = [sys.executable, PROGRAM, self.control, self.sockets, address]
+        address = f"{self.host}:{self.port}"
+        command: list[str | Path] = [sys.executable, PROGRAM, self.control, self.sockets, address]
         with (
             (self.directory / "tunnels.log").open("ab") as log,
             subprocess.Popen(command, stdout=log, stderr=log) as process,
@@ -100,6 +105,8 @@ class Site:
             try:
                 yield process
             finally:
+                for each in self.dialled:
+                    each.hang_up()
                 process.terminate()
 
     @asynccontextmanager
@@ -114,18 +121,36 @@ class Site:
             await server.stop(1)
 
     async def dial(self, **fields: Any) -> "Dialled":
-        """Dial in by hand, until there is an answer other than that the tunnels are away."""
-        found: list[Dialled] = []
+        """Dial in by hand."""
+        named = {"launch_id": "lch_none", "job_id": "17", "nonce": "ab" * 8, "code": "0" * 64}
+        named |= fields
+        proof = " ".join(named[name] for name in ("launch_id", "job_id", "nonce", "code"))
+        return await self.ask(
+            b"GET / HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: %b\r\nSec-WebSocket-Protocol: %b\r\n"
+            b"Authorization: Perijove-Job %b\r\n\r\n" % (KEY, SUBPROTOCOL.encode(), proof.encode())
+        )
 
-        async def is_answered() -> bool:
+    async def ask(self, request: bytes) -> "Dialled":
+        """Send a request and read the head of the answer, when the tunnels are there."""
+        found: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+        async def is_connected() -> bool:
             try:
-                found.append(await dial(self.port, **fields))
+                found.append(await asyncio.open_connection("127.0.0.1", self.port))
             except OSError:
                 return False
             return True
 
-        assert await until(is_answered, seconds=PATIENCE)
-        return found[0]
+        assert await until(is_connected, seconds=PATIENCE)
+        reader, writer = found[0]
+        writer.write(request)
+        async with asyncio.timeout(PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+        status = int(head.split(b" ")[1])
+        assert status != 101 or accept_of(KEY) in head
+        self.dialled.append(Dialled(status, reader, writer))
+        return self.dialled[-1]
 
 
 @dataclass(slots=True)
@@ -139,31 +164,6 @@ class Dialled:
     def hang_up(self) -> None:
         """End the connection."""
         self.writer.transport.abort()
-
-
-async def dial(port: int, **fields: Any) -> Dialled:
-    """Ask for a tunnel as a node does."""
-    key = "A" * 22 + "=="
-    named = {"launch_id": "lch_none", "job_id": "17", "nonce": "ab" * 8, "code": "0" * 64} | fields
-    proof = " ".join(named[name] for name in ("launch_id", "job_id", "nonce", "code"))
-    return await ask(
-        port,
-        f"GET / HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
-        f"Authorization: Perijove-Job {proof}\r\n\r\n".encode(),
-    )
-
-
-async def ask(port: int, request: bytes) -> Dialled:
-    """Send a request and read the head of the answer."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    async with asyncio.timeout(20):
-        head = await reader.readuntil(b"\r\n\r\n")
-    status = int(head.split(b" ")[1])
-    if status == 101:
-        assert accept_of(b"A" * 22 + b"==") in head
-    return Dialled(status, reader, writer)
 
 
 def free_port() -> int:
