@@ -68,6 +68,7 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "policies.idle_timeout": '"2 h"',
     "policies.max_age": '"7 d"',
     "policies.queue_limit": '"1 h"',
+    "policies.queue_unanswered": '"cancel"',
 }
 """What is shown of a key without a default, by section and key."""
 

@@ -43,6 +43,7 @@ class Rule(StrEnum):
     IDLE_TIMEOUT = "idle-timeout"
     MAX_AGE = "max-age"
     QUEUE_LIMIT = "queue-limit"
+    QUEUE_UNANSWERED = "queue-unanswered"  #: What becomes of who does not say whether to wait on.
 
     @property
     def key(self) -> str:

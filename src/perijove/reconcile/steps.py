@@ -21,7 +21,7 @@ from perijove.db.installation import hearing_since
 from perijove.db.notify import notify
 from perijove.db.routes import live_workers, put_route, remove_routes
 from perijove.db.servers import remove_if_asked
-from perijove.db.spawner_states import find_state
+from perijove.db.spawner_states import SpawnerState, find_state
 from perijove.domain.asking import HUB
 from perijove.domain.errors import LeaseLost, SpawnerError, SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, Clock, End, Launch, Reason, Status, Wanted
@@ -50,6 +50,8 @@ STEP_DEADLINE = 60.0
 """Seconds one step may take, besides the grace a server has to end."""
 _AWAKE = 20.0
 """Seconds a connecting step stays awake before it gives its place to another."""
+ANSWER_TIME = timedelta(minutes=15)
+"""How long a person has to say whether to go on waiting; not longer than the limit itself."""
 _ROUTED_WITHIN = 2.0
 """Seconds after which a route counts as known to the workers that live (design §2.4)."""
 _STRANGER = timedelta(seconds=5)
@@ -91,8 +93,6 @@ class Steps:
                 await self._end(launch, placed)
         elif placed is None:
             await self._write(launch, due=60, reason=Reason(code="spawner-missing"))
-        elif launch.status is Status.SUBMITTED:
-            await self._submit(launch, placed)
         elif launch.status is Status.CONNECTING:
             await self._connect(launch, placed)
         elif launch.url and launch.status in _BEFORE_CONNECTING:
@@ -100,6 +100,8 @@ class Steps:
             await self._write(
                 launch, due=0, status=Status.CONNECTING, event="connecting", reason=None
             )
+        elif launch.status is Status.SUBMITTED:
+            await self._submit(launch, placed)
         else:
             await self._wait(launch, placed)
 
@@ -165,35 +167,42 @@ class Steps:
         await self._write(launch, at=max(at, now + timedelta(seconds=2)) if at else None)
 
     async def _is_out_of_time(self, launch: Launch, placed: PlacedSpawner) -> bool:
-        """End a launch whose clock ran out; only after one complete observation since we hear."""
+        """
+        End a launch whose clock ran out; only after one complete observation since we hear.
+
+        A platform that is silent makes nobody late: its silence is not counted either.
+        """
         earliest = deadline_of(launch, placed.settings, hearing_since=launch.entered_at())
         if earliest is None or earliest[1] > self._hub.clock.now():
             return False  # deafness only ever puts it off: nothing to be read yet
 
-        def read(connection: Connection) -> tuple[datetime, datetime | None]:
-            state = find_state(connection, launch.spawner)
-            return hearing_since(connection), state.complete_at
+        def read(connection: Connection) -> tuple[datetime, SpawnerState]:
+            return hearing_since(connection), find_state(connection, launch.spawner)
 
-        since, complete_at = await self._hub.database.read(read)
+        since, platform = await self._hub.database.read(read)
+        if platform.failing_since is not None:
+            return False
+        since = max(since, platform.answering_since or since)
         deadline = deadline_of(launch, placed.settings, hearing_since=since)
         if deadline is None or deadline[1] > self._hub.clock.now():
             return False
+        complete_at = platform.complete_at
         if complete_at is None or complete_at < max(since, launch.entered_at()):
             return False
         limit = limit_of(deadline[0], placed.settings, launch)
         assert limit is not None
-        if deadline[0] is Clock.QUEUE and not _gives_up(launch):
-            await self._ask(launch, limit)
+        if deadline[0] is Clock.QUEUE and not _is_given_up(launch, limit, self._hub.clock.now()):
+            await self._ask(launch, min(limit, ANSWER_TIME))
             return True
         await self._over(launch, out_of_time(deadline[0], limit))
         return True
 
-    async def _ask(self, launch: Launch, limit: timedelta) -> None:
+    async def _ask(self, launch: Launch, again: timedelta) -> None:
         """Ask whether to go on waiting, once; meanwhile it keeps its place (failure 5.1)."""
         asked = launch.queue_asked_at is not None
         await self._write(
             launch,
-            due=limit.total_seconds(),
+            due=again.total_seconds(),
             event="" if asked else "queue-limit",
             **({} if asked else {"queue_asked_at": self._hub.clock.now()}),
         )
@@ -503,15 +512,18 @@ class Steps:
 
 
 _ASKED_FOR = frozenset({Cause.USER, Cause.ADMIN})
-_BEFORE_CONNECTING = frozenset({Status.QUEUED, Status.HELD, Status.STARTING})
+_BEFORE_CONNECTING = frozenset({Status.SUBMITTED, Status.QUEUED, Status.HELD, Status.STARTING})
 _TELLS_LOG = frozenset(
     {Cause.EXITED, Cause.SIGNAL, Cause.OUT_OF_MEMORY, Cause.UNKNOWN, Cause.NEVER_STARTED}
 )
 
 
-def _gives_up(launch: Launch) -> bool:
-    """Tell whether the policy that set the queue's limit wants the launch ended at it."""
-    return bool(launch.spec.get("limits", {}).get("queue_action") == "cancel")
+def _is_given_up(launch: Launch, limit: timedelta, now: datetime) -> bool:
+    """Tell whether nobody answered for too long, where the policy minds that."""
+    if launch.spec.get("limits", {}).get("queue_unanswered") != "cancel":
+        return False
+    asked_at = launch.queue_asked_at
+    return asked_at is not None and now - asked_at >= min(limit, ANSWER_TIME)
 
 
 def launch_grace(hub: Hub, launch: Launch) -> float:

@@ -68,6 +68,7 @@ class Admission:
                 "idle_seconds": self.limits.value(Rule.IDLE_TIMEOUT),
                 "max_age_seconds": self.limits.value(Rule.MAX_AGE),
                 "queue_seconds": self.limits.value(Rule.QUEUE_LIMIT),
+                "queue_unanswered": self.limits.value(Rule.QUEUE_UNANSWERED),
             },
             "decision": [
                 decided for decided in self.limits.as_json() if decided["policy"] != BUILT_IN

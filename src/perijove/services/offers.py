@@ -279,7 +279,9 @@ class PolicySection(Section):
     max_age: Annotated[Duration, Field(ge=timedelta(minutes=1))] | Unlimited | None = None
     """A server that has run for so long ends, in use or not."""
     queue_limit: Annotated[Duration, Field(ge=timedelta(seconds=1))] | Unlimited | None = None
-    """A server that the platform makes wait for so long is given up."""
+    """After so long in the platform's queue the person is asked whether to go on waiting."""
+    queue_unanswered: Literal["keep", "cancel"] | None = None
+    """What becomes of a server about which nobody answers that; it goes on waiting."""
 
     def body(self) -> dict[str, Any]:
         """Return what a revision stores."""

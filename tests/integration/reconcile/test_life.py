@@ -1,5 +1,6 @@
 """The life of a launch, on both databases, with the real loops and a platform in memory."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -9,6 +10,8 @@ from perijove.domain.errors import SpawnerRejected
 from perijove.domain.launch import Cause, End, Reason, Status, Wanted
 from perijove.kit.loops import until
 from perijove.services.launches import place_in_line, request_restart
+from perijove.services.offers import PolicySection
+from perijove.services.waits import keep_waiting
 from perijove.spawners.contract import Phase
 from tests.fakes.spawners import FailsAtStage, MemoryPlatform, NeverAnswers, SlowToStart, Stage
 from tests.hubs import PATIENCE, TEST, answering_server, running_hub
@@ -161,6 +164,51 @@ async def test_queue_time_is_shown_with_its_reason(database_url: str, tmp_path: 
 
         ready = await hub.becomes(launch, Status.READY)
         assert ready.reason is None
+
+
+async def test_at_the_queues_limit_it_asks_and_keeps_its_place(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Nothing that waits is ended behind a person's back; who says yes has the whole time again."""
+    async with (
+        answering_server() as server,
+        running_hub(
+            database_url,
+            tmp_path,
+            platform=MemoryPlatform(url=server.url),
+            wrap=lambda inner: SlowToStart(inner, surveys=1000),
+            spawner={"queue_limit": 0.3},
+        ) as hub,
+    ):
+        launch = await hub.start()
+        await hub.until(launch, lambda now: now.queue_asked_at is not None, what="the question")
+        await keep_waiting(hub.hub, launch.id, asking=TEST)
+        again = await hub.until(
+            launch, lambda now: now.queue_asked_at is not None, what="the next question"
+        )
+
+        assert again.status is Status.QUEUED
+        assert again.queue_extended_at is not None
+        codes = [event.code for event in await hub.events(launch.id)]
+        assert codes.count("queue-limit") == 2
+
+
+async def test_who_does_not_answer_is_given_up_where_the_policy_says_so(
+    database_url: str, tmp_path: Path
+) -> None:
+    """The question comes first, and there is time to answer it."""
+    async with running_hub(
+        database_url,
+        tmp_path,
+        platform=MemoryPlatform(url="http://127.0.0.1:9"),
+        wrap=lambda inner: SlowToStart(inner, surveys=1000),
+        policies=[PolicySection(queue_limit=timedelta(seconds=1), queue_unanswered="cancel")],
+    ) as hub:
+        launch = await hub.start()
+        await hub.until(launch, lambda now: now.queue_asked_at is not None, what="the question")
+        ended = await hub.becomes(launch, Status.ENDED)
+
+        assert str(ended.end) == "never-started(queue-clock)"
 
 
 async def test_cancel_during_a_start_that_hangs(database_url: str, tmp_path: Path) -> None:
