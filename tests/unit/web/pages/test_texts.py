@@ -129,7 +129,7 @@ def test_an_end_by_choice_is_no_fault() -> None:
 
 def test_every_rule_has_a_refusal(texts: Texts) -> None:
     """A refusal names limit and asked for each rule that admission can refuse by."""
-    unlimited = {Rule.IDLE_TIMEOUT, Rule.MAX_AGE, Rule.QUEUE_LIMIT}
+    unlimited = {Rule.IDLE_TIMEOUT, Rule.MAX_AGE, Rule.QUEUE_LIMIT, Rule.QUEUE_UNANSWERED}
     assert set(sentences.REFUSALS) == set(Rule) - unlimited
     for rule in sentences.REFUSALS:
         said = sentences.error(texts, Refused("no", rule=str(rule), limit=5, asked=7, policy="p"))
