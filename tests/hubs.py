@@ -133,14 +133,17 @@ class TestHub:
     ) -> Launch:
         """Wait until something holds of a launch; fail with what is the case instead."""
 
+        seen = launch
+
         async def check() -> bool:
-            return holds(await self.launch(launch.id))
+            nonlocal seen
+            seen = await self.launch(launch.id)
+            return holds(seen)
 
         if not await until(check, seconds=seconds):
             events = [(e.code, dict(e.params)) for e in await self.events(launch.id)]
-            now = await self.launch(launch.id)
-            raise AssertionError(f"waited {seconds} s for {what}: {now}\nevents: {events}")
-        return await self.launch(launch.id)
+            raise AssertionError(f"waited {seconds} s for {what}: {seen}\nevents: {events}")
+        return seen
 
 
 @asynccontextmanager
