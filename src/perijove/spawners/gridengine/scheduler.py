@@ -74,7 +74,7 @@ _REMEMBERED: Final = 10_000
 
 class GridEngineScheduler:
     """
-    One cell of Grid Engine.
+    One cell of Grid Engine. Its commands are plain names, found by the site's search path.
 
     Memory and GPUs are asked for by complexes. Where these are counted for each slot
     (``consumable YES``) what is asked for is divided among the slots, see `submission`;
@@ -96,7 +96,6 @@ class GridEngineScheduler:
         requested: Collection[str] = (),
         clock: Clock | None = None,
     ) -> None:
-        self._site = site
         self._complexes = Complexes(
             memory=memory_complex,
             gpu=gpu_complex,
@@ -117,15 +116,11 @@ class GridEngineScheduler:
         self._seen: dict[str, Entry] = {}
         self._missing_since: dict[str, datetime] = {}
 
-    def _program(self, name: str, *arguments: str) -> Command:
-        folder = self._site.bin_dir
-        return [str(folder / name) if folder else name, *arguments]
-
     # --- submit and cancel ----------------------------------------------------------------
 
     def submission(self, request: JobRequest) -> Command:
         """Return the command that submits `SCRIPT`, see `Scheduler`."""
-        return self._program(
+        return [
             "qsub",
             "-terse",
             *submission.job_arguments(request),
@@ -133,7 +128,7 @@ class GridEngineScheduler:
             "e" if self._verify else "n",
             *submission.requests(request, self._complexes),
             SCRIPT,
-        )
+        ]
 
     def read_submission(self, result: Result) -> str:
         """Return the job's id, see `Scheduler`."""
@@ -141,11 +136,11 @@ class GridEngineScheduler:
 
     def cancellation(self, job_id: str) -> Command:
         """Return the command that cancels a job; the node's notice comes before the kill."""
-        return self._program("qdel", submission.check_id(job_id))
+        return ["qdel", submission.check_id(job_id)]
 
     def listing_by_name(self, name: str) -> Command:
         """Return the command that shows the jobs of this name; ended ones are not among them."""
-        return self._program("qstat", "-xml", "-j", submission.check_name(name))
+        return ["qstat", "-xml", "-j", submission.check_name(name)]
 
     def read_ids(self, result: Result) -> Sequence[str]:
         """Return the ids that `listing_by_name` shows, oldest first."""
@@ -165,7 +160,7 @@ class GridEngineScheduler:
         return [job_of(entry, self._details.get(entry.id), now) for entry in entries]
 
     async def _list(self, run: Run) -> Listing:
-        return read_listing(await run(self._program("qstat", "-u", "*", "-r", "-xml")), self._zone)
+        return read_listing(await run(["qstat", "-u", "*", "-r", "-xml"]), self._zone)
 
     def _remember(self, entries: Sequence[Entry]) -> None:
         """Keep how each job was seen last: accounting does not say who deleted it."""
@@ -191,11 +186,11 @@ class GridEngineScheduler:
         self._details = details
 
     def _details_of(self, job_ids: Sequence[str]) -> Command:
-        return self._program("qstat", "-xml", "-j", ",".join(job_ids))
+        return ["qstat", "-xml", "-j", ",".join(job_ids)]
 
     async def _with_holds(self, run: Run, details: Mapping[str, Details]) -> Mapping[str, Details]:
         """Say which jobs their owner holds: only a filter of qstat tells."""
-        answer = await run(self._program("qstat", "-u", "*", "-s", "hu", "-xml"))
+        answer = await run(["qstat", "-u", "*", "-s", "hu", "-xml"])
         own = {entry.id for entry in read_listing(answer, self._zone).named(self._prefix)}
         return {
             job_id: replace(each, is_held_by_owner=job_id in own)
@@ -235,7 +230,7 @@ class GridEngineScheduler:
     async def _records(self, run: Run, job_ids: Sequence[str]) -> dict[str, Record]:
         """Return what accounting has of these jobs: all of ours are read when there are several."""
         if len(job_ids) > 1 and self._prefix:
-            command = self._program("qacct", "-d", _DAYS, "-j", f"{self._prefix}*")
+            command = ["qacct", "-d", _DAYS, "-j", f"{self._prefix}*"]
             found = read_records_of(await run(command))
             return {job_id: found[job_id] for job_id in job_ids if job_id in found}
         records: dict[str, Record] = {}
@@ -244,7 +239,7 @@ class GridEngineScheduler:
         return records
 
     async def _record(self, run: Run, job_id: str) -> dict[str, Record]:
-        return read_records_of(await run(self._program("qacct", "-j", job_id)))
+        return read_records_of(await run(["qacct", "-j", job_id]))
 
     async def _queued(self, run: Run, job_ids: Sequence[str]) -> Collection[str]:
         """Return those of `job_ids` that are in the queue, for certain."""
@@ -296,13 +291,13 @@ class GridEngineScheduler:
 
     async def _read_hosts(self, run: Run) -> tuple[Host, ...]:
         counted = ["slots", self._complexes.memory, *filter(None, [self._complexes.gpu])]
-        return read_hosts(await run(self._program("qhost", "-q", "-F", ",".join(counted), "-xml")))
+        return read_hosts(await run(["qhost", "-q", "-F", ",".join(counted), "-xml"]))
 
     async def _read_configuration(self, run: Run, hosts: Sequence[Host]) -> Configuration:
-        overview = read_overview(await run(self._program("qconf", *OVERVIEW)))
+        overview = read_overview(await run(["qconf", *OVERVIEW]))
         if not (questions := naming(overview, [host.name for host in hosts])):
             return read_configuration(overview, "")
-        named = named_of(await run(self._program("qconf", *questions)))
+        named = named_of(await run(["qconf", *questions]))
         return read_configuration(overview, named)
 
     # --- verification ---------------------------------------------------------------------
@@ -355,7 +350,7 @@ class GridEngineScheduler:
     def _verification(self, request: JobRequest, level: str) -> Command:
         """Return a ``qsub`` that submits nothing: its ``-w`` comes after all that is the site's."""
         asked = submission.requests(request, self._complexes)
-        return self._program("qsub", *asked, "-w", level, "-b", "y", "/bin/true")
+        return ["qsub", *asked, "-w", level, "-b", "y", "/bin/true"]
 
 
 def _zone(name: str) -> ZoneInfo | None:

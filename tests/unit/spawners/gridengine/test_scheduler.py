@@ -115,6 +115,17 @@ def scheduler(clock: SteppedClock) -> GridEngineScheduler:
     )
 
 
+def test_programs_are_plain_names(scheduler: GridEngineScheduler) -> None:
+    """Where the programs are is for who runs them: the launcher takes only names that it knows."""
+    commands = [
+        scheduler.submission(JobRequest(name="pj-a-b", comment="", resources=Resources())),
+        scheduler.cancellation("1"),
+        scheduler.listing_by_name("pj-a-b"),
+    ]
+
+    assert [command[0] for command in commands] == ["qsub", "qdel", "qstat"]
+
+
 async def test_reasons_are_asked_for_now_and_then(
     scheduler: GridEngineScheduler, cell: Cell, clock: SteppedClock
 ) -> None:
@@ -206,11 +217,11 @@ async def test_accounting_tells_ends(scheduler: GridEngineScheduler, cell: Cell)
     cell.accounting = said("qacct-timeout")
     ends = await scheduler.ends(cell.run, ["1127"])
     assert ends["1127"].cause is Cause.WALLTIME
-    assert list(cell.commands[-1]) == ["/opt/sge/bin/qacct", "-j", "1127"]
+    assert list(cell.commands[-1]) == ["qacct", "-j", "1127"]
     await scheduler.jobs(cell.run, "mem")
     await scheduler.ends(cell.run, ["1127", "1128"])
     assert cell.counts["qacct"] == 2
-    assert ["/opt/sge/bin/qacct", "-d", "31", "-j", "mem*"] in map(list, cell.commands)
+    assert ["qacct", "-d", "31", "-j", "mem*"] in map(list, cell.commands)
 
 
 async def test_a_record_of_a_job_in_error_is_no_end(
