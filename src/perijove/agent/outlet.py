@@ -77,13 +77,17 @@ class Outlet:
                 raise Cannot("cancelled", "the job was asked to end before its server was started")
 
     def open(self) -> socket.socket:
-        """Return a socket that listens where the server will."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+        """Return a socket that listens where the server will; `make_room` before that does."""
+        self.make_room()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(self.path)
         listener.listen(16)
         return listener
+
+    def make_room(self) -> None:
+        """Leave the path to who listens there next."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
 
     def listeners(self) -> "set[str]":
         """Return the sockets, as inode numbers, that take connections at the path."""

@@ -217,6 +217,8 @@ class Session(Family):
             place = f"{host}:{self._port}" if self._port else "its tunnel"
             say(f"job {self._job_id or '-'} on {name}: registering {place}")
             given = register(spec["register_url"], body, listener, self.signals)
+        if self._outlet is not None:
+            self._outlet.make_room()
         self._environment.update(given)
         self._environment["JUPYTERHUB_SERVICE_URL"] = f"http://{authority}{spec['prefix']}"
 
@@ -374,7 +376,8 @@ class Session(Family):
         if now >= self._next_look_at:
             self._next_look_at = now + CALM_SECONDS
             self._look_at_memory()
-        return WAKE_SECONDS if not (self._is_told and self._line.is_empty) else CALM_SECONDS
+        is_out = self._outlet is None or self._outlet.is_running
+        return CALM_SECONDS if self._is_told and self._line.is_empty and is_out else WAKE_SECONDS
 
     def _heed(self, answer: Answer) -> None:
         """End when the hub says that nobody wants this server any more."""
