@@ -36,7 +36,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
 
     told = [line for line in result.stderr.splitlines() if "perijove" in line]
     assert (result.returncode, told) == (0, [])
-    assert [unit.name for unit in units] == ["perijove-hub.service", "perijove-proxy.service"]
+    assert [unit.stem for unit in units] == ["perijove-hub", "perijove-proxy", "perijove-tunnel"]
 
 
 def test_the_end_of_the_hub_is_not_the_end_of_servers() -> None:
@@ -48,7 +48,7 @@ def test_the_end_of_the_hub_is_not_the_end_of_servers() -> None:
     assert "PrivateTmp" not in hub
 
 
-@pytest.mark.parametrize("name", ["hub", "proxy"])
+@pytest.mark.parametrize("name", ["hub", "proxy", "tunnel"])
 def test_a_unit_starts_a_command_that_exists(name: str) -> None:
     """What a unit starts is a command of ours with options it knows."""
     program, command, *options = service(f"perijove-{name}.service")["ExecStart"].split()
