@@ -43,8 +43,10 @@ def time_left(texts: Texts, launch: Launch | None, now: datetime) -> Left | None
     left = max(0, round((at - now).total_seconds()))
     level = sum(timedelta(seconds=left) <= step < at - began for step in _STEPS)
     shown = texts.duration(left - left % 60 if left >= 120 else left)
+    # A scheduler rounds what it was asked for; nobody thinks in seconds of an hour.
+    in_all = texts.duration(round(whole / 60) * 60 if whole >= 120 else whole)
     return Left(
-        text=texts.gettext("%(left)s left of %(all)s", left=shown, all=texts.duration(whole)),
+        text=texts.gettext("%(left)s left of %(all)s", left=shown, all=in_all),
         value=min(left, whole),
         max=whole,
         at=at,
