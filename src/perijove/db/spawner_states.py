@@ -18,6 +18,8 @@ class SpawnerState:
     answered_at: datetime | None = None
     complete_at: datetime | None = None
     failing_since: datetime | None = None
+    answering_since: datetime | None = None
+    """When its last silence ended; None: it never was silent."""
     error: str = ""
     breaker_since: datetime | None = None
     breaker_count: int = 0

@@ -527,6 +527,8 @@ spawner_states = Table(
     Column("answered_at", Instant),
     Column("complete_at", Instant),
     Column("failing_since", Instant),
+    # When its last silence ended.
+    Column("answering_since", Instant),
     Column("error", Text, nullable=False, default="", server_default=""),
     # Since when the mass-loss breaker holds back ends, and how many it holds.
     Column("breaker_since", Instant),

@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import anyio
 import structlog
@@ -171,7 +172,14 @@ class Observer:
         ]
         watched = sum(_must_be_there(launch, asked_at) for launch in live.values())
         absent = self._count_absences(connection, missing, survey, watched, now)
-        changes = {"answered_at": now, "failing_since": None, "error": ""}
+        changes: dict[str, Any] = {"answered_at": now, "failing_since": None, "error": ""}
+        if find_state(connection, self._name).failing_since is not None:
+            changes["answering_since"] = now
+            for launch in live.values():
+                if launch.failures:  # Its step has waited ever longer between two tries.
+                    rows.change(
+                        connection, rows.get_launch(connection, launch.id), now=now, due_at=now
+                    )
         if survey.complete:
             changes["complete_at"] = asked_at
         save_state(connection, self._name, **changes)

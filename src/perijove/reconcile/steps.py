@@ -140,8 +140,14 @@ class Steps:
             await self._connect(launch, placed)  # it runs already: no need to be claimed again
 
     async def _seen_before(self, launch: Launch, placed: PlacedSpawner) -> Sighting | None:
-        """Look for the launch on the platform when an earlier try may have succeeded."""
-        if not launch.failures:
+        """
+        Look for the launch on the platform when an earlier try may have succeeded.
+
+        A platform that has been silent is asked as well: what it is given then could be lost
+        or not, and it takes time to find out which.
+        """
+        platform = await self._hub.database.read(bound(find_state, launch.spawner))
+        if not launch.failures and platform.failing_since is None:
             return None
         survey = sensible(await placed.spawner.survey())
         return next((seen for seen in survey.sightings if is_of(seen, launch)), None)

@@ -44,9 +44,10 @@ async def claimed_url(
     if not asked:
         raise SpawnerRejected(f"nobody knows the host {claim.host[:80]!r}", code="host-refused")
     own = {address for reached in nodes.values() for address in await resolve(reached)}
+    here = set(await resolve(socket.gethostname()))
     within = [ip_network(network) for network in networks]
     for address in asked:
-        if _is_allowed(address, own, within):
+        if _is_allowed(address, own=own, here=here, within=within):
             host = f"[{address}]" if address.version == 6 else str(address)
             return f"http://{host}:{claim.port}"
     raise SpawnerRejected(
@@ -55,20 +56,22 @@ async def claimed_url(
     )
 
 
-def _is_allowed(address: Address, own: set[Address], networks: Iterable[Network]) -> bool:
+def _is_allowed(
+    address: Address, *, own: set[Address], here: set[Address], within: Iterable[Network]
+) -> bool:
     if address.is_link_local or address.is_multicast or address.is_unspecified:
         return False
     if address in own:
         return True  # also a loopback address: the cluster says that this is where the node is
-    if address.is_loopback or address in local_addresses():
-        return False
-    return any(address.version == each.version and address in each for each in networks)
+    if address.is_loopback or address in here:
+        return False  # this machine: `networks` must leave out what other addresses it has
+    return any(address.version == each.version and address in each for each in within)
 
 
 async def resolve(host: str) -> Sequence[Address]:
     """Return the addresses a host name stands for; none for an unknown one."""
     try:
-        return [ip_address(host)]
+        return [_plain(host)]
     except ValueError:
         pass
     try:
@@ -78,13 +81,10 @@ async def resolve(host: str) -> Sequence[Address]:
         return []
     except TimeoutError:
         raise SpawnerTransient(f"the name service is silent about {host[:80]}") from None
-    return [ip_address(str(each[4][0]).partition("%")[0]) for each in found]
+    return [_plain(str(each[4][0]).partition("%")[0]) for each in found]
 
 
-def local_addresses() -> set[Address]:
-    """Return what this machine's own name stands for; the rest is for the site's networks."""
-    try:
-        found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
-    except OSError:
-        return set()
-    return {ip_address(str(each[4][0]).partition("%")[0]) for each in found}
+def _plain(text: str) -> Address:
+    """Return an address; one of IPv4 in the clothes of IPv6 is what it is underneath."""
+    address = ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address

@@ -32,7 +32,11 @@ class Allowance:
         now = monotonic()
         self._saved = min(self._burst, self._saved + (now - self._at) / self._period) - 1
         self._at = now
-        await anyio.sleep(max(0.0, -self._saved * self._period))
+        try:
+            await anyio.sleep(max(0.0, -self._saved * self._period))
+        except BaseException:
+            self._saved += 1  # Who gave up has asked nothing: else impatience would pile up.
+            raise
 
 
 class Commands:

@@ -1,9 +1,10 @@
 """What every section ``[spawners.NAME]`` of a batch system has."""
 
+from ipaddress import ip_network
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from perijove.kit.config import Section
 from perijove.spawners.batch.scheduler import Site
@@ -67,8 +68,8 @@ class BatchSettings(SpawnerSettings):
     """Seconds from saying where it listens to answering there."""
     stop_grace: float = 35
     """Seconds a job has to end by itself before the scheduler kills it."""
-    submit_limit: float = 60
-    """Seconds the scheduler has to take a job."""
+    submit_limit: float = 240
+    """Seconds the scheduler has to take a job; of a doubtful one it takes 90 to be sure."""
     submit_arguments: list[str] = []
     """Further arguments of the submission, such as `["--exclusive"]`."""
     ports: tuple[Port, Port] | None = None
@@ -93,6 +94,13 @@ class BatchSettings(SpawnerSettings):
     """How many bytes of a server's output are kept: the first half of them, and the end."""
     dry_run: bool = True
     """Ask the scheduler whether it would take a request before it is made."""
+
+    @field_validator("networks")
+    @classmethod
+    def _check_networks(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            ip_network(network)
+        return networks
 
     @model_validator(mode="after")
     def _check_ports(self) -> Self:

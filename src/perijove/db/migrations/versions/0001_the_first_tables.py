@@ -159,6 +159,7 @@ def upgrade() -> None:
         sa.Column("answered_at", Instant(), nullable=True),
         sa.Column("complete_at", Instant(), nullable=True),
         sa.Column("failing_since", Instant(), nullable=True),
+        sa.Column("answering_since", Instant(), nullable=True),
         sa.Column("error", sa.Text(), server_default="", nullable=False),
         sa.Column("breaker_since", Instant(), nullable=True),
         sa.Column("breaker_count", sa.Integer(), server_default="0", nullable=False),
