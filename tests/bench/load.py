@@ -91,9 +91,9 @@ async def at_once(
     return [answers[path] for path in paths]
 
 
-def download(port: int, path: str = "/user/u7/big") -> float:
+def download(port: int, path: str = "/user/u7/big", *how: str) -> float:
     """Fetch the big file through a proxy at `port`; return the seconds it took."""
-    return _curl(["--output", "/dev/null", f"http://127.0.0.1:{port}{path}"])
+    return _curl([*how, "--output", "/dev/null", f"http://127.0.0.1:{port}{path}"])
 
 
 def upload(port: int, upstream: Upstream) -> float:

@@ -39,6 +39,7 @@ http {{
     fastcgi_temp_path {directory}/t3; uwsgi_temp_path {directory}/t4; scgi_temp_path {directory}/t5;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
+        listen unix:{socket};
         location / {{
             default_type application/json;
             add_header X-JupyterHub-Version 6.1.1;
@@ -58,6 +59,8 @@ class Upstream:
     """Answers every GET with a small JSON, and ``…/big`` with the big file."""
     sink_port: int
     """Echoes WebSocket messages, and swallows uploads."""
+    socket: Path
+    """Answers as `port` does."""
     big: Path
     """A file of `size` bytes without blocks on the disk."""
     size: int
@@ -74,7 +77,10 @@ def running_upstream(directory: Path, *, size: int) -> Iterator[Upstream]:
     configuration = directory / "nginx.conf"
     # As root, nginx would give its work to an account that cannot enter our directory.
     user = "user root; " if os.geteuid() == 0 else ""
-    configuration.write_text(_NGINX.format(user=user, directory=directory, port=port, big=big))
+    place = directory / "s"
+    configuration.write_text(
+        _NGINX.format(user=user, directory=directory, port=port, socket=place, big=big)
+    )
     log = directory / "output.log"
     program = find("nginx")
     assert program is not None
@@ -84,7 +90,7 @@ def running_upstream(directory: Path, *, size: int) -> Iterator[Upstream]:
     with stopping(nginx, sink):
         nginx.wait_until(lambda: is_open(port))
         sink.wait_until(lambda: is_open(sink_port))
-        yield Upstream(port, sink_port, big, size)
+        yield Upstream(port, sink_port, place, big, size)
 
 
 class _Connection:

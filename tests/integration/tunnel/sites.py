@@ -93,11 +93,18 @@ class Site:
                 yield served
 
     @contextmanager
-    def tunnels(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the tunnels in a process of their own."""
+    def tunnels(self, *tls: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """Run the tunnels in a process of their own, with TLS if certificate and key are given."""
         self.sockets.mkdir(mode=0o700, exist_ok=True)
         address = f"{self.host}:{self.port}"
-        command: list[str | Path] = [sys.executable, PROGRAM, self.control, self.sockets, address]
+        command: list[str | Path] = [
+            sys.executable,
+            PROGRAM,
+            self.control,
+            self.sockets,
+            address,
+            *tls,
+        ]
         with (
             (self.directory / "tunnels.log").open("ab") as log,
             subprocess.Popen(command, stdout=log, stderr=log) as process,

@@ -1,5 +1,6 @@
 """The node's side: a job whose node nobody can connect to, and what it does about mishaps."""
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,10 +15,13 @@ import httpx2
 import psutil
 import pytest
 
+from perijove.db.core import bound
+from perijove.db.routes import put_route
 from perijove.domain.launch import Launch, Status
 from perijove.kit.loops import until
 from perijove.web.app import create_app
 from perijove.web.listen import open_tcp, serve
+from tests.contract.proxy.test_tls import make_identity
 from tests.integration.registration.jobs import Job, ServedHub, running_job
 from tests.integration.tunnel.sites import PATIENCE, Site, site
 
@@ -106,6 +110,46 @@ async def test_a_wrong_code_ends_the_job(place: Site) -> None:
             async with running_job(folder) as job:
                 assert await job.exit_status() != 0
             assert "code-refused" in job.output
+
+
+async def test_a_tunnel_leads_through_the_embedded_proxy(place: Site) -> None:
+    """A job that can only reach the hub's public address dials to that, and needs no other port."""
+    with place.tunnels():
+        async with place.proxy() as public, place.hub() as served:
+            front = f"unix:{place.sockets / 'front.sock'}"
+            put = bound(put_route, prefix="/hub/tunnel/", target=front)
+            await served.hub.hub.database.write(put)
+            launch = await served.running_launch()
+            tunnel = {"url": f"http://{public}/hub/tunnel", "ca": ""}
+            folder = deliver(served, launch, place, tunnel=tunnel)
+            async with running_job(folder) as job:
+                await served.hub.becomes(launch, Status.READY, seconds=PATIENCE)
+                assert await answers(place, launch) is not None
+            assert await job.exit_status() == 0, job.output
+
+
+async def test_a_node_believes_the_sites_authority_only(place: Site) -> None:
+    """Over TLS a job dials when the certificate is of the authority it was given, else never."""
+    ours = make_identity(place.directory, "ours")
+    other = make_identity(place.directory, "other")
+    with place.tunnels(ours.cert, ours.key):
+        async with place.hub() as served:
+            launch = await served.running_launch()
+            url = f"https://localhost:{place.port}"
+            wrong = {"url": url, "ca": other.cert.read_text()}
+            folder = deliver(served, launch, place, tunnel=wrong)
+            async with running_job(folder) as job:
+                await job.says("CERTIFICATE_VERIFY_FAILED")
+            assert "tunnel: up" not in job.output
+            shutil.rmtree(folder)
+
+            right = {"url": url, "ca": ours.cert.read_text()}
+            launch = await served.hub.start("bob")
+            launch = await served.hub.becomes(launch, Status.STARTING)
+            served.spawner.jobs["18"] = launch.name
+            folder = deliver(served, launch, place, tunnel=right)
+            async with running_job(folder, "18"):
+                await served.hub.becomes(launch, Status.READY, seconds=PATIENCE)
 
 
 # --- a node in a network of its own -----------------------------------------------------------
