@@ -1,15 +1,16 @@
 """
 What runs beside the server, where the computing is. Standard library only, Python 3.6 or later.
 
-A job gets `job.sh` and two programs, `wrapper.py` and, for clusters where only jobs can connect
-outward, `tunnel.py`. Each is the modules that it is made of, one after the other in a single
-file, so that nothing has to be installed on the node.
+A job gets `job.sh`, what its server loads (`session/`), and two programs, `wrapper.py` and, for
+clusters where only jobs can connect outward, `tunnel.py`. Each program is the modules that it is
+made of, one after the other in a single file, so that nothing has to be installed on the node.
 """
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -18,6 +19,7 @@ _WRAPPER: Final = (
     "agent/cannot.py",
     "agent/hub.py",
     "agent/node.py",
+    "agent/board.py",
     "agent/outlet.py",
     "agent/software.py",
     "agent/doctor.py",
@@ -25,20 +27,24 @@ _WRAPPER: Final = (
 )
 """Each needs only those before it."""
 _TUNNEL: Final = ("agent/link.py", "agent/tunnel.py")
+_AS_THEY_ARE: Final = (
+    "job.sh",
+    "jupyter_server_config.py",
+    "session/package.json",
+    "session/perijove_session.json",
+    "session/perijove_session.py",
+    "session/session.js",
+    "session/texts.json",
+)
 
 
 @cache
 def job_files() -> Mapping[str, str]:
     """Return the files that a job is delivered with, beside its `spec.json`, by name."""
     package = files("perijove.agent")
-    config = "jupyter_server_config.py"
+    plain = {Path(name).name: (package / name).read_text("utf-8") for name in _AS_THEY_ARE}
     return MappingProxyType(
-        {
-            "job.sh": (package / "job.sh").read_text(),
-            "wrapper.py": _program(_WRAPPER),
-            "tunnel.py": _program(_TUNNEL),
-            config: (package / config).read_text(),
-        }
+        {**plain, "wrapper.py": _program(_WRAPPER), "tunnel.py": _program(_TUNNEL)}
     )
 
 

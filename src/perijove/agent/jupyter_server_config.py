@@ -6,7 +6,7 @@ node's own disk. And from here on the process has the person's own environment: 
 started without it, the kernels and terminals it will start are to have it.
 """
 # pathlib would add much to what a small program needs to start, and did less in Python 3.6:
-# ruff: noqa: PTH118, PTH123
+# ruff: noqa: PTH118, PTH119, PTH123
 
 import contextlib
 import json
@@ -42,6 +42,15 @@ with (
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+shell = os.environ.get("SHELL", "/bin/sh")
+if os.environ.get("JUPYTERHUB_DISABLE_USER_CONFIG"):
+    # Safe mode: what is broken may be in the start files, and this is where it is repaired.
+    c.ServerApp.terminado_settings = {"shell_command": ["/bin/bash", "--noprofile", "--norc"]}
+elif os.environ.get("PERIJOVE_PATH") and os.path.basename(shell) in ("bash", "ksh", "zsh"):
+    # A login may set the path anew (Debian's does); the session's software comes first in it.
+    start = 'PATH="$PERIJOVE_PATH:$PATH"; export PATH; exec "$SHELL"'
+    c.ServerApp.terminado_settings = {"shell_command": [shell, "-lc", start]}
 
 with contextlib.suppress(ImportError, AttributeError):
     from jupyter_client.manager import KernelManager

@@ -7,7 +7,7 @@ the person's own world; neither sees that it runs inside a batch job, so that ``
 ``qsub`` do what they do on a login node.
 """
 # pathlib would add much to what a small program needs to start, and did less in Python 3.6:
-# ruff: noqa: PTH110, PTH112, PTH118
+# ruff: noqa: PTH101, PTH110, PTH112, PTH118, PTH123, PTH211
 
 import os
 import shlex
@@ -34,8 +34,10 @@ SCHEDULER_PREFIXES = (
 SCHEDULER_NAMES = {
     "ARC", "ENVIRONMENT", "HYDRA_BOOTSTRAP", "I_MPI_HYDRA_BOOTSTRAP", "JOB_ID", "JOB_NAME",
     "JOB_SCRIPT", "NHOSTS", "NQUEUES", "NSLOTS", "PE", "PE_HOSTFILE", "QUEUE", "REQNAME",
-    "REQUEST", "RESTARTED",
+    "REQUEST", "RESTARTED", "TMP",
 }  # fmt: skip
+# How this job was submitted: without an environment, which its steps are to have.
+SUBMISSION_NAMES = {"SLURM_EXPORT_ENV", "SLURM_GET_USER_ENV", "SBATCH_EXPORT"}
 # Where the scheduler itself is; a login node has these too.
 LOGIN_NAMES = {
     "SLURM_CONF", "SGE_ROOT", "SGE_CELL", "SGE_CLUSTER_NAME", "SGE_QMASTER_PORT",
@@ -51,6 +53,27 @@ THREAD_NAMES = (
     "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS", "JULIA_NUM_THREADS", "RAYON_NUM_THREADS",
     "R_DATATABLE_NUM_THREADS", "POLARS_MAX_THREADS",
 )  # fmt: skip
+
+# What is true of this session only, besides what is Jupyter's and ours.
+SESSION_NAMES = (
+    "TMPDIR", "PIP_PREFIX", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK", "CPU_LIMIT", "MEM_LIMIT",
+    *THREAD_NAMES,
+)  # fmt: skip
+SUBMITTERS = ("sbatch", "salloc", "srun", "qsub", "qrsh", "qsh", "qlogin", "bsub")
+SUBMIT_SCRIPT = """\
+#!/bin/sh
+# Submits as from a login node: without what is true of this Jupyter session only.
+bin={folder}
+PATH=${{PATH#"$bin":}}
+export PATH
+program=$(PATH={path} command -v "${{0##*/}}")
+if [ -z "${{SLURM_JOB_ID-}}${{JOB_ID-}}" ]; then  # else one works inside the allocation
+    unset $(env | sed -nE 's/^((JUPYTER|JPY_|PERIJOVE_)[A-Z0-9_]*)=.*/\\1/p') JUPYTERHUB_API_TOKEN
+    {forget}
+fi
+exec "$program" "$@"
+"""
 
 # Loads modules without anybody's start-up files; the words come as arguments, never as text of
 # the script: where to write the environment, a count, the modules, then for each setup command
@@ -244,7 +267,7 @@ def pip_places(environment: "dict[str, str]", folder: str) -> "dict[str, str]":
     )
     try:
         answer = subprocess.check_output(  # noqa: S603 - the site's own Python
-            [python, "-I", "-S", "-c", question, folder],
+            [python, "-I", "-c", question, folder],
             env=environment,
             stderr=subprocess.DEVNULL,
             timeout=20,
@@ -260,12 +283,14 @@ def own_world(
     """
     Return what changes for kernels and terminals in the server's environment; None: it goes.
 
-    They search first what the software added, then all that a login has.
+    They search first what the software added, then all that a login has. A login shell may set
+    its path anew; what was added is told apart, so that a terminal can put it back.
     """
     base = path_without(outer.get("PATH", ""), home).split(":")
     added = [each for each in server["PATH"].split(":") if each not in base]
     changes: dict[str, str | None] = {"PYTHONNOUSERSITE": None}
     changes["PATH"] = ":".join(added + outer.get("PATH", server["PATH"]).split(":"))
+    changes["PERIJOVE_PATH"] = ":".join(added)
     for name in CODE_NAMES:
         values = [each.get(name, "") for each in (extra, server, outer)]
         together = ":".join(dict.fromkeys(value for value in values if value))
@@ -278,10 +303,39 @@ def own_world(
     return changes
 
 
+def write_submitters(
+    folder: str, environment: "dict[str, str | None]", search_path: str
+) -> "list[str]":
+    """
+    Make, for each program here that submits jobs, one of the same name that forgets the session.
+
+    What is submitted from a terminal or a kernel takes its environment along. A directory of
+    this session, or the number of its cores, is wrong there, and its token nobody's business.
+    """
+    found = [name for name in SUBMITTERS if shutil.which(name, path=search_path)]
+    forget = [
+        f'[ "${{{name}-}}" != {shlex.quote(value)} ] || unset {name}'  # unless set anew
+        for name, value in sorted(environment.items())
+        if name in SESSION_NAMES and value is not None
+    ]
+    script = SUBMIT_SCRIPT.format(
+        folder=shlex.quote(folder),
+        forget="\n    ".join(forget),
+        path=shlex.quote(search_path),
+    )
+    path = os.path.join(folder, "perijove-submit")
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(script)
+    os.chmod(path, 0o700)
+    for name in found:
+        os.symlink("perijove-submit", os.path.join(folder, name))
+    return found
+
+
 def as_shell(variables: "dict[str, str]") -> str:
     """Return variables as lines that a shell reads."""
     return "".join(
         f"export {name}={shlex.quote(value)}\n"
         for name, value in sorted(variables.items())
-        if name.replace("_", "").isalnum()
+        if name.replace("_", "").isalnum() and name not in SUBMISSION_NAMES
     )

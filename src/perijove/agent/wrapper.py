@@ -24,6 +24,7 @@ import sys
 import time
 import traceback
 
+from perijove.agent.board import Board
 from perijove.agent.cannot import EXITS, Cannot
 from perijove.agent.doctor import examine
 from perijove.agent.hub import Answer, Line, register
@@ -53,6 +54,7 @@ from perijove.agent.software import (
     own_world,
     pip_places,
     set_threads,
+    write_submitters,
 )
 from perijove.spawners.local.supervisor import (
     ATTEMPTS,
@@ -75,6 +77,15 @@ DEFAULT_GRACE = 30
 NO_PORT = "127.0.0.1:8888"  # Jupyter's default: with any other it refuses a unix socket.
 DEFAULT_LOG_LIMIT = 4 << 20
 NOTICES = ("SIGUSR1", "SIGUSR2", "SIGXCPU")
+DELIVERED = {
+    "jupyter_server_config.py": "config",
+    "perijove_session.json": "config/jupyter_server_config.d",
+    "perijove_session.py": "server",
+    "package.json": "labextensions/@perijove/session",
+    "session.js": "labextensions/@perijove/session/static",
+    "texts.json": "labextensions/@perijove/session/static",
+}
+"""Where in the session's directory the files are used that came with the job."""
 
 RESCUE_FILE = "READ-ME-FIRST.txt"
 RESCUE_TEXT = """\
@@ -145,6 +156,12 @@ class Session(Family):
         self._command: list[str] = []
         self._port = 0
         self._outlet: Outlet | None = None
+        self._board = Board(
+            (spec["register_url"] + "/outlook", self._identity),
+            spec.get("resources") or {},
+            job_id=self._job_id,
+            node=node_name(outer),
+        )
         self._is_told = False
         self._next_look_at = 0.0
 
@@ -283,6 +300,7 @@ class Session(Family):
             temporary=self._temporary,
         )
         self._write_world(bool(code), contained=bool(software.get("container")))
+        self._board.put_up(self._temporary)
         self._line.settle()
 
     def _set_places(self, given: "dict[str, str]") -> None:
@@ -296,9 +314,11 @@ class Session(Family):
         config = self._folder("config")
         paths = [config, environment.get("JUPYTER_CONFIG_PATH", "")]
         environment["JUPYTER_CONFIG_PATH"] = ":".join(filter(None, paths))
-        deliver("jupyter_server_config.py", config)
+        for name, folder in DELIVERED.items():
+            deliver(name, self._folder(folder))
         set_threads(environment, int(resources.get("cpu") or granted_cpus(self._outer)))
         if self._spec.get("safe_mode"):
+            self._board.set_mode("safe")
             environment["JUPYTERHUB_DISABLE_USER_CONFIG"] = "1"
             environment["JUPYTER_CONFIG_DIR"] = self._folder("safe-config")
             environment["IPYTHONDIR"] = self._folder("ipython")
@@ -306,6 +326,7 @@ class Session(Family):
     def _rescue(self, code: str, words: str) -> None:
         """Let the server live in the temporary directory, and say so."""
         say(f"rescue mode: {code}: {words}")
+        self._board.set_mode(code, words)
         home = self._folder("home")
         with open(os.path.join(home, RESCUE_FILE), "w", encoding="utf-8") as file:
             file.write(RESCUE_TEXT.format(words=words))
@@ -329,8 +350,17 @@ class Session(Family):
             file.write("# What a shell reads to work inside the allocation of this session.\n")
             file.write(as_shell(inside))
         world["PERIJOVE_JOB_ENVIRONMENT"] = allocation
+        self._write_submitters(world)
         with open(os.path.join(self._temporary, "world.json"), "w", encoding="utf-8") as file:
             json.dump(world, file)
+
+    def _write_submitters(self, world: "dict[str, str | None]") -> None:
+        """Have jobs that are submitted from here begin without what is this session's."""
+        bin_folder = self._folder("bin")
+        environment = dict(self._environment, **world)
+        if write_submitters(bin_folder, environment, self._outer.get("PATH", "")):
+            for name in ("PATH", "PERIJOVE_PATH"):
+                world[name] = f"{bin_folder}:{world[name]}".rstrip(":")
 
     def _folder(self, name: str) -> str:
         path = os.path.join(self._temporary, name)
@@ -359,6 +389,7 @@ class Session(Family):
         """Tell the hub what is new: that the server listens, notices, kills for memory."""
         for name in self._notices():
             say(f"notice of the scheduler: {name}")
+            self._board.hear("ending-soon")
             self._line.add("/report", kind="warning", reason="notice", params={"signal": name})
         if self._outlet is not None:
             self._outlet.look()
@@ -372,10 +403,15 @@ class Session(Family):
                 self._line.add("/listening")
                 self._line.turn()
                 say("the server listens")
+        elif self._is_told:
+            answer = self._board.turn()
+            if answer is not None:
+                self._heed(answer)
         now = time.monotonic()
         if now >= self._next_look_at:
             self._next_look_at = now + CALM_SECONDS
             self._look_at_memory()
+            self._board.write()
         is_out = self._outlet is None or self._outlet.is_running
         return CALM_SECONDS if self._is_told and self._line.is_empty and is_out else WAKE_SECONDS
 
@@ -392,6 +428,7 @@ class Session(Family):
         killed = self._memory.news()
         if killed:
             say(f"the kernel killed {killed} process(es): the job's memory was used up")
+            self._board.note_kill()
             params = {"killed": killed}
             self._line.add("/report", kind="warning", reason="out-of-memory", params=params)
 

@@ -37,6 +37,10 @@ class Listening(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Body of ``POST registrations/listening``: the server that listens there is mine."""
 
 
+class Outlook(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST registrations/outlook``: how much time have I left?"""
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """How the server ended, and what it used."""
 
@@ -59,6 +63,12 @@ class Report(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     words: Annotated[str, msgspec.Meta(max_length=4000)] = ""
     params: dict[Short, Any] = {}
     usage: Usage = Usage()
+
+
+class TimeLeft(msgspec.Struct, frozen=True):
+    """Answer to a question for the outlook; seconds, as clocks may differ."""
+
+    seconds_left: float | None
 
 
 class Environment(msgspec.Struct, frozen=True):

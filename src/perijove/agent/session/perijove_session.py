@@ -8,6 +8,7 @@ job's wrapper writes; only whose kernel it was that died is known here.
 # Python 3.8 is what the oldest servers have; pathlib does less than is needed there:
 # ruff: noqa: PTH118, PTH123
 
+import contextlib
 import json
 import os
 import time
@@ -131,12 +132,14 @@ class Session:
         self._watched = running
         for each in await self._sessions.list_sessions():
             self._names[each["kernel"]["id"]] = each.get("path") or each.get("name") or ""
-        try:
+        self.read()
+
+    def read(self) -> None:
+        """Take what the wrapper has written; what was true last is the best when it is gone."""
+        with contextlib.suppress(OSError, ValueError):
             with open(self._path, encoding="utf-8") as file:
                 self._facts = json.load(file)
-        except (OSError, ValueError):
-            return  # The wrapper is gone, or has not begun: what was true last is the best.
-        self._journal.take(self._facts, self._clock())
+            self._journal.take(self._facts, self._clock())
 
     def _on_death(self, kernel_id: str) -> "Callable[[], None]":
         def note() -> None:
@@ -191,6 +194,7 @@ def _load_jupyter_server_extension(serverapp: "Any") -> None:
     )
     path = url_path_join(serverapp.web_app.settings["base_url"], "perijove", "session")
     serverapp.web_app.add_handlers(".*$", [(path, SessionHandler, {"session": session})])
+    session.read()
     PeriodicCallback(session.look, LOOK_SECONDS * 1000).start()
 
 

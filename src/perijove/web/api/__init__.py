@@ -81,6 +81,9 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ("POST", "/perijove/registrations/listening"): Endpoint(
         on=On.OPEN, acts=registration.listening, own=True
     ),
+    ("POST", "/perijove/registrations/outlook"): Endpoint(
+        on=On.OPEN, acts=registration.outlook, own=True
+    ),
     ("POST", "/perijove/registrations/report"): Endpoint(
         on=On.OPEN, acts=registration.report, own=True
     ),

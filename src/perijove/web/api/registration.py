@@ -10,7 +10,15 @@ from perijove.services import registration
 from perijove.services.registration import Message, Run
 from perijove.web.api.calls import Call, Reply, empty, json_reply
 from perijove.web.problems import BodyTooLarge
-from perijove.wire.registration import Environment, Identity, Listening, Registration, Report
+from perijove.wire.registration import (
+    Environment,
+    Identity,
+    Listening,
+    Outlook,
+    Registration,
+    Report,
+    TimeLeft,
+)
 
 _MOST_BODY: Final = 16384
 B = TypeVar("B", bound=Identity)
@@ -44,6 +52,12 @@ async def report(call: Call) -> Reply:
     )
     await registration.take_report(call.hub, _run(call, body), message)
     return empty(204)
+
+
+async def outlook(call: Call) -> Reply:
+    """``POST registrations/outlook``: how much time the job has left, as its platform says."""
+    body = await _body(call, Outlook)
+    return json_reply(TimeLeft(await registration.tell_outlook(call.hub, _run(call, body))))
 
 
 async def batchspawner(call: Call) -> Reply:
