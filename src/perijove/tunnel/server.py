@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -105,6 +106,8 @@ def run(options: TunnelOptions) -> int:
     """
     os.umask(0o077)
     tls_context(options)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return uvloop.run(_serve(options))
 
 
