@@ -86,6 +86,7 @@ WAITING: Final[Mapping[str, Known]] = MappingProxyType(
         "no-budget": Known(Origin.POLICY, _CHANGE, "account"),
         "over-time-limit": _never("time", Origin.POLICY),
         "over-size-limit": _never(origin=Origin.POLICY),
+        "node-starting": Known(Origin.NODE),
         "node-unavailable": Known(Origin.NODE, _CHANGE),
         "maintenance": Known(Origin.SCHEDULER, _CHANGE, "time"),
         "reservation": Known(Origin.SCHEDULER, _CHANGE, "reservation"),
@@ -113,6 +114,7 @@ WAITING: Final[Mapping[str, Known]] = MappingProxyType(
         "proxy-away": Known(Origin.HUB),
         "breaker": Known(Origin.HUB),
         "queue-limit-asked": Known(Origin.POLICY, (Action.KEEP_WAITING, Action.CHANGE_REQUEST)),
+        "queue-limit-cancels": Known(Origin.POLICY, (Action.KEEP_WAITING, Action.CHANGE_REQUEST)),
     }
 )
 """Why a launch waits."""

@@ -103,6 +103,9 @@ def _job(row: Sequence[str]) -> Job:
     )
 
 
+_CODES = {"CONFIGURING": "node-starting"}
+
+
 def _present(state: str, words: str, *, begins_later: bool) -> tuple[Phase, Reason | None]:
     """Return the phase of a job that is not over, and why it does not run."""
     phase = PHASES.get(state, Phase.PENDING)
@@ -111,8 +114,8 @@ def _present(state: str, words: str, *, begins_later: bool) -> tuple[Phase, Reas
     if phase is Phase.SUSPENDED:
         return phase, Reason(code="other", words=state)
     if state != "PENDING":
-        code = "held-by-system" if phase is Phase.HELD else "other"
-        return phase, Reason(code=code, words=state)
+        others = "held-by-system" if phase is Phase.HELD else "other"
+        return phase, Reason(code=_CODES.get(state, others), words=state)
     reason = read_reason(words)
     if reason.code == "begin-time" and not begins_later:
         # So says Slurm too of a job that it has not looked at yet.

@@ -238,7 +238,8 @@ def question_of(texts: Texts, launch: Launch, now: datetime) -> Said | None:
     if not is_asked(launch):
         return None
     waited = {"limit_seconds": (now - launch.entered_at()).total_seconds()}
-    code = "queue-limit-asked"
+    gives_up = launch.spec.get("limits", {}).get("queue_unanswered") == "cancel"
+    code = "queue-limit-cancels" if gives_up else "queue-limit-asked"
     return sentences.say(texts, reasons.WAITING[code], waited, code)
 
 

@@ -72,6 +72,10 @@ WAITING: Final[Mapping[str, Sentence]] = {
             "ask for less."
         ),
     ),
+    "node-starting": Sentence(
+        N_("The machine for it is being started."),
+        N_("This can take some minutes; nothing has to be done."),
+    ),
     "no-budget": Sentence(
         N_("The account has no computing time left."),
         N_("Choose another account, or ask whoever manages it for more."),
@@ -191,6 +195,10 @@ WAITING: Final[Mapping[str, Sentence]] = {
     "breaker": Sentence(
         N_("Many servers seem to have vanished at once, which we do not believe without a check."),
         N_("Nothing is stopped until an administrator has looked."),
+    ),
+    "queue-limit-cancels": Sentence(
+        N_("It has waited for %(limit_seconds)s. Shall it go on waiting?"),
+        N_("Keep waiting, or change the request. Without an answer it is cancelled before long."),
     ),
     "queue-limit-asked": Sentence(
         N_("It has waited for %(limit_seconds)s. Shall it go on waiting?"),

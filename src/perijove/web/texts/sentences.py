@@ -129,7 +129,7 @@ EVENTS: Final[Mapping[str, Sentence]] = {
     "starting-on": Sentence(N_("Starting on %(node)s")),
     "registered": Sentence(N_("Its job has called from %(host)s")),
     "requeued": Sentence(N_("Back in the queue: its job is run anew")),
-    "stage": Sentence(N_("Its software is ready")),
+    "stage": Sentence(N_("Its software is being loaded")),
     "warning": Sentence(N_("Its job warns")),
     "warning-notice": Sentence(N_("The computing system says that it will soon be ended")),
     "warning-out-of-memory": Sentence(N_("It lacks memory: a program in it was ended")),
