@@ -26,7 +26,7 @@ from perijove.services.waits import (
     room_in,
     usual_wait,
 )
-from tests.fakes.spawners import Phase
+from perijove.spawners.contract import Phase
 from tests.hubs import TEST, ShiftedClock, TestHub, running_hub
 
 pytestmark = pytest.mark.anyio

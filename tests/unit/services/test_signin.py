@@ -188,6 +188,7 @@ class Broken:
     """An authenticator that cannot tell."""
 
     Settings: ClassVar[type[Section]] = Section
+    names_system_accounts: ClassVar[bool] = False
     name = "broken"
 
     def __init__(self, error: Exception) -> None:
