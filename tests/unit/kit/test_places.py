@@ -2,7 +2,9 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -125,18 +127,25 @@ def test_sockets_are_beside_the_data_where_there_is_room(tmp_path: Path) -> None
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Give a directory in which every socket has a path that is short enough."""
+    with TemporaryDirectory() as directory:
+        yield Path(directory)
+
+
 def test_sockets_of_a_deep_directory_are_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A path that no socket can have is replaced, always by the same, and never by a shared one."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path))
     deep = [ensure_private(tmp_path / letter / ("x" * 100)) for letter in "ab"]
     found = [socket_directory(each) for each in deep]
 
     assert found == [socket_directory(each) for each in deep]
     assert found[0] != found[1]
     for each in found:
-        assert each.parent == tmp_path
+        assert each.parent == short_path
         assert each.stat().st_mode & 0o777 == 0o700
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(found[0] / "control.sock"))

@@ -163,7 +163,12 @@ def test_admission_freezes_the_whole_decision(connection: Connection) -> None:
         "resources": {"cpu": 2.0, "memory_bytes": 4 * GIB, "gpu": 0, "time_seconds": 3600},
         "default_url": "/lab",
         "environment": {"OMP_NUM_THREADS": "1"},
-        "limits": {"idle_seconds": 7200, "max_age_seconds": 86400, "queue_seconds": None},
+        "limits": {
+            "idle_seconds": 7200,
+            "max_age_seconds": 86400,
+            "queue_seconds": None,
+            "queue_unanswered": None,
+        },
         "decision": [
             {"rule": "cpu", "policy": "all", "limit": 2},
             {"rule": "idle-timeout", "policy": "all", "limit": 7200},
