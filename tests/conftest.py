@@ -65,11 +65,15 @@ def postgresql_url() -> Iterator[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a need that nobody knows, before anything runs."""
+    """Refuse a need that nobody knows, and keep those that share a scheduler in one process."""
     for item in items:
-        if unknown := set(_needs(item)) - beds.NEEDS.keys():
+        needs = set(_needs(item))
+        if unknown := needs - beds.NEEDS.keys():
             known = ", ".join(sorted(beds.NEEDS))
             raise pytest.UsageError(f"{item.nodeid} needs {unknown}; known are {known}")
+        if needs & beds.SHARED:
+            # Accounts and schedulers are the machine's: who disturbs them must be alone with them.
+            item.add_marker(pytest.mark.xdist_group("machine"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -51,7 +51,7 @@ _ADVICE = {
     "command": "set software (modules, prefix or container) in the spawner's section",
     "version": "install jupyterhub 4 or newer in the environment on the nodes",
     "home-missing": "the job's directory must be on a file system that the nodes share",
-    "node-to-hub": "set api_bind in [hub] to an address that the nodes reach; see firewalls",
+    "node-to-hub": "set api_bind in [hub] to an address that the nodes reach, and let them pass",
     "port": "look at ports and networks in the spawner's section",
     "hub-to-node": "open the ports from hub and proxy to the nodes, or use a tunnel",
     "clock": "synchronise the clocks of hub and nodes",

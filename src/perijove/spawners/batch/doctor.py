@@ -82,7 +82,8 @@ class Doctor:
         offer = await self._spawner.discover(self._user)
         if offer.notes:
             raise SpawnerError(", ".join(offer.notes))
-        accounts = ", ".join(account.name for account in offer.accounts) or "none are needed"
+        named = [account.name for account in offer.accounts if account.name]
+        accounts = ", ".join(named) or "none are needed"
         return f"accounts: {accounts}; partitions: {len(offer.partitions)}"
 
     async def _dry_run(self) -> str:
