@@ -2,8 +2,6 @@
 
 import asyncio
 import functools
-import hashlib
-import secrets
 import socket
 import subprocess
 import sys
@@ -178,11 +176,3 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
-
-
-def site(directory: Path) -> Site:
-    """Return a site whose sockets' paths are short, wherever the test's own directory is."""
-    digest = hashlib.sha256(str(directory).encode()).hexdigest()[:8]
-    short = Path("/tmp") / f"pjt-{digest}-{secrets.token_hex(3)}"
-    short.mkdir(mode=0o700)
-    return Site(short, free_port())

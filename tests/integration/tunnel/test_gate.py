@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -12,17 +11,9 @@ from perijove.agent.link import BINARY, DATA, HEAD, OPEN, Messages, message
 from perijove.domain.launch import Launch, Status
 from perijove.kit.loops import until
 from tests.integration.registration.jobs import ServedHub
-from tests.integration.tunnel.sites import PATIENCE, Dialled, Site, site
+from tests.integration.tunnel.sites import PATIENCE, Dialled, Site
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Site]:
-    """Give a site whose tunnels run."""
-    found = site(tmp_path)
-    with found.tunnels():
-        yield found
 
 
 def proof(served: ServedHub, launch: Launch, **changes: str) -> dict[str, str]:
@@ -167,20 +158,19 @@ async def test_garbage_ends_the_link_and_nothing_else(place: Site) -> None:
         await exchange(place.socket_of(other), calm, b"calm")
 
 
-async def test_who_was_let_in_before_needs_no_hub(tmp_path: Path) -> None:
+async def test_who_was_let_in_before_needs_no_hub(quiet: Site) -> None:
     """While no hub answers a known node may come back, also to new tunnels; a new one waits."""
-    place = site(tmp_path)
-    with place.tunnels():
-        async with place.hub() as served:
+    with quiet.tunnels():
+        async with quiet.hub() as served:
             launch = await served.running_launch()
             other = await served.hub.start("bob")
             other = await served.hub.becomes(other, Status.STARTING)
             good, unknown = proof(served, launch), proof(served, other)
-            assert (await place.dial(**good)).status == 101
-    with place.tunnels():
-        assert (await place.dial(**good | {"code": "1" * 64})).status == 503
-        assert (await place.dial(**unknown)).status == 503
-        await exchange(place.socket_of(launch), await place.dial(**good), b"known")
+            assert (await quiet.dial(**good)).status == 101
+    with quiet.tunnels():
+        assert (await quiet.dial(**good | {"code": "1" * 64})).status == 503
+        assert (await quiet.dial(**unknown)).status == 503
+        await exchange(quiet.socket_of(launch), await quiet.dial(**good), b"known")
 
 
 async def test_a_launch_that_is_over_is_forgotten(place: Site) -> None:

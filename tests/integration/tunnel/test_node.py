@@ -23,28 +23,22 @@ from perijove.web.app import create_app
 from perijove.web.listen import open_tcp, serve
 from tests.contract.proxy.test_tls import make_identity
 from tests.integration.registration.jobs import Job, ServedHub, running_job
-from tests.integration.tunnel.sites import PATIENCE, Site, site
+from tests.integration.tunnel.sites import PATIENCE, Site
 
 pytestmark = pytest.mark.anyio
 
 SERVER = Path(__file__).with_name("server.py")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Site:
-    """Give a site of its own."""
-    return site(tmp_path)
-
-
-def deliver(served: ServedHub, launch: Launch, place: Site, **changes: Any) -> Path:
+def deliver(served: ServedHub, launch: Launch, quiet: Site, **changes: Any) -> Path:
     """Write the directory of a job that dials in."""
-    given = {"command": [sys.executable, str(SERVER)], "tunnel": {"url": place.url, "ca": ""}}
-    return served.deliver(launch, place.directory, **given | changes)
+    given = {"command": [sys.executable, str(SERVER)], "tunnel": {"url": quiet.url, "ca": ""}}
+    return served.deliver(launch, quiet.directory, **given | changes)
 
 
-async def answers(place: Site, launch: Launch) -> dict[str, Any] | None:
+async def answers(quiet: Site, launch: Launch) -> dict[str, Any] | None:
     """Return what a launch's server says through its socket; None when it says nothing."""
-    transport = httpx2.AsyncHTTPTransport(uds=str(place.socket_of(launch)))
+    transport = httpx2.AsyncHTTPTransport(uds=str(quiet.socket_of(launch)))
     async with httpx2.AsyncClient(transport=transport, timeout=PATIENCE) as client:
         try:
             found: dict[str, Any] = (await client.get("http://server/user/ann/api")).json()
@@ -61,17 +55,17 @@ def program_of(job: Job) -> psutil.Process | None:
     return None
 
 
-async def test_a_dead_tunnel_program_is_started_again(place: Site, tmp_path: Path) -> None:
+async def test_a_dead_tunnel_program_is_started_again(quiet: Site, tmp_path: Path) -> None:
     """Somebody kills the node's tunnel: the server runs on, and is reached again by itself."""
     deep = tmp_path / ("d" * 90)
     deep.mkdir()
-    with place.tunnels():
-        async with place.hub() as served:
+    with quiet.tunnels():
+        async with quiet.hub() as served:
             launch = await served.running_launch()
-            folder = deliver(served, launch, place)
+            folder = deliver(served, launch, quiet)
             async with running_job(folder, TMPDIR=str(deep)) as job:
                 await served.hub.becomes(launch, Status.READY, seconds=PATIENCE)
-                first = await answers(place, launch)
+                first = await answers(quiet, launch)
                 assert first is not None
                 program = program_of(job)
                 assert program is not None
@@ -80,7 +74,7 @@ async def test_a_dead_tunnel_program_is_started_again(place: Site, tmp_path: Pat
                 program.kill()
 
                 async def is_back() -> bool:
-                    return await answers(place, launch) == first
+                    return await answers(quiet, launch) == first
 
                 assert await until(is_back, seconds=PATIENCE)
                 assert first["PERIJOVE_SOCKET"].startswith("/tmp/pj-")
@@ -88,56 +82,56 @@ async def test_a_dead_tunnel_program_is_started_again(place: Site, tmp_path: Pat
             assert not Path(first["PERIJOVE_SOCKET"]).parent.exists()
 
 
-async def test_a_job_waits_for_tunnels_that_are_away(place: Site) -> None:
+async def test_a_job_waits_for_tunnels_that_are_away(quiet: Site) -> None:
     """A job that starts before the tunnels do dials until they are there."""
-    async with place.hub() as served:
+    async with quiet.hub() as served:
         launch = await served.running_launch()
-        folder = deliver(served, launch, place)
+        folder = deliver(served, launch, quiet)
         async with running_job(folder) as job:
             await job.says("tunnel: away")
-            with place.tunnels():
+            with quiet.tunnels():
                 await served.hub.becomes(launch, Status.READY, seconds=PATIENCE)
                 await served.hub.stop()
                 await served.hub.becomes(launch, Status.ENDED)
 
 
-async def test_a_wrong_code_ends_the_job(place: Site) -> None:
+async def test_a_wrong_code_ends_the_job(quiet: Site) -> None:
     """A job whose code is not the launch's is told so by the tunnels, and says so."""
-    with place.tunnels():
-        async with place.hub() as served:
+    with quiet.tunnels():
+        async with quiet.hub() as served:
             launch = await served.running_launch()
-            folder = deliver(served, launch, place, code="0" * 64)
+            folder = deliver(served, launch, quiet, code="0" * 64)
             async with running_job(folder) as job:
                 assert await job.exit_status() != 0
             assert "code-refused" in job.output
 
 
-async def test_a_tunnel_leads_through_the_embedded_proxy(place: Site) -> None:
+async def test_a_tunnel_leads_through_the_embedded_proxy(quiet: Site) -> None:
     """A job that can only reach the hub's public address dials to that, and needs no other port."""
-    with place.tunnels():
-        async with place.proxy() as public, place.hub() as served:
-            front = f"unix:{place.sockets / 'front.sock'}"
+    with quiet.tunnels():
+        async with quiet.proxy() as public, quiet.hub() as served:
+            front = f"unix:{quiet.sockets / 'front.sock'}"
             put = bound(put_route, prefix="/hub/tunnel/", target=front)
             await served.hub.hub.database.write(put)
             launch = await served.running_launch()
             tunnel = {"url": f"http://{public}/hub/tunnel", "ca": ""}
-            folder = deliver(served, launch, place, tunnel=tunnel)
+            folder = deliver(served, launch, quiet, tunnel=tunnel)
             async with running_job(folder) as job:
                 await served.hub.becomes(launch, Status.READY, seconds=PATIENCE)
-                assert await answers(place, launch) is not None
+                assert await answers(quiet, launch) is not None
             assert await job.exit_status() == 0, job.output
 
 
-async def test_a_node_believes_the_sites_authority_only(place: Site) -> None:
+async def test_a_node_believes_the_sites_authority_only(quiet: Site) -> None:
     """Over TLS a job dials when the certificate is of the authority it was given, else never."""
-    ours = make_identity(place.directory, "ours")
-    other = make_identity(place.directory, "other")
-    with place.tunnels(ours.cert, ours.key):
-        async with place.hub() as served:
+    ours = make_identity(quiet.directory, "ours")
+    other = make_identity(quiet.directory, "other")
+    with quiet.tunnels(ours.cert, ours.key):
+        async with quiet.hub() as served:
             launch = await served.running_launch()
-            url = f"https://localhost:{place.port}"
+            url = f"https://localhost:{quiet.port}"
             wrong = {"url": url, "ca": other.cert.read_text()}
-            folder = deliver(served, launch, place, tunnel=wrong)
+            folder = deliver(served, launch, quiet, tunnel=wrong)
             async with running_job(folder) as job:
                 await job.says("CERTIFICATE_VERIFY_FAILED")
             assert "tunnel: up" not in job.output
@@ -147,7 +141,7 @@ async def test_a_node_believes_the_sites_authority_only(place: Site) -> None:
             launch = await served.hub.start("bob")
             launch = await served.hub.becomes(launch, Status.STARTING)
             served.spawner.jobs["18"] = launch.name
-            folder = deliver(served, launch, place, tunnel=right)
+            folder = deliver(served, launch, quiet, tunnel=right)
             async with running_job(folder, "18"):
                 await served.hub.becomes(launch, Status.READY, seconds=PATIENCE)
 
@@ -197,12 +191,12 @@ def is_refused(address: str, port: int) -> bool:
 
 
 @pytest.mark.needs("root")
-async def test_a_node_without_a_port_is_reached(place: Site) -> None:
+async def test_a_node_without_a_port_is_reached(quiet: Site) -> None:
     """In a network where only the job connects outward its server is used all the same."""
     with closed_node() as (name, ours, nodes):
-        place.host = ours
-        with place.tunnels():
-            async with place.hub() as served:
+        quiet.host = ours
+        with quiet.tunnels():
+            async with quiet.hub() as served:
                 listener = open_tcp(f"{ours}:0")
                 started = anyio.Event()
 
@@ -216,7 +210,7 @@ async def test_a_node_without_a_port_is_reached(place: Site) -> None:
                 folder = deliver(
                     served,
                     launch,
-                    place,
+                    quiet,
                     hub_api=api,
                     register_url=f"{api}/perijove/registrations",
                 )
@@ -224,7 +218,7 @@ async def test_a_node_without_a_port_is_reached(place: Site) -> None:
                 (folder / "job.sh").write_text(f"exec ip netns exec {name} /bin/sh ./inside.sh\n")
                 async with running_job(folder) as job:
                     await served.hub.becomes(launch, Status.READY, seconds=PATIENCE)
-                    assert await answers(place, launch) is not None
+                    assert await answers(quiet, launch) is not None
                     inside = psutil.Process(job.process.pid).children()[0].pid
                     assert listening_at(inside) == set()
                     assert all(is_refused(nodes, port) for port in (22, 8000, 8888))

@@ -17,7 +17,7 @@ from perijove.domain.launch import Launch, Status
 from perijove.kit.loops import until
 from tests.beds import singleuser
 from tests.integration.registration.jobs import ServedHub, running_job
-from tests.integration.tunnel.sites import PATIENCE, Site, site
+from tests.integration.tunnel.sites import PATIENCE, Site
 
 pytestmark = pytest.mark.anyio
 
@@ -26,19 +26,13 @@ RELEASES = [
 ]
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Site:
-    """Give a site of its own."""
-    return site(tmp_path)
-
-
-def in_tunnel(served: ServedHub, launch: Launch, place: Site, release: str) -> Path:
+def in_tunnel(served: ServedHub, launch: Launch, quiet: Site, release: str) -> Path:
     """Deliver a job whose server is only reached through the tunnels."""
     return served.deliver(
         launch,
-        place.directory,
+        quiet.directory,
         command=[str(singleuser(release))],
-        tunnel={"url": place.url, "ca": ""},
+        tunnel={"url": quiet.url, "ca": ""},
     )
 
 
@@ -115,21 +109,21 @@ def open_ports(pid: int) -> list[str]:
 
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("release", RELEASES)
-async def test_a_kernel_outlives_the_hub_and_the_tunnels(place: Site, release: str) -> None:
+async def test_a_kernel_outlives_the_hub_and_the_tunnels(quiet: Site, release: str) -> None:
     """
     Without a port on the node a kernel computes for its person; a restart of the hub does not
     even cut the WebSocket, one of the tunnels only that.
     """
-    async with place.proxy() as url, AsyncExitStack() as jobs, AsyncExitStack() as hubs:
-        with place.tunnels():
-            served = await hubs.enter_async_context(place.hub())
+    async with quiet.proxy() as url, AsyncExitStack() as jobs, AsyncExitStack() as hubs:
+        with quiet.tunnels():
+            served = await hubs.enter_async_context(quiet.hub())
             launch = await served.running_launch()
             headers = {"Authorization": f"token {served.token(launch)}"}
-            folder = in_tunnel(served, launch, place, release)
+            folder = in_tunnel(served, launch, quiet, release)
             job = await jobs.enter_async_context(running_job(folder, TMPDIR="/tmp"))
             ready = await served.hub.becomes(launch, Status.READY, seconds=60)
-            assert ready.url == f"unix:{place.socket_of(launch)}"
-            assert stat.S_IMODE(place.socket_of(launch).stat().st_mode) == 0o600
+            assert ready.url == f"unix:{quiet.socket_of(launch)}"
+            assert stat.S_IMODE(quiet.socket_of(launch).stat().st_mode) == 0o600
             channels = await start_kernel(url, served.token(launch))
             async with await reconnect(channels, headers) as channel:
                 assert await compute(channel, "x = 6 * 7; print(x)") == "42"
@@ -137,10 +131,10 @@ async def test_a_kernel_outlives_the_hub_and_the_tunnels(place: Site, release: s
 
                 await hubs.aclose()
                 assert await compute(channel, "print(x + 1)") == "43"
-                served = await hubs.enter_async_context(place.hub({"17": launch.name}))
+                served = await hubs.enter_async_context(quiet.hub({"17": launch.name}))
                 assert await compute(channel, "print(x + 2)") == "44"
 
-        with place.tunnels():
+        with quiet.tunnels():
             async with await reconnect(channels, headers) as channel:
                 assert await compute(channel, "print(x + 3)") == "45"
             assert (await served.hub.launch(launch.id)).status is Status.READY
