@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy import Connection, Row, func, select
 
 from perijove.db.core import bound, upsert
+from perijove.db.spawner_states import find_state
 from perijove.db.tables import discoveries, launches, users
 from perijove.domain.errors import SpawnerError
 from perijove.domain.launch import Kind, Status
@@ -151,8 +152,12 @@ def platforms_of(
         return NO_PLATFORMS
     rows = connection.execute(select(discoveries).where(discoveries.c.user_id == user_id)).all()
     found = {row.spawner: _discovery(row) for row in rows if row.spawner in kinds}
+    silences = {name: find_state(connection, name).failing_since for name in kinds}
     return Platforms(
-        markets={name: _market(kind, found.get(name), now) for name, kind in kinds.items()},
+        markets={
+            name: _market(kind, found.get(name), silences[name], now)
+            for name, kind in kinds.items()
+        },
         errors={name: each.error for name, each in found.items() if each.error},
         running=_count_live(connection, user_id),
     )
@@ -252,7 +257,11 @@ def _read(body: Any) -> Offer | None:
         return None
 
 
-def _market(kind: str, known: Discovery | None, now: datetime) -> Market:
+def _market(
+    kind: str, known: Discovery | None, silent_since: datetime | None, now: datetime
+) -> Market:
+    """Return what a platform offers; its silence counts, whoever met it first."""
     if known is None:
-        return Market(now=now, kind=kind)
-    return Market(now=now, kind=kind, offer=known.offer, silent_since=known.failing_since)
+        return Market(now=now, kind=kind, silent_since=silent_since)
+    met = [since for since in (known.failing_since, silent_since) if since is not None]
+    return Market(now=now, kind=kind, offer=known.offer, silent_since=min(met, default=None))
