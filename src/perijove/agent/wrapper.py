@@ -51,9 +51,11 @@ from perijove.agent.software import (
     find_command,
     is_of_scheduler,
     load_software,
+    own_variables,
     own_world,
     pip_places,
     set_threads,
+    with_login,
     write_submitters,
 )
 from perijove.spawners.local.supervisor import (
@@ -280,14 +282,11 @@ class Session(Family):
         if software.get("modules") or software.get("setup"):
             self._line.add("/report", kind="stage", reason="software", params=software)
             self._line.turn()
+        own = own_variables(person, self._home)
+        if not code and not spec.get("safe_mode"):
+            self._outer = outer = with_login(outer, own, self.signals)
         environment = base_environment(outer, self._home)
-        environment.update(
-            HOME=self._home,
-            USER=person.pw_name,
-            LOGNAME=person.pw_name,
-            SHELL=person.pw_shell or "/bin/sh",
-            TMPDIR=self._folder("tmp"),
-        )
+        environment.update(own, TMPDIR=self._folder("tmp"))
         self._environment = load_software(software, environment, self.signals)
         self._set_places(spec.get("environment") or {})
         if code:
@@ -371,6 +370,11 @@ class Session(Family):
 
     def become(self) -> None:
         """Turn the child into the server."""
+        if self._outer.get("SGE_ROOT"):
+            # With ``-notify`` it tells all processes of a job that it will suspend or end it. It
+            # is for us to act on that: servers, kernels and shells would die of the words.
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)
         os.umask(0o022)
         os.chdir(self._home)
         os.execve(self._command[0], self._command, self._environment)  # noqa: S606 - no shell

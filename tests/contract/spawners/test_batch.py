@@ -1,7 +1,7 @@
 """What the contract of spawners and that of submissions say, on real schedulers."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import anyio
@@ -9,6 +9,7 @@ import pytest
 
 from perijove.domain.errors import SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, Resources
+from perijove.kit.loops import until
 from perijove.spawners.batch.spawner import BatchSpawner
 from perijove.spawners.contract import Claim, Handle, Phase, Sighting
 from tests.contract.spawners.batch_sites import CODE, BatchSite, seen_by
@@ -23,10 +24,10 @@ SCHEDULERS = [
 
 
 @pytest.fixture(params=SCHEDULERS)
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BatchSite]:
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BatchSite]:
     """Give each scheduler in turn; afterwards nothing of the test is left there."""
     found = BatchSite(request.param, tmp_path)
-    yield found  # type: ignore[misc]
+    yield found
     found.clear()
 
 
@@ -130,7 +131,7 @@ async def test_a_doubtful_submission_is_made_again_when_it_cannot_come_any_more(
     await spawner.start(site.spec(), recorded)
     (first,) = site.live()
     site.cluster.cancel(first)
-    await phase_is_over(site)
+    await is_over(site)
     (site.folder() / "submitted").unlink()
     if site.kind == "slurm":
         # Slurm remembers what is over: it is the launch's job all the same.
@@ -147,11 +148,13 @@ async def test_a_doubtful_submission_is_made_again_when_it_cannot_come_any_more(
     assert [{"user": "alice", "job_id": each} for each in site.live()] == [seen.handle]
 
 
-async def phase_is_over(site: BatchSite) -> None:
+async def is_over(site: BatchSite) -> None:
     """Wait until the scheduler shows no live job of the launch."""
-    with anyio.fail_after(30):
-        while site.live():
-            await anyio.sleep(0.2)
+
+    async def nothing_lives() -> bool:
+        return not site.live()
+
+    assert await until(nothing_lives, seconds=30)
 
 
 async def test_cancelled_before_it_was_submitted(site: BatchSite) -> None:
@@ -197,7 +200,7 @@ async def test_a_strangers_job_with_our_name_is_the_strangers(
         ("alice", handle["job_id"]),
         ("bob", forged),
     }
-    claims = [[], [{"user": "alice"}], [{"user": "alice"}, handle]]
+    claims: list[list[Handle]] = [[], [{"user": "alice"}], [{"user": "alice"}, handle]]
     for handles in claims:
         with pytest.raises(SpawnerRejected) as caught:
             await spawner.check_claim(

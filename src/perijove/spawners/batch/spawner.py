@@ -255,8 +255,7 @@ class BatchSpawner:
     async def _end_jobs(self, user: str, name: str, job_id: str, *, seconds: float) -> End | None:
         """Cancel every job of the name until the queue shows none alive; return the evidence."""
         cancelled: set[str] = set()
-        if job_id:
-            await self._cancel(user, name, job_id)
+        if job_id and await self._cancel(user, name, job_id):
             cancelled.add(job_id)
         since = monotonic()
         latest = since + seconds
@@ -270,14 +269,14 @@ class BatchSpawner:
             if not live:
                 return _the_one(jobs).end if jobs else await self._remembered(job_id)
             for job in live:
-                if job.id not in cancelled:
-                    await self._cancel(user, name, job.id)
+                if job.id not in cancelled and await self._cancel(user, name, job.id):
                     cancelled.add(job.id)
             await anyio.sleep(_LOOK_AGAIN_SECONDS)
             since = monotonic()
         raise SpawnerTransient(f"job {job_id} is still ending")
 
-    async def _cancel(self, user: str, name: str, job_id: str) -> None:
+    async def _cancel(self, user: str, name: str, job_id: str) -> bool:
+        """Cancel a job; tells whether the scheduler was there to hear it."""
         command = self._scheduler.cancellation(job_id)
         self._commands.counts[command[0]] += 1
         answer = await self.act_as(
@@ -289,10 +288,12 @@ class BatchSpawner:
             check=list(self._scheduler.listing_by_name(name)),
             **self._cluster,
         )
-        if answer.get("status", 0) != 0:
-            # The queue tells whether it helped all the same: many a job is gone by now.
-            words = str(answer.get("stderr") or answer.get("stdout"))[:200]
-            log.info("cancel_answered", job=job_id, words=words)
+        said = _result(answer.get("check", answer))
+        if said.status == 0:
+            return True
+        # The queue tells whether it helped all the same: many a job is gone by now.
+        log.info("cancel_answered", job=job_id, words=(said.stderr or said.stdout)[:200])
+        return False
 
     async def _remembered(self, job_id: str) -> End | None:
         if not job_id:

@@ -1,0 +1,246 @@
+"""Sessions as jobs, with a hub, a proxy and real schedulers: what must be shown of them."""
+
+import json
+import os
+import subprocess
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from tests import beds
+from tests.integration.batch.site import BatchSite, asked
+
+pytestmark = [
+    pytest.mark.needs("root", "users", "slurm", "gridengine"),
+    pytest.mark.timeout(180),
+]
+
+BOTH = pytest.mark.parametrize("kind", ["slurm", "gridengine"])
+HOLD = {"slurm": ["scontrol", "hold"], "gridengine": ["qhold"]}
+SUSPEND = {"slurm": ["scontrol", "suspend"], "gridengine": ["qmod", "-sj"]}
+RESUME = {"slurm": ["scontrol", "resume"], "gridengine": ["qmod", "-usj"]}
+CANCEL = {"slurm": ["scancel"], "gridengine": ["qdel"]}
+WAIT: dict[str, dict[str, Any]] = {"slurm": {"qos": "onejob"}, "gridengine": {"gpu": 2}}
+"""Options of a request that waits for what `keep_waiting` has taken."""
+
+
+def keep_waiting(site: BatchSite, kind: str) -> None:
+    """See to it that what asks for `WAIT` waits."""
+    if kind == "gridengine":
+        job = ["-l", "gpu=1,rmem=16M", "-b", "y", "/bin/sleep", "300"]
+        site.block("bob", "qsub", "-terse", "-o", "/dev/null", "-j", "y", *job)
+    else:
+        job = ["--qos=onejob", "--mem=16M", "--output=/dev/null", "--wrap=exec sleep 300"]
+        site.block("alice", "sbatch", "--parsable", *job)
+
+
+@BOTH
+def test_job_of_the_person_serves_and_suspends(site: BatchSite, kind: str) -> None:
+    """Everybody sees whose it is; the proxy leads there; it can be suspended and comes back."""
+    site.start("alice", f"{kind}-serves", kind)
+    ready = site.becomes("alice", f"{kind}-serves", "ready")
+    job_id = site.job_id("alice", f"{kind}-serves")
+    shown = asked(*{"slurm": ["squeue", "-u"], "gridengine": ["qstat", "-u"]}[kind], "alice")
+    assert job_id in shown.split()
+    assert ready["node"]
+    request = urllib.request.Request(
+        f"{site.site.url}/user/alice/{kind}-serves/",
+        headers={"Authorization": "token an-admin-token-that-only-tests-know"},
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        names = json.loads(answer.read())
+    assert "JUPYTERHUB_API_TOKEN" in names
+    leaked = ("SLURM_JOB", "SLURM_MEM", "SLURM_CPU", "SGE_TASK", "SGE_O_", "JOB_ID", "NSLOTS")
+    assert not [name for name in names if name.startswith(leaked)]
+    asked(*SUSPEND[kind], job_id)
+    site.becomes("alice", f"{kind}-serves", "suspended")
+    asked(*RESUME[kind], job_id)
+    site.becomes("alice", f"{kind}-serves", "ready")
+
+
+@BOTH
+def test_cancel_in_every_state(site: BatchSite, kind: str) -> None:
+    """Whatever a launch is at, stopping it ends it and leaves no job."""
+    keep_waiting(site, kind)
+    servers = {
+        "queued": f"{kind}-queued",
+        "held": f"{kind}-held",
+        "starting": f"starting-{kind}",
+        "connecting": f"connecting-{kind}",
+        "ready": f"{kind}-ready",
+        "suspended": f"{kind}-suspended",
+    }
+    for state, server in servers.items():
+        given = WAIT[kind] if state in ("queued", "held") else {}
+        site.start("alice", server, kind, **given)
+    asked(*HOLD[kind], site.job_id("alice", servers["held"]))
+    site.becomes("alice", servers["suspended"], "ready")
+    asked(*SUSPEND[kind], site.job_id("alice", servers["suspended"]))
+    for state, server in servers.items():
+        site.becomes("alice", server, state)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda server: site.stop("alice", server), servers.values()))
+    for server in servers.values():
+        ended = site.becomes("alice", server, "ended")
+        assert ended["end"]["cause"] == "admin"
+        assert not site.jobs_of("alice", server, kind)
+
+
+@BOTH
+def test_cancelled_outside_is_seen(site: BatchSite, kind: str) -> None:
+    """Who cancels running and waiting jobs beside the hub ends the servers, and it says how."""
+    keep_waiting(site, kind)
+    site.start("alice", f"{kind}-outside", kind)
+    site.start("alice", f"{kind}-outside-waits", kind, **WAIT[kind])
+    site.becomes("alice", f"{kind}-outside", "ready")
+    site.becomes("alice", f"{kind}-outside-waits", "queued")
+    began = time.monotonic()
+    beds.run_as("alice", *CANCEL[kind], site.job_id("alice", f"{kind}-outside"))
+    beds.run_as("alice", *CANCEL[kind], site.job_id("alice", f"{kind}-outside-waits"))
+    ended = site.becomes("alice", f"{kind}-outside", "ended")
+    assert ended["end"]["cause"] == "cancelled-outside"
+    waited = site.becomes("alice", f"{kind}-outside-waits", "ended", seconds=20)
+    if kind == "slurm":
+        assert waited["end"]["cause"] == "cancelled-outside"
+        assert time.monotonic() - began < 10  # its period is 1 s; and the way out takes a while
+
+
+@BOTH
+def test_memory_that_is_exceeded(site: BatchSite, kind: str) -> None:
+    """A server that takes more than it asked for ends with that cause."""
+    if os.environ[f"PERIJOVE_TEST_{'SLURM' if kind == 'slurm' else 'SGE'}_CGROUP"] != "1":
+        pytest.skip("nothing limits memory here")
+    site.start("alice", f"hungry-{kind}", kind, memory="100 MiB")
+    ended = site.becomes("alice", f"hungry-{kind}", "ended")
+    assert ended["end"]["cause"] == "out-of-memory"
+
+
+def test_a_node_that_is_lost(site: BatchSite) -> None:
+    """What may run again does so, as the same launch with a new token; what may not has ended."""
+    site.start("alice", "again", "slurm", partition="many")
+    site.start("alice", "lost", "slurm", partition="many")
+    first = site.becomes("alice", "again", "ready")
+    site.becomes("alice", "lost", "ready")
+    job_id = site.job_id("alice", "again")
+    asked("scontrol", "update", f"jobid={site.job_id('alice', 'lost')}", "requeue=0")
+    generation = site.row("alice", "again")["generation"]
+    beds.disturb("slurm", "down", "many1")
+    try:
+        assert site.becomes("alice", "lost", "ended")["end"]["cause"] == "node-fail"
+        site.becomes("alice", "again", "queued")
+        assert not site.row("alice", "again")["url"]
+    finally:
+        with suppress(subprocess.CalledProcessError):  # It may have come back by itself.
+            beds.disturb("slurm", "resume", "many1")
+    # Slurm makes what it runs again wait for two minutes.
+    asked("scontrol", "update", f"jobid={job_id}", "starttime=now")
+    again = site.becomes("alice", "again", "ready")
+    assert again["id"] == first["id"]
+    assert site.job_id("alice", "again") == job_id
+    assert site.row("alice", "again")["generation"] == generation + 1
+    assert "requeued" in site.codes(again["id"])
+
+
+def test_what_the_scheduler_would_refuse_is_refused_at_once(site: BatchSite) -> None:
+    """A strange account, a partition's limit: the field is named, and nothing is submitted."""
+    for given, field in (
+        ({"account": "def-bob"}, "account"),
+        ({"partition": "short", "time": "2 h"}, "time"),
+        ({"partition": "gpu"}, ""),
+    ):
+        answer = site.start("alice", "refused", "slurm", expect=[400, 403, 409, 422], **given)
+        assert field in answer["message"].lower()
+    assert site.servers("alice").count("refused") == 0
+
+
+def test_a_limit_that_is_reached_is_told_and_a_gpu_is_had(site: BatchSite) -> None:
+    """The third core of carol's two waits with the limit's code; alice gets the GPU she chose."""
+    site.start("carol", "one", "slurm", cpu=2)
+    site.becomes("carol", "one", "ready")
+    site.start("carol", "two", "slurm", cpu=1)
+    site.start("alice", "gpu", "slurm", partition="gpu", gpu=1)
+    waits = site.until(
+        "carol",
+        "two",
+        lambda now: (now["reason"] or {}).get("code") == "max-cpus",
+        what="the limit's code",
+    )
+    assert waits["status"] == "queued"
+    assert "Limit" in waits["reason"]["words"]
+    assert site.becomes("alice", "gpu", "ready")["node"] == "gpu1"
+    shown = asked("scontrol", "show", "job", site.job_id("alice", "gpu"))
+    assert "gres/gpu" in shown
+    site.stop("carol", "one")
+    site.becomes("carol", "two", "ready")
+
+
+def test_a_job_in_error_says_so(site: BatchSite) -> None:
+    """Grid Engine's ``Eqw`` is held, with what went wrong; released it runs."""
+    keep_waiting(site, "gridengine")
+    site.start("alice", "eqw", "gridengine", gpu=2)
+    job_id = site.job_id("alice", "eqw")
+    folder = site.folder("alice", "eqw")
+    folder.rename(folder.with_name("away"))
+    try:
+        site.unblock()
+        held = site.until(
+            "alice",
+            "eqw",
+            lambda now: (now["reason"] or {}).get("code") == "job-error" and now["reason"]["words"],
+            what="an error",
+        )
+        assert held["status"] == "held"
+    finally:
+        folder.with_name("away").rename(folder)
+    beds.run_as("root", "qmod", "-cj", job_id)  # says 1 although it does it
+    site.becomes("alice", "eqw", "ready")
+    site.stop("alice", "eqw")  # others need its GPUs
+
+
+def test_hubs_that_are_killed_lose_and_double_nothing(site: BatchSite) -> None:
+    """Killed while it submits and while jobs wait: afterwards each server has its one job."""
+    for kind in ("slurm", "gridengine"):
+        keep_waiting(site, kind)
+        site.start("alice", f"blocked-{kind}", kind, **WAIT[kind])
+    site.until(
+        "alice",
+        "blocked-slurm",
+        lambda now: (now["reason"] or {}).get("code") == "max-jobs-user",
+        what="the limit's code",
+    )
+    site.becomes("alice", "blocked-gridengine", "queued")
+    servers = {f"{kind}-killed-{n}": kind for n in range(3) for kind in ("slurm", "gridengine")}
+    with ThreadPoolExecutor(len(servers)) as pool:
+        for server, kind in servers.items():
+            pool.submit(site.try_start, "alice", server, kind)
+        site.until_submitting(len(servers))
+        site.site.kill_all()
+    site.site.start()
+    asked_for = [server for server in servers if site.has_launch("alice", server)]
+    assert asked_for
+    for server in asked_for:
+        site.becomes("alice", server, "ready")
+        assert len(site.jobs_of("alice", server, servers[server])) == 1
+    site.site.kill_all()
+    site.unblock()
+    site.site.start()
+    for server, kind in (("blocked-slurm", "slurm"), ("blocked-gridengine", "gridengine")):
+        site.becomes("alice", server, "ready")
+        assert len(site.jobs_of("alice", server, kind)) == 1
+    for server in asked_for:
+        assert site.launch("alice", server)["status"] == "ready"
+
+
+def test_wall_time_that_is_reached(site: BatchSite) -> None:
+    """A job that its scheduler ends when its time is over ends with that cause."""
+    site.start("bob", "late-slurm", "slurm")
+    site.becomes("bob", "late-slurm", "ready")
+    # Slurm looks for jobs that are over time twice a minute.
+    job_id = site.job_id("bob", "late-slurm")
+    asked("scontrol", "update", f"jobid={job_id}", "endtime=now+1")
+    for server in ("late-slurm", "late-gridengine"):
+        assert site.becomes("bob", server, "ended")["end"]["cause"] == "walltime"

@@ -1,0 +1,47 @@
+"""A scheduler that is away: nothing ends for it, and what came meanwhile is done afterwards."""
+
+import pytest
+
+from tests import beds
+from tests.e2e.site import wait_for
+from tests.integration.batch.site import BatchSite
+
+pytestmark = [
+    pytest.mark.needs("root", "users", "slurm", "gridengine"),
+    pytest.mark.timeout(180),
+]
+
+
+@pytest.mark.parametrize(("kind", "how"), [("slurm", "kill"), ("gridengine", "stop")])
+def test_outage(site: BatchSite, kind: str, how: str) -> None:
+    """What runs goes on; what is asked for waits with the scheduler's words; then it is done."""
+    runs, comes, goes = f"{kind}-runs", f"{kind}-comes", f"{kind}-goes"
+    for server in (runs, goes):
+        site.start("alice", server, kind)
+    for server in (runs, goes):
+        site.becomes("alice", server, "ready")
+    beds.disturb(kind, how)  # type: ignore[arg-type]
+    try:
+        wait_for(lambda: site.state(kind)["failing_since"], what="the silence to be noted")
+        site.start("alice", comes, kind)
+        site.stop("alice", goes)
+        waits = site.until(
+            "alice", comes, lambda now: now["reason"] and now["reason"]["words"], what="a reason"
+        )
+        assert waits["status"] == "submitted"
+        assert waits["reason"]["code"] in ("spawner-failed", "spawner-silent")
+        assert site.launch("alice", goes)["status"] == "ending"
+        running = site.launch("alice", runs)
+        assert running["status"] == "ready"
+        assert running["unknown_since"]
+    finally:
+        beds.disturb(kind, "cont" if how == "stop" else "start")  # type: ignore[arg-type]
+    site.becomes("alice", comes, "ready", seconds=40)
+    site.becomes("alice", goes, "ended", seconds=40)
+    assert len(site.jobs_of("alice", comes, kind)) == 1
+    assert not site.jobs_of("alice", goes, kind)
+    assert site.launch("alice", runs)["status"] == "ready"
+    assert site.state(kind)["failing_since"] is None
+    codes = site.codes(running["id"])
+    assert codes.count("ready") == 1
+    assert codes[-2:] == ["unknown", "seen-again"]
