@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tests import beds
-from tests.bench import hubs, lab, proxies, tunnels
+from tests.bench import hubs, lab, proxies, schedulers, tunnels
 from tests.bench.programs import BenchError, find
 from tests.bench.results import Result
 from tests.bench.upstream import Upstream, running_upstream
 
-_ALL = (*hubs.NAMES, *proxies.NAMES, *lab.NAMES, *tunnels.NAMES)
+_ALL = (*hubs.NAMES, *proxies.NAMES, *lab.NAMES, *tunnels.NAMES, *schedulers.NAMES)
 _QUICK = hubs.Size(
     rounds=1, seconds=2, users=1_000, servers=100, many_users=2_000, many_servers=200
 )
@@ -41,7 +41,7 @@ class Part(Protocol):
         ...
 
 
-_PARTS: tuple[Part, ...] = (proxies, hubs, lab, tunnels)
+_PARTS: tuple[Part, ...] = (proxies, hubs, lab, tunnels, schedulers)
 console = Console(stderr=True, highlight=False)
 
 
