@@ -250,15 +250,15 @@ def _wait_for_start(
     title = " · ".join(part for part in (launch.profile, launch.server) if part)
     is_shown = err.is_terminal and not as_json
 
-    def is_decided(now: "Launch") -> bool:
-        return now.is_decided
+    def is_told(now: "Launch") -> bool:
+        return now.is_ready or now.is_over  # only then it is known why it did not start
 
     while True:
         shown = waiting.on_terminal(err, title) if is_shown else waiting.as_lines(err)
         try:
             with shown as show:
                 quiet = (lambda _: None) if as_json else show
-                return waiting.watch(hub, launch, until=is_decided, show=quiet, seconds=seconds)
+                return waiting.watch(hub, launch, until=is_told, show=quiet, seconds=seconds)
         except KeyboardInterrupt:
             if not is_shown or not sys.stdin.isatty():
                 return _now(hub, launch)

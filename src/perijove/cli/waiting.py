@@ -34,7 +34,7 @@ _STEPS: Final = 6
 _OTHERS: Final = 4
 _FOR_NOW: Final = frozenset({429, 500, 502, 503, 504})
 """Statuses of an answer after which the next one may be another."""
-_QUIET: Final = frozenset({"reason", "routed", "end-wanted"})
+_QUIET: Final = frozenset({"reason", "routed", "end-wanted", "listening", "usage"})
 _WAITS: Final = frozenset({"queued", "held"})
 
 
