@@ -46,7 +46,7 @@ BACKGROUND = frozenset(
         "note_worker",
         "release",
         "renew_all",
-        "_default_route.<locals>.unit",
+        "_fixed_routes.<locals>.unit",
         "_first_rows.<locals>.unit",
         "_write_seen",
         "ensure_first_admin.<locals>.unit",
