@@ -352,6 +352,8 @@ def test_one_choice_bounds_the_others(open_page: Opener) -> None:
     page.select_option("[name='batch.partition']", "gpu")
     expect(gpu.locator("option[value='a100:2']")).to_be_enabled()
     expect(page.locator("[name='batch.time']")).to_have_attribute("max", "2")
+    hint = page.locator("#batch-time-hint")
+    expect(hint).to_have_text("With what you chose, at most 2 h.")
     expect(page.locator("[name='batch.cpu']")).to_have_attribute("max", "32")
     gpu.select_option("a100:2")
     page.check("input[value=amd]")
@@ -359,3 +361,4 @@ def test_one_choice_bounds_the_others(open_page: Opener) -> None:
     expect(page.locator("#consequence")).to_contain_text("amd")
     page.select_option("[name='batch.partition']", "cpu")
     expect(page.locator("[name='batch.time']")).to_have_attribute("max", "24")
+    expect(hint).not_to_contain_text("With what you chose")

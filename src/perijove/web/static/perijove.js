@@ -119,6 +119,16 @@
     form.noValidate = false;
     const line = $("#consequence", form);
 
+    const count = ({ dataset }, value) => {
+      const words = Number(value) === 1 ? dataset.one : dataset.many;
+      return words ? words.replace("#", value) : value;
+    };
+    const say = (field) => {
+      if (field.type === "checkbox") return field.checked ? field.dataset.one : "";
+      if (field.tagName === "SELECT") return field.value === "0" ? "" : field.selectedOptions[0]?.textContent.trim();
+      return count(field, field.value);
+    };
+
     /* What one choice means for others; the server decides the same again. */
     const bind = (fields) => {
       if (!fields?.dataset.rules) return;
@@ -134,6 +144,12 @@
         const limit = most(input.dataset.says) / Number(input.dataset.factor);
         input.dataset.most ??= input.max;
         input.max = Math.max(Math.min(Number(input.dataset.most), limit), Number(input.min));
+        const hint = document.getElementById(input.getAttribute("aria-describedby"));
+        hint.dataset.usual ??= hint.textContent;
+        const said = count(input, Number(input.max).toLocaleString(document.documentElement.lang));
+        const narrowed = input.dataset.narrowed.replace("#", said);
+        hint.textContent = Number(input.max) < Number(input.dataset.most) ? narrowed : hint.dataset.usual;
+        input.setCustomValidity(Number(input.value) > Number(input.max) ? narrowed : "");
       }
       for (const name of ["account", "partition", "qos", "gpu_type"]) {
         for (const option of of(name)?.options ?? []) option.disabled = !option.selected && !allows(name, option.value);
@@ -142,12 +158,6 @@
         const [, type, count] = /^(?:(.*):)?(\d+)$/.exec(option.value) ?? [];
         option.disabled = !option.selected && (Number(count) > most("gpu") || (Number(count) > 0 && !allows("gpu_type", type)));
       }
-    };
-    const say = (field) => {
-      if (field.type === "checkbox") return field.checked ? field.dataset.one : "";
-      if (field.tagName === "SELECT") return field.value === "0" ? "" : field.selectedOptions[0]?.textContent.trim();
-      const words = Number(field.value) === 1 ? field.dataset.one : field.dataset.many;
-      return words ? words.replace("#", field.value) : field.value;
     };
     const update = () => {
       const chosen = $("input[name=profile]:checked", form)?.closest(".profile");
