@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,14 +78,14 @@ def _nothing_is_left(bed: BatchSite) -> Iterator[None]:
     bed.clean_up()
 
 
-def keep(page: Page, name: str) -> None:
+def keep(page: Page, name: str, looks: Sequence[str] = tuple(LOOKS)) -> None:
     """Keep pictures of a page for people to judge, in two languages and themes and on a phone."""
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     browser = page.context.browser
     assert browser is not None
-    for look, given in LOOKS.items():
+    for look in looks:
         context = browser.new_context(
-            **{"viewport": DESKTOP, "locale": "en-GB", **given},
+            **{"viewport": DESKTOP, "locale": "en-GB", **LOOKS[look]},
             storage_state=page.context.storage_state(),
         )
         other = context.new_page()
@@ -321,7 +321,7 @@ def test_silent_scheduler_loses_nothing(bed: BatchSite, sign_in: SignIn) -> None
             lambda: page.reload() and page.get_by_text("has not answered since").count(),
             what="the form to tell of the silence",
         )
-        keep(page, "silent-form")
+        keep(page, "silent-form", ["french"])  # each takes as long as we wait for an answer
         choose(page, bed, "slurm", ui="terminal")
         start(page)
         expect(page.locator("main")).to_contain_text(
