@@ -17,7 +17,13 @@ import urllib.parse
 from perijove.agent.cannot import Cannot
 from perijove.agent.hub import answer_challenge, fields_of
 from perijove.agent.node import account, choose_host, home_trouble, job_id, node_name, open_port
-from perijove.agent.software import base_environment, find_command, load_software
+from perijove.agent.software import (
+    base_environment,
+    find_command,
+    load_software,
+    own_variables,
+    with_login,
+)
 from perijove.spawners.local.supervisor import Signals
 
 TYPE_CHECKING = False
@@ -44,7 +50,8 @@ def examine(spec: "dict[str, Any]", outer: "dict[str, str]", signals: Signals) -
     person = account()
     code, words = home_trouble(spec.get("home") or person.pw_dir)
     finding("home", not code, words or person.pw_dir, code=code)
-    look_at_software(spec, outer, person.pw_dir, signals)
+    own = own_variables(person, person.pw_dir)
+    look_at_software(spec, with_login(outer, own, signals), person.pw_dir, signals)
     look_at_hub(spec["hub_api"])
     wait_for_visit(spec, outer, signals)
     return 0

@@ -30,6 +30,9 @@ if os.environ.get("PERIJOVE_SOCKET"):
         c.KernelManager.transport = "ipc"  # and no kernel has a port either
 sys.path.append(os.path.join(session, "server"))
 c.LabServerApp.extra_labextensions_path = [os.path.join(session, "labextensions")]
+# Nodes seldom reach the Internet; nobody is to wait for, or be asked about, news from there.
+c.LabApp.news_url = None
+c.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"
 if os.geteuid() == 0:
     c.ServerApp.allow_root = True  # not a choice here: it is the account of the job
 

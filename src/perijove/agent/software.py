@@ -7,7 +7,7 @@ the person's own world; neither sees that it runs inside a batch job, so that ``
 ``qsub`` do what they do on a login node.
 """
 # pathlib would add much to what a small program needs to start, and did less in Python 3.6:
-# ruff: noqa: PTH101, PTH110, PTH112, PTH118, PTH123, PTH211
+# ruff: noqa: PTH101, PTH110, PTH112, PTH118, PTH119, PTH123, PTH211
 
 import os
 import shlex
@@ -17,13 +17,17 @@ import tempfile
 import time
 
 from perijove.agent.cannot import Cannot
+from perijove.agent.node import say
 from perijove.spawners.local.supervisor import Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import pwd
     from typing import Any
 
 SOFTWARE_SECONDS = 300
+LOGIN_SECONDS = 10
+LOGIN_SHELLS = ("bash", "dash", "ksh", "sh", "zsh")
 SHELL_POLL = 0.05
 WORDS = 2000
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -135,6 +139,62 @@ def base_environment(outer: "dict[str, str]", home: str) -> "dict[str, str]":
     return environment
 
 
+def own_variables(person: "pwd.struct_passwd", home: str) -> "dict[str, str]":
+    """Return the variables that say who one is."""
+    return {
+        "HOME": home,
+        "USER": person.pw_name,
+        "LOGNAME": person.pw_name,
+        "SHELL": person.pw_shell or "/bin/sh",
+    }
+
+
+def with_login(
+    outer: "dict[str, str]", person: "dict[str, str]", signals: Signals
+) -> "dict[str, str]":
+    """
+    Return the job's environment with that of the person's login under it.
+
+    Their start files may end the shell, or never come to an end: then they are left out, and
+    what stays is the login that the system gives everybody.
+    """
+    shell = person["SHELL"] if os.path.basename(person["SHELL"]) in LOGIN_SHELLS else "/bin/bash"
+    start = {name: outer[name] for name in LOGIN_NAMES if name in outer}
+    start.update(person, PATH=outer.get("PATH") or SYSTEM_PATH, LANG=outer.get("LANG", "C.UTF-8"))
+    tell = 'cat /proc/self/environ >&"$0"'
+    for command in (
+        [shell, "-lc", tell],
+        ["/bin/bash", "--noprofile", "--norc", "-c", f". /etc/profile; {tell}"],
+    ):
+        found = ask_shell(command, start, signals)
+        if found:
+            return dict(found, **{name: outer[name] for name in outer if name != "PATH"})
+        say("the login's start files did not come to their end: going on without them")
+    return outer
+
+
+def ask_shell(
+    command: "list[str]", environment: "dict[str, str]", signals: Signals
+) -> "dict[str, str]":
+    """Return the environment that a shell writes into a file; empty if it does not."""
+    with tempfile.TemporaryFile() as found:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the person's own shell, as the person
+                [*command, str(found.fileno())],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[found.fileno()],
+                start_new_session=True,
+            )
+        except OSError:
+            return {}
+        wait_for(process, signals, LOGIN_SECONDS)
+        found.seek(0)
+        return read_environment(found.read())
+
+
 def load_software(
     software: "dict[str, Any]", environment: "dict[str, str]", signals: Signals
 ) -> "dict[str, str]":
@@ -175,7 +235,7 @@ def run_shell(
             )
         except OSError as error:
             raise Cannot("setup-failed", f"bash: {error}") from error
-        status = wait_for(process, signals)
+        status = wait_for(process, signals, SOFTWARE_SECONDS)
         told.seek(0)
         output = told.read().decode("utf-8", "replace")
         failed_quietly = ":ERROR:" in output  # old Environment Modules end with status 0
@@ -188,9 +248,9 @@ def run_shell(
         return read_environment(found.read())
 
 
-def wait_for(process: "subprocess.Popen[bytes]", signals: Signals) -> "int | None":
+def wait_for(process: "subprocess.Popen[bytes]", signals: Signals, seconds: float) -> "int | None":
     """Return the status of the shell; None when it was too slow and is killed."""
-    latest = time.monotonic() + SOFTWARE_SECONDS
+    latest = time.monotonic() + seconds
     while process.poll() is None:
         if signals.stop_asked or time.monotonic() >= latest:
             os.killpg(process.pid, 9)

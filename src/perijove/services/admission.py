@@ -37,6 +37,12 @@ from perijove.services.profiles import (
 
 SPEC_VERSION: Final = 1
 _RETRY_SECONDS: Final = 60
+SAFE_MODE: Final = "safe_mode"
+"""
+An option of this one start: to ignore what the person has configured, and may have broken.
+
+No profile has it and no server remembers it. Alone it means: otherwise as the last time.
+"""
 NO_KINDS: Final[Mapping[str, str]] = MappingProxyType({})
 """Where no platform can tell what it has."""
 
@@ -49,6 +55,7 @@ class Admission:
     choice: Choice
     limits: Limits
     at: datetime
+    safe_mode: bool = False
 
     @property
     def spawner(self) -> str:
@@ -60,7 +67,7 @@ class Admission:
         return {
             "version": SPEC_VERSION,
             "profile": {"name": self.profile.name, "revision": self.profile.revision},
-            "options": dict(self.choice.options),
+            "options": {**self.choice.options, **({SAFE_MODE: True} if self.safe_mode else {})},
             "resources": asdict(self.choice.resources),
             "default_url": self.choice.default_url,
             "environment": dict(self.profile.environment),
@@ -109,9 +116,11 @@ def admit(
     wish = wish_of(server, profile, options)
     platforms = platforms_of(connection, kinds, user_id, now)
     found = choose_profile(connection, limits, wish, platforms)
+    if wish.safe_mode and found.spawner not in kinds:
+        raise Invalid("only a session that is a job has a safe mode", code="no-safe-mode")
     choice = choose_options(found, limits, wish, platforms)
     _check_active(connection, person, limits, server)
-    return Admission(profile=found, choice=choice, limits=limits, at=now)
+    return Admission(profile=found, choice=choice, limits=limits, at=now, safe_mode=wish.safe_mode)
 
 
 def admit_server(connection: Connection, *, user_id: int, server_name: str) -> None:
@@ -165,13 +174,27 @@ class Asked:
     profile: str | None
     options: Mapping[str, object] | None
     remembered: Wish
+    safe_mode: bool = False
 
 
 def wish_of(
     server: Server | None, profile: str | None, options: Mapping[str, object] | None
 ) -> Asked:
     """Return what is asked for of a server; None means what it remembers."""
-    return Asked(profile=profile, options=options, remembered=remembered_by(server))
+    safe_mode = False
+    if options is not None and SAFE_MODE in options:
+        safe_mode = _is_yes(options[SAFE_MODE])
+        options = {name: value for name, value in options.items() if name != SAFE_MODE} or None
+    remembered = remembered_by(server)
+    return Asked(profile=profile, options=options, remembered=remembered, safe_mode=safe_mode)
+
+
+def _is_yes(value: object) -> bool:
+    """Return a choice that a form writes as text; raises `Invalid`."""
+    known = {True: True, False: False, "1": True, "0": False, "true": True, "false": False}
+    if isinstance(value, (bool, str)) and value in known:
+        return known[value]
+    raise Invalid(f"{SAFE_MODE} must be true or false", field=SAFE_MODE, code="option-type")
 
 
 def choose_profile(

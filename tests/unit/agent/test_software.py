@@ -1,6 +1,7 @@
 """The two environments of a session."""
 
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,3 +131,45 @@ def test_pip_has_a_place_for_the_session(tmp_path: Path) -> None:
     assert places["PIP_PREFIX"] == str(tmp_path)
     assert places["PYTHONPATH"].startswith(f"{tmp_path}/")
     assert software.pip_places({**environment, "PIP_TARGET": "/x"}, str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("start", ["exit 1\n", "while :; do :; done\n", "export MINE=1\n"])
+def test_start_files_cannot_stop_a_session(
+    start: str, signals: Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login whose files end the shell, or never end, is left out; a sound one is taken."""
+    monkeypatch.setattr(software, "LOGIN_SECONDS", 2)
+    (tmp_path / ".bash_profile").write_text(start)
+    person = {"HOME": str(tmp_path), "USER": "ann", "LOGNAME": "ann", "SHELL": "/bin/bash"}
+    found = software.with_login({"PATH": "/bin", "SLURM_JOB_ID": "7"}, person, signals)
+    assert found["SLURM_JOB_ID"] == "7"
+    assert found.get("MINE") == ("1" if "MINE" in start else None)
+    assert found["HOME"] == str(tmp_path)
+
+
+def test_what_is_submitted_forgets_the_session(tmp_path: Path) -> None:
+    """A job gets no token, directory or core count of the session, but what was set anew."""
+    programs, folder = tmp_path / "programs", tmp_path / "bin"
+    programs.mkdir()
+    folder.mkdir()
+    (programs / "sbatch").write_text('#!/bin/sh\nenv\necho "args: $*"\n')
+    (programs / "sbatch").chmod(0o755)
+    world: dict[str, str | None] = {"TMPDIR": "/of/session", "OMP_NUM_THREADS": "2"}
+    assert software.write_submitters(str(folder), world, str(programs)) == ["sbatch"]
+
+    environment = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "TMPDIR": "/of/session",
+        "OMP_NUM_THREADS": "16",
+        "JUPYTERHUB_API_TOKEN": "secret",
+        "PERIJOVE_SESSION": "/x",
+        "MINE": "a b",
+    }
+    told = subprocess.run(
+        ["sbatch", "--wrap", "two words"], env=environment, capture_output=True, text=True,
+        check=True, executable=folder / "sbatch",
+    ).stdout.splitlines()  # fmt: skip
+    assert "OMP_NUM_THREADS=16" in told
+    assert "MINE=a b" in told
+    assert "args: --wrap two words" in told
+    assert not [each for each in told if each.startswith(("TMPDIR", "JUPYTER", "PERIJOVE"))]

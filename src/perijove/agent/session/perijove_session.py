@@ -41,7 +41,7 @@ def time_notices(ends_at: "float | None", now: float) -> "list[Notice]":
     for minutes in MINUTES:
         if ends_at - now <= minutes * 60:
             name = f"time-{minutes}-{int(ends_at)}"  # An extended session is warned again.
-            left = max(round((ends_at - now) / 60), 1)
+            left = max(int((ends_at - now) // 60), 1)
             return [{"id": name, "code": "time", "minutes": left, "is_urgent": minutes == 2}]
     return []
 
@@ -177,8 +177,9 @@ class SessionHandler(APIHandler):
         self._session = session
 
     @web.authenticated
-    def get(self) -> None:
+    async def get(self) -> None:
         """Tell it to who may use this server."""
+        await self._session.look()
         self.set_header("Cache-Control", "no-store")
         self.finish(json.dumps(self._session.model()))
 

@@ -47,13 +47,17 @@
     return at.toLocaleString(language, isToday ? form : { weekday: "short", ...form });
   }
 
-  function gigabytes(memory, language) {
-    const form = new Intl.NumberFormat(language, { maximumFractionDigits: 1 });
-    const used = form.format(memory.used / 2 ** 30);
-    return memory.limit ? `${used} / ${form.format(memory.limit / 2 ** 30)} GiB` : `${used} GiB`;
+  function size(bytes, language) {
+    const [value, unit] = bytes < 2 ** 30 ? [bytes / 2 ** 20, "MiB"] : [bytes / 2 ** 30, "GiB"];
+    const maximumFractionDigits = unit === "GiB" && value < 10 ? 1 : 0;
+    return `${value.toLocaleString(language, { maximumFractionDigits })} ${unit}`;
   }
 
-  /** Return the quiet line: "ends 16:40 · 12 min left · 1.2 / 4 GiB". */
+  function memoryOf({ used, limit }, language) {
+    return limit ? `${size(used, language)} / ${size(limit, language)}` : size(used, language);
+  }
+
+  /** Return the quiet line: "ends 16:40 · 12 min left · 1.2 GiB / 4 GiB". */
   function line(session, { language, texts }) {
     const parts = [];
     if (session.seconds_left !== null) {
@@ -61,7 +65,7 @@
       parts.push(fill(texts.ends, { time: clock(at, language) }));
       parts.push(fill(texts.left, { time: duration(session.seconds_left, texts) }));
     }
-    if (session.memory) parts.push(gigabytes(session.memory, language));
+    if (session.memory) parts.push(memoryOf(session.memory, language));
     return parts.join(" · ");
   }
 

@@ -121,7 +121,9 @@ def _arguments(request: JobRequest) -> list[str]:
     return [
         f"--job-name={check_job_name(request.name)}",
         f"--comment={_checked('comment', request.comment, _COMMENT)}",
-        "--export=NONE",
+        # Not ``--export=NONE``: with it the node runs the person's start files, waits for them
+        # before it starts the job, and fails it when they do not end.
+        "--export-file=/dev/null",
         "--nodes=1",
         "--ntasks=1",
         *_amounts(request.resources, request.options),

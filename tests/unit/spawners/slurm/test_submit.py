@@ -31,7 +31,7 @@ def test_submission_exports_nothing_and_names_itself() -> None:
     """The caller's environment stays behind, and the job carries our name and comment."""
     assert SLURM.submission(PLAIN) == [
         "sbatch", "--parsable", "--output=job.log", "--open-mode=append", "--job-name=pj-abc-123",
-        "--comment=perijove alice", "--export=NONE", "--nodes=1", "--ntasks=1", "job.sh",
+        "--comment=perijove alice", "--export-file=/dev/null", "--nodes=1", "--ntasks=1", "job.sh",
     ]  # fmt: skip
 
 
