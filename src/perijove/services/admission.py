@@ -8,7 +8,7 @@ the policy's, then the total's, always in this order.
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -43,6 +43,7 @@ An option of this one start: to ignore what the person has configured, and may h
 
 No profile has it and no server remembers it. Alone it means: otherwise as the last time.
 """
+_YES: Final = (True, "1", "true")  # a form writes texts
 NO_KINDS: Final[Mapping[str, str]] = MappingProxyType({})
 """Where no platform can tell what it has."""
 
@@ -117,7 +118,8 @@ def admit(
     platforms = platforms_of(connection, kinds, user_id, now)
     found = choose_profile(connection, limits, wish, platforms)
     if wish.safe_mode and found.spawner not in kinds:
-        raise Invalid("only a session that is a job has a safe mode", code="no-safe-mode")
+        # Only jobs have one: elsewhere it is an option like any that is not known.
+        wish = replace(wish, options={SAFE_MODE: True})
     choice = choose_options(found, limits, wish, platforms)
     _check_active(connection, person, limits, server)
     return Admission(profile=found, choice=choice, limits=limits, at=now, safe_mode=wish.safe_mode)
@@ -181,20 +183,11 @@ def wish_of(
     server: Server | None, profile: str | None, options: Mapping[str, object] | None
 ) -> Asked:
     """Return what is asked for of a server; None means what it remembers."""
-    safe_mode = False
-    if options is not None and SAFE_MODE in options:
-        safe_mode = _is_yes(options[SAFE_MODE])
+    safe_mode = options is not None and options.get(SAFE_MODE) in _YES
+    if options is not None and safe_mode:
         options = {name: value for name, value in options.items() if name != SAFE_MODE} or None
     remembered = remembered_by(server)
     return Asked(profile=profile, options=options, remembered=remembered, safe_mode=safe_mode)
-
-
-def _is_yes(value: object) -> bool:
-    """Return a choice that a form writes as text; raises `Invalid`."""
-    known = {True: True, False: False, "1": True, "0": False, "true": True, "false": False}
-    if isinstance(value, (bool, str)) and value in known:
-        return known[value]
-    raise Invalid(f"{SAFE_MODE} must be true or false", field=SAFE_MODE, code="option-type")
 
 
 def choose_profile(

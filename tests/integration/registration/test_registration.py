@@ -6,15 +6,18 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
 import pytest
+from sqlalchemy import Connection, update
 
 from perijove.db.core import bound
 from perijove.db.launches import list_handles
+from perijove.db.tables import launches
 from perijove.domain.launch import Cause, End, Launch, Status
 from perijove.services.specs import registration_code, server_token
 from perijove.spawners.contract import Phase, Survey
@@ -305,3 +308,21 @@ async def test_an_older_answer_of_the_platform_does_not_undo_it(url: str, tmp_pa
         events = [event.code for event in await api.hub.events(launch.id)]
         assert events.count("queued") <= 1
         assert (await api.hub.launch(launch.id)).url == f"http://127.0.0.1:{node.port}"
+
+
+async def test_a_job_hears_how_much_time_is_left(url: str, tmp_path: Path) -> None:
+    """What the platform said last counts, also after it was moved; a wrong code hears nothing."""
+    async with registering(url, tmp_path) as (api, node, launch):
+        body = identity(claim(node, launch))
+        for minutes in (10, 60):
+            ends_at = api.hub.hub.clock.now() + timedelta(minutes=minutes)
+            await api.hub.hub.database.write(bound(_move_end, launch.id, ends_at))
+            answer = await api.call("POST", f"{PATH}/outlook", body, token=None)
+            assert answer.status_code == 200, answer.text
+            assert minutes * 60 - 30 < answer.json()["seconds_left"] <= minutes * 60
+        wrong = await api.call("POST", f"{PATH}/outlook", {**body, "code": "0" * 64}, token=None)
+        assert wrong.status_code == 403
+
+
+def _move_end(connection: Connection, launch_id: str, ends_at: datetime) -> None:
+    connection.execute(update(launches).where(launches.c.id == launch_id).values(ends_at=ends_at))

@@ -414,3 +414,29 @@ def test_anything_is_admitted_within_limits_or_refused(
     msgspec.json.encode([spec, admission.remembered()])
     for key, cap in caps.items():
         assert spec["options"][key] <= cap
+
+
+# --- safe mode --------------------------------------------------------------------------------
+
+
+def test_safe_mode_is_for_one_start(connection: Connection) -> None:
+    """It starts what was asked for last, is kept in the launch, and remembered by no server."""
+    load(connection, profiles=PROFILES)
+    ann = make_user(connection, "ann")
+    kinds = {"local": "slurm"}
+    make_server(connection, ann, "s", {"profile": "small", "options": {"cpu": 3}})
+    for value in (True, "1"):
+        found = admitted(connection, ann, "s", options={"safe_mode": value}, kinds=kinds)
+        assert found.spec()["options"]["safe_mode"] is True
+        assert found.spec()["options"]["cpu"] == 3
+        assert found.remembered() == {"profile": "small", "options": {"cpu": 3}}
+
+
+def test_safe_mode_is_refused_where_there_is_none(connection: Connection) -> None:
+    """On a platform without jobs, or with another value, it is an unknown option."""
+    load(connection, profiles=PROFILES)
+    ann = make_user(connection, "ann")
+    for kinds, value in (({}, True), ({"local": "slurm"}, "perhaps")):
+        with pytest.raises(Invalid) as caught:
+            admitted(connection, ann, options={"safe_mode": value}, kinds=kinds)
+        assert "safe_mode" in str(caught.value)
