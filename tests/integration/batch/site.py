@@ -8,6 +8,8 @@ import socket
 import sqlite3
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -18,7 +20,7 @@ from tempfile import mkdtemp
 from typing import Any, Final
 
 from tests import beds
-from tests.e2e.site import Site, free_port, wait_for
+from tests.e2e.site import ADMIN_TOKEN, Site, free_port, wait_for
 
 PROGRAM: Final = Path(__file__).with_name("program.py")
 PATIENCE: Final = 60.0
@@ -51,6 +53,7 @@ COMMON: Final = """
 command = ["/usr/bin/python3", "-I", "-S", "{program}"]
 software = {{ setup = [["/usr/bin/python3", "-I", "-S", "{program}", "setup"]] }}
 networks = ["127.0.0.0/8", "{address}/32"]
+scheduler_timeout = 5
 minimum_period = {period}
 survey_period = {period}
 survey_busy_period = {period}
@@ -89,11 +92,20 @@ class BatchSite:
         expect: Sequence[int] = (201, 202),
         **given: Any,
     ) -> Any:
-        """Ask for a server of a person; returns the answer's body."""
-        options = {"profile": profile, "options": given}
-        status, answer = self.site.api("POST", f"/users/{user}/servers/{server}", options)
-        assert status in expect, (status, answer)
-        return answer
+        """Ask for a server of a person and do not wait for it; returns the answer's body."""
+        request = urllib.request.Request(
+            f"{self.site.url}/hub/api/users/{user}/servers/{server}",
+            method="POST",
+            data=json.dumps({"profile": profile, "options": given}).encode(),
+            headers={"Authorization": f"token {ADMIN_TOKEN}", "Prefer": "respond-async"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                status, text = response.status, response.read()
+        except urllib.error.HTTPError as error:
+            status, text = error.code, error.read()
+        assert status in expect, (status, text)
+        return json.loads(text or b"null")
 
     def try_start(self, user: str, server: str, profile: str) -> None:
         """Ask for a server of a hub that may be killed before it answers."""

@@ -1,15 +1,29 @@
 """A scheduler that is away: nothing ends for it, and what came meanwhile is done afterwards."""
 
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from tests import beds
 from tests.e2e.site import wait_for
-from tests.integration.batch.site import BatchSite
+from tests.integration.batch.site import BatchSite, asked
 
 pytestmark = [
     pytest.mark.needs("root", "users", "slurm", "gridengine"),
     pytest.mark.timeout(180),
 ]
+
+
+def slurm_has_saved(since: float) -> Callable[[], bool]:
+    """Return whether a slurmctld that is killed now knows what was the case at `since`."""
+    shown = asked("scontrol", "show", "config")
+    folder = re.search(r"^StateSaveLocation\s*=\s*(\S+)$", shown, re.M)
+    assert folder is not None
+    file = Path(folder[1], "job_state")
+    return lambda: file.exists() and file.stat().st_mtime > since
 
 
 @pytest.mark.parametrize(("kind", "how"), [("slurm", "kill"), ("gridengine", "stop")])
@@ -20,6 +34,8 @@ def test_outage(site: BatchSite, kind: str, how: str) -> None:
         site.start("alice", server, kind)
     for server in (runs, goes):
         site.becomes("alice", server, "ready")
+    if kind == "slurm":
+        wait_for(slurm_has_saved(time.time()), what="Slurm to save what it knows")
     beds.disturb(kind, how)  # type: ignore[arg-type]
     try:
         wait_for(lambda: site.state(kind)["failing_since"], what="the silence to be noted")
@@ -43,5 +59,5 @@ def test_outage(site: BatchSite, kind: str, how: str) -> None:
     assert site.launch("alice", runs)["status"] == "ready"
     assert site.state(kind)["failing_since"] is None
     codes = site.codes(running["id"])
-    assert codes.count("ready") == 1
+    assert codes.count("ready") == 1, site.events(running["id"])
     assert codes[-2:] == ["unknown", "seen-again"]
