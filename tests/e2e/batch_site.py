@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from tests import beds
-from tests.e2e.site import PATIENCE, Site, a_site, wait_for
+from tests.e2e.site import Site, a_site, wait_for
 
 Cluster = Literal["slurm", "gridengine"]
 
@@ -178,15 +178,18 @@ PEOPLE: Final = ("alice", "bob", "carol")
 
 
 def asked(*command: str) -> str:
-    """Return what a scheduler's program answers to root."""
-    return subprocess.run(
-        command,
-        env=beds.account_environment("root"),
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    ).stdout
+    """Return what a scheduler's program answers to root; one that is silent is asked again."""
+    environment = beds.account_environment("root")
+
+    def ask() -> subprocess.CompletedProcess[str] | None:
+        try:
+            return subprocess.run(
+                command, env=environment, check=True, capture_output=True, text=True, timeout=20
+            )
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            return None
+
+    return wait_for(ask, what=f"an answer to {' '.join(command)}").stdout
 
 
 @contextmanager
