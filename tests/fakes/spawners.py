@@ -399,6 +399,37 @@ class Registering(Wrapper):
         return f"http://{claim.host}:{claim.port}"
 
 
+class Held(Wrapper):
+    """Shows what runs as held by its owner, until that is released; or refuses, with `error`."""
+
+    def __init__(self, inner: Spawner, error: SpawnerError | None = None) -> None:
+        super().__init__(inner)
+        self.error = error
+        self.released: list[str] = []
+
+    async def start(self, spec: LaunchSpec, checkpoint: Checkpoint) -> Sighting:
+        """Start within, and say that its owner holds it."""
+        return self._hold(await super().start(spec, checkpoint))
+
+    async def survey(self) -> Survey:
+        """Survey within, and show what was not released as held."""
+        survey = await super().survey()
+        return replace(survey, sightings=[self._hold(one) for one in survey.sightings])
+
+    async def release(self, name: str, handles: Sequence[Handle]) -> None:
+        """Let it go; a launch without a handle has nothing to let go of."""
+        if self.error is not None:
+            raise self.error
+        assert [each["name"] for each in handles] == [name]
+        self.released.append(name)
+
+    def _hold(self, sighting: Sighting) -> Sighting:
+        if sighting.phase is not Phase.RUNNING or sighting.name in self.released:
+            return sighting
+        reason = Reason(code="held-by-user", words="(JobHeldUser)")
+        return replace(sighting, phase=Phase.HELD, url="", reason=reason)
+
+
 class Tells(Wrapper):
     """Knows what each person can have: `offer`, unless it is silent."""
 

@@ -262,7 +262,7 @@ def _wait_for_start(
         except KeyboardInterrupt:
             if not is_shown or not sys.stdin.isatty():
                 return _now(hub, launch)
-            answer = _ask_what_to_do(is_asked=_is_asked(hub, launch))
+            answer = _ask_what_to_do(_more_answers(hub, launch))
         if answer == "l":
             return _now(hub, launch)
         if answer == "c":
@@ -270,6 +270,8 @@ def _wait_for_start(
             return _now(hub, launch)
         if answer == "k":
             hub.keep_waiting(launch.id)
+        if answer == "r":
+            _release(hub, launch)
 
 
 def _now(hub: "Hub", launch: "Launch") -> "Launch":
@@ -279,28 +281,46 @@ def _now(hub: "Hub", launch: "Launch") -> "Launch":
         return launch
 
 
-def _is_asked(hub: "Hub", launch: "Launch") -> bool:
-    """Tell whether the site asks if it shall go on waiting."""
+def _more_answers(hub: "Hub", launch: "Launch") -> list[str]:
+    """Return what can be said to this wait and not to each; the first letter says it."""
     try:
-        return hub.wait(launch.id).asked_at is not None
+        wait = hub.wait(launch.id)
     except (Unreachable, Refused):
-        return False
+        return []
+    answers = []
+    if "release" in wait.actions:
+        answers.append("release it")
+    if wait.asked_at is not None:
+        answers.append("keep it waiting longer")
+    return answers
 
 
-def _ask_what_to_do(*, is_asked: bool) -> str:
-    """Return ``l`` to leave it waiting, ``c`` to cancel it, ``w`` to watch on, ``k`` to say yes."""
-    keep = " [bold]k[/]eep it waiting longer," if is_asked else ""
+def _release(hub: "Hub", launch: "Launch") -> None:
+    """Release it, and say so where that is refused: it waits on all the same."""
+    from perijove.cli.waiting import clean
+
+    try:
+        hub.release(launch.id)
+    except (Unreachable, Refused) as error:
+        err.print(f"  It was not released: {clean(str(error))}", markup=False)
+
+
+def _ask_what_to_do(more: list[str]) -> str:
+    """Return ``l`` to leave it waiting, ``c`` to cancel it, ``w`` to watch on, or one of `more`."""
+    initials = [each[0] for each in more]
+    said = "".join(f" [bold]{each[0]}[/]{each[1:]}," for each in more)
+    letters = "/".join(("L", *initials, "w", "c"))
     try:
         err.print(
-            f"\n  It still waits. [bold]L[/]eave it waiting,{keep} [bold]w[/]atch on,"
-            f" or [bold]c[/]ancel it? \\[L/{'k/' if is_asked else ''}w/c] ",
+            f"\n  It still waits. [bold]L[/]eave it waiting,{said} [bold]w[/]atch on,"
+            f" or [bold]c[/]ancel it? \\[{letters}] ",
             end="",
         )
         answer = sys.stdin.readline().strip().lower()[:1]
     except KeyboardInterrupt:
         answer = ""
         err.print()
-    return answer if answer in ("c", "w") or (is_asked and answer == "k") else "l"
+    return answer if answer in ("c", "w", *initials) else "l"
 
 
 def _say_started(hub: "Hub", launch: "Launch", *, as_json: bool) -> None:

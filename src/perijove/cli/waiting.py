@@ -219,6 +219,8 @@ def _around(wait: Wait, now: datetime) -> Iterator[tuple[str, Text]]:
     if others:
         more = f" and {len(others) - _OTHERS} more" if len(others) > _OTHERS else ""
         yield "Also yours", Text(clean(", ".join(others[:_OTHERS]) + more))
+    if "release" in wait.actions:
+        yield "You hold it", Text("Ctrl-C, then r, to release it", style="bold yellow")
     if wait.asked_at is not None:
         words = (
             "It has waited as long as your site allows without asking: Ctrl-C, then k, to go on."

@@ -120,6 +120,10 @@ class Hub:
         """Say yes when the site asks whether to go on waiting."""
         self._connection.ask("POST", f"/perijove/launches/{_quoted(launch_id)}/keep-waiting", {})
 
+    def release(self, launch_id: str) -> None:
+        """Take one's own hold off a launch's job."""
+        self._connection.ask("POST", f"/perijove/launches/{_quoted(launch_id)}/release", {})
+
     def log(self, launch_id: str, lines: int) -> str:
         """Return the last lines of what a launch wrote."""
         path = f"/perijove/launches/{_quoted(launch_id)}/log?lines={lines}"

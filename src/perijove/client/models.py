@@ -102,6 +102,8 @@ class Other(msgspec.Struct, frozen=True, kw_only=True):
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
     """What surrounds a wait."""
 
+    actions: list[str] = []
+    """What helps, the most useful first."""
     silent_since: datetime | None = None
     """Since when the platform has not answered."""
     asked_at: datetime | None = None

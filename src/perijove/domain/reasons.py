@@ -31,6 +31,7 @@ class Action(StrEnum):
     """What a person can do about it, besides cancelling, which is always possible."""
 
     KEEP_WAITING = "keep-waiting"  #: Say that one goes on waiting.
+    RELEASE = "release"  #: Take one's own hold off.
     CHANGE_REQUEST = "change-request"  #: Back to the form, with what was entered.
     OWN_JOBS = "own-jobs"  #: Look at one's other jobs, which take of the same limit.
     START_AGAIN = "start-again"  #: The same once more.
@@ -91,7 +92,7 @@ WAITING: Final[Mapping[str, Known]] = MappingProxyType(
         "maintenance": Known(Origin.SCHEDULER, _CHANGE, "time"),
         "reservation": Known(Origin.SCHEDULER, _CHANGE, "reservation"),
         "reservation-gone": _never("reservation"),
-        "held-by-user": Known(Origin.SCHEDULER),
+        "held-by-user": Known(Origin.SCHEDULER, (Action.RELEASE,)),
         "held-by-admin": Known(Origin.SCHEDULER, _ADMIN),
         "held-by-system": Known(Origin.SCHEDULER, _ADMIN_OR_CHANGE),
         "bad-constraints": _never(),

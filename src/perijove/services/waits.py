@@ -22,10 +22,12 @@ from perijove.domain.asking import Asking
 from perijove.domain.errors import Conflict
 from perijove.domain.launch import WAITING, Launch, Status, Wanted
 from perijove.domain.offer import Offer, OwnJob
+from perijove.domain.reasons import Action, find_reason
 from perijove.kit.kept import Kept
 from perijove.services.discovery import find_discovery
 from perijove.services.hub import Hub
 from perijove.services.overview import Shown, list_shown
+from perijove.spawners.contract import Handle, Releases
 
 WINDOW: Final = timedelta(days=14)
 """How far back starts are compared: queues change with the season."""
@@ -246,3 +248,40 @@ async def keep_waiting(hub: Hub, launch_id: str, *, asking: Asking) -> Launch:
     hub.due.ring()
     hub.events.strike(launch_id)
     return launch
+
+
+def is_releasable(launch: Launch) -> bool:
+    """Tell whether a launch is held by its owner, who may take that back."""
+    return (
+        launch.wanted is Wanted.RUN
+        and launch.status is Status.HELD
+        and launch.reason is not None
+        and Action.RELEASE in find_reason(launch.reason.code).actions
+    )
+
+
+async def release(hub: Hub, launch_id: str, *, asking: Asking) -> None:
+    """
+    Release a launch that its owner holds, on its platform and as its owner.
+
+    What comes of it is seen, as always, by the next survey. Raises `Conflict` for one that its
+    owner does not hold, `SpawnerRejected` when the platform refuses, `SpawnerTransient` when it
+    is silent.
+    """
+
+    def find(connection: Connection) -> tuple[Launch, Sequence[Handle]]:
+        return rows.get_launch(connection, launch_id), rows.list_handles(connection, launch_id)
+
+    launch, handles = await hub.database.read(find)
+    placed = hub.spawners.get(launch.spawner)
+    if not is_releasable(launch) or placed is None or not isinstance(placed.spawner, Releases):
+        raise Conflict("its owner does not hold it", code="not-held")
+    await placed.spawner.release(launch.name, handles)
+
+    def unit(connection: Connection) -> None:
+        now = hub.clock.now()
+        record(connection, launch_id, "released", {}, asking=asking, now=now)
+
+    await hub.database.write(unit)
+    hub.look.ring()
+    hub.events.strike(launch_id)

@@ -269,6 +269,20 @@ class Registers(Protocol):
 
 
 @runtime_checkable
+class Releases(Protocol):
+    """A platform where people can put what is theirs on hold, and take it off again."""
+
+    async def release(self, name: str, handles: Sequence[Handle]) -> None:
+        """
+        Take the owner's own hold off the launch called `name`; harmless where there is none.
+
+        `handles` are those recorded of it. Raises `SpawnerRejected` with the platform's words
+        (code ``not-released``) when it refuses, `SpawnerTransient` when it is silent.
+        """
+        ...
+
+
+@runtime_checkable
 class Discovers(Protocol):
     """A spawner that knows what each person can have of its platform."""
 

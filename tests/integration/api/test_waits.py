@@ -7,9 +7,11 @@ import pytest
 from sqlalchemy import Connection, update
 
 from perijove.db.tables import launches
+from perijove.domain.errors import SpawnerRejected
 from perijove.domain.launch import Launch, Reason, Status
 from perijove.spawners.contract import Phase
 from tests.apis import ADMIN, ANN, BOB, TestApi, running_api
+from tests.fakes.spawners import Held
 
 pytestmark = pytest.mark.anyio
 
@@ -82,7 +84,12 @@ async def test_nobody_else_sees_or_answers(tmp_path: Path) -> None:
     async with running_api(url, tmp_path) as api:
         launch = await queued(api)
         path = f"/perijove/launches/{launch.id}"
-        for method, end in (("GET", "wait"), ("POST", "keep-waiting"), ("POST", "notify")):
+        for method, end in (
+            ("GET", "wait"),
+            ("POST", "keep-waiting"),
+            ("POST", "release"),
+            ("POST", "notify"),
+        ):
             answer = await api.call(method, f"{path}/{end}", token=BOB)
             assert answer.status_code == 404
         assert (await api.call("POST", f"{path}/keep-waiting", token=ADMIN)).status_code == 204
@@ -91,3 +98,23 @@ async def test_nobody_else_sees_or_answers(tmp_path: Path) -> None:
         assert (await api.call("POST", f"{path}/keep-waiting", token=ANN)).status_code == 409
         assert (await api.get(f"{path}/wait", token=ANN))["waited_seconds"] == 0
         assert ended.queue_extended_at is not None
+
+
+async def test_a_held_one_is_released(tmp_path: Path) -> None:
+    """The wait says that this helps; a refusal comes with its words and a code."""
+    url = f"sqlite:///{tmp_path / 'hub.sqlite'}"
+    async with running_api(url, tmp_path, wrap=Held) as api:
+        launch = await api.hub.becomes(await api.hub.start(), Status.HELD)
+        path = f"/perijove/launches/{launch.id}"
+        assert (await api.get(f"{path}/wait", token=ANN))["actions"] == ["release"]
+        api.hub.spawner.error = SpawnerRejected("Access denied", code="not-released")
+        refused = await api.call("POST", f"{path}/release", token=ANN)
+        assert refused.status_code == 422
+        assert (refused.json()["code"], refused.json()["detail"]) == (
+            "not-released",
+            "Access denied",
+        )
+        api.hub.spawner.error = None
+        assert (await api.call("POST", f"{path}/release", token=ANN)).status_code == 204
+        await api.hub.becomes(launch, Status.READY)
+        assert (await api.call("POST", f"{path}/release", token=ANN)).status_code == 409

@@ -91,6 +91,33 @@ def test_cancel_in_every_state(site: BatchSite, kind: str) -> None:
 
 
 @BOTH
+def test_what_its_owner_holds_is_released_here(site: BatchSite, kind: str) -> None:
+    """Put on hold beside the hub, it says who holds it; released in the hub, it goes on."""
+    keep_waiting(site, kind)
+    server = f"{kind}-released"
+    site.start("alice", server, kind, **WAIT[kind])
+    job_id = site.job_id("alice", server)
+    done = beds.run_as("alice", *HOLD[kind], job_id)
+    assert done.returncode == 0, done.stderr
+    held = site.until(
+        "alice",
+        server,
+        lambda now: (now["reason"] or {}).get("code") == "held-by-user",
+        what="who holds it",
+    )
+    assert held["status"] == "held"
+    path = f"/perijove/launches/{held['id']}/release"
+    assert site.site.api("POST", path)[0] == 204
+    site.becomes("alice", server, "queued")
+    assert "released" in site.codes(held["id"])
+    assert site.site.api("POST", path)[0] == 409
+    site.unblock()
+    site.becomes("alice", server, "ready")
+    assert site.job_id("alice", server) == job_id
+    site.stop("alice", server)
+
+
+@BOTH
 def test_cancelled_outside_is_seen(site: BatchSite, kind: str) -> None:
     """Who cancels running and waiting jobs beside the hub ends the servers, and it says how."""
     keep_waiting(site, kind)

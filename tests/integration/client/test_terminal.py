@@ -20,9 +20,11 @@ import pytest
 from sqlalchemy import Connection, update
 
 from perijove.db.tables import launches
+from perijove.domain.errors import SpawnerRejected
 from perijove.domain.launch import Wanted
 from perijove.kit.loops import until
 from tests.apis import ANN
+from tests.fakes.spawners import Held
 from tests.integration.client.serving import PATIENCE, LoginNode, Queue, login_node
 
 pytestmark = pytest.mark.anyio
@@ -187,6 +189,25 @@ async def test_the_sites_question_is_answered_here(tmp_path: Path) -> None:
             await screen.shows("Expected start")
             events = await node.api.hub.events(launch.id)
             assert ("kept-waiting", "ann") in [(event.code, event.actor) for event in events]
+
+
+async def test_what_one_holds_is_released_here(tmp_path: Path) -> None:
+    """The view says who holds it, `r` releases it; a refusal is told, and it waits on."""
+    async with login_node(tmp_path, wrap=Held) as node:
+        await node.sign_in()
+        refusal = SpawnerRejected("Access \x1b[5m denied", code="not-released")
+        node.api.hub.spawner.error = refusal
+        with terminal(node, "start") as screen:
+            await screen.shows("You hold it Ctrl-C, then r, to release it")
+            screen.type("\x03")
+            await screen.shows("Leave it waiting, release it, watch on, or cancel it? [L/r/w/c]")
+            screen.type("r\n")
+            await screen.shows("It was not released: Access", "denied", "You hold it")
+            node.api.hub.spawner.error = None
+            screen.type("\x03")
+            await screen.shows("or cancel it?")
+            screen.type("r\n")
+            assert await screen.ends() == 0
 
 
 async def test_a_token_is_not_shown_while_it_is_typed(tmp_path: Path) -> None:

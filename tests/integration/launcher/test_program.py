@@ -340,6 +340,48 @@ def test_jobs_of_another_person_are_left_alone(place: Place, job: dict[str, Any]
     assert listed.stdout.strip() == "PENDING"
 
 
+@pytest.mark.needs("slurm")
+def test_own_job_is_released_and_no_other(place: Place, job: dict[str, Any]) -> None:
+    """The job of the launch begins its wait; one of another name, or another person's, does not."""
+    job_id = place.ask("alice", "submit", **job)["stdout"].strip()
+    mine = ("sbatch", "--parsable", "--hold", "--job-name=mine", "--output=/dev/null")
+    other = beds.run_as("alice", *mine, "--wrap=true").stdout.strip()
+    try:
+        not_ours = _release(place, job, other)
+        mixed = _release(place, job, other, command=["scontrol", "release", job_id])
+        about_all = _release(place, job, other, check=["squeue", "--me"])
+        of_bob = _release(place, job, job_id, user="bob")
+        states = [_reason(each) for each in (job_id, other)]
+        released = _release(place, job, job_id)
+    finally:
+        beds.run_as("alice", "scancel", other)
+
+    assert not_ours["state"] == "not-ours"
+    assert (mixed["error"], about_all["error"]) == ("bad-request", "bad-request")
+    assert of_bob.get("status") != 0
+    assert states == ["JobHeldUser", "JobHeldUser"]
+    assert (released["state"], released["status"]) == ("released", 0)
+    assert _reason(job_id) != "JobHeldUser"
+
+
+def _release(
+    place: Place, job: dict[str, Any], job_id: str, *, user: str = "alice", **changes: Any
+) -> Any:
+    fields = {
+        "name": NAME,
+        "environment": job["environment"],
+        "job_id": job_id,
+        "command": ["scontrol", "release", job_id],
+        "check": ["squeue", "-j", job_id, "--noheader", "--format=%i|%j"],
+    }
+    return place.ask(user, "release", **fields | changes)
+
+
+def _reason(job_id: str) -> str:
+    listed = beds.run_as("alice", "squeue", "-j", job_id, "--noheader", "--format=%r")
+    return listed.stdout.strip()
+
+
 def _programs(script: str) -> Path:
     """Return a folder, root's all the way up, with a `sinfo` that runs `script`."""
     folder = Path("/opt", f"perijove-test-{os.getpid()}")

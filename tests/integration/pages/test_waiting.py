@@ -10,11 +10,13 @@ from sqlalchemy import Connection, update
 
 from perijove.db.core import bound
 from perijove.db.tables import launches
+from perijove.domain.errors import SpawnerRejected
 from perijove.domain.launch import Cause, End, Launch, Reason, Status
 from perijove.services.notices import Channel, followed
 from perijove.services.offers import ProfileSection
 from perijove.services.waits import is_asked
 from perijove.spawners.contract import Phase
+from tests.fakes.spawners import Held
 from tests.integration.pages.test_routes import Visit, location, visiting
 from tests.post import Receiver, webhook_receiver
 
@@ -108,9 +110,32 @@ async def test_nobody_else_answers_for_one(visit: Visit) -> None:
     """Another person's wait is none of one's business."""
     launch = await queue(visit, queue_asked_at=visit.hub.hub.clock.now())
     await visit.sign_in("bob")
-    for verb in ("keep-waiting", "notify"):
+    for verb in ("keep-waiting", "release", "notify"):
         assert (await visit.post(f"server/{verb}/ann")).status_code == 404
     assert is_asked(await visit.hub.launch(launch.id))
+
+
+async def test_a_held_one_is_released_by_a_button(tmp_path: Path) -> None:
+    """The button is there while its owner holds it; a refusal is told as one."""
+    async with visiting(tmp_path, wrap=Held) as visit:
+        await visit.sign_in()
+        launch = await visit.hub.becomes(await visit.hub.start(), Status.HELD)
+        page = (await visit.get("spawn-pending/ann")).text
+        assert "Release it</button>" in page
+        assert 'action="/hub/server/release/ann"' in page
+        visit.hub.spawner.error = SpawnerRejected("denied", code="not-released", words="denied")
+        refused = await visit.post("server/release/ann")
+        assert refused.status_code == 422
+        assert "The computing system did not release it." in refused.text
+        visit.hub.spawner.error = None
+        assert location(await visit.post("server/release/ann")) == "/hub/spawn-pending/ann"
+        await visit.hub.becomes(launch, Status.READY)
+        page = (await visit.get("spawn-pending/ann?show=1")).text
+        assert "Release it</button>" not in page
+        assert "Released" in page
+        late = await visit.post("server/release/ann")
+        assert late.status_code == 409
+        assert "You do not hold it any more." in late.text
 
 
 async def test_what_can_never_start_leads_back_to_the_form(visit: Visit) -> None:

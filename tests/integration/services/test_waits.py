@@ -11,8 +11,8 @@ from sqlalchemy import Connection, insert, update
 from perijove.db.core import bound
 from perijove.db.spawner_states import save_state
 from perijove.db.tables import discoveries, launches
-from perijove.domain.errors import Conflict
-from perijove.domain.launch import Launch, Status, Wanted
+from perijove.domain.errors import Conflict, SpawnerRejected
+from perijove.domain.launch import Launch, Reason, Status, Wanted
 from perijove.domain.offer import Free, Offer, OwnJob, Shape
 from perijove.kit.clock import isoformat
 from perijove.kit.ids import new_id, platform_name
@@ -23,10 +23,12 @@ from perijove.services.waits import (
     is_asked,
     keep_waiting,
     look_around,
+    release,
     room_in,
     usual_wait,
 )
 from perijove.spawners.contract import Phase
+from tests.fakes.spawners import Held
 from tests.hubs import TEST, ShiftedClock, TestHub, running_hub
 
 pytestmark = pytest.mark.anyio
@@ -220,3 +222,58 @@ async def test_what_waits_no_more_cannot_be_prolonged(tmp_path: Path) -> None:
         await change(hub, launch, status="queued", queued_at=now, wanted="end")
         with pytest.raises(Conflict):
             await keep_waiting(hub.hub, launch.id, asking=TEST)
+
+
+async def test_what_its_owner_holds_is_released_once_asked(
+    tmp_path: Path, database_url: str
+) -> None:
+    """It goes on, its steps say who released it, and afterwards there is nothing to release."""
+    async with running_hub(database_url, tmp_path, wrap=Held) as hub:
+        launch = await hub.becomes(await hub.start(), Status.HELD)
+        assert launch.reason == Reason(code="held-by-user", words="(JobHeldUser)")
+        await release(hub.hub, launch.id, asking=TEST)
+        assert hub.spawner.released == [launch.name]
+        await hub.becomes(launch, Status.CONNECTING)
+        actors = {event.code: event.actor for event in await hub.events(launch.id)}
+        assert actors["released"] == TEST.actor
+        with pytest.raises(Conflict):
+            await release(hub.hub, launch.id, asking=TEST)
+        assert hub.spawner.released == [launch.name]
+
+
+async def test_what_the_platform_does_not_release_stays_held(tmp_path: Path) -> None:
+    """Its refusal reaches who asked, and no step says that it was released."""
+    refusal = SpawnerRejected("Access/permission denied", code="not-released")
+    async with running_hub(
+        f"sqlite:///{tmp_path / 'hub.sqlite'}", tmp_path, wrap=lambda inner: Held(inner, refusal)
+    ) as hub:
+        launch = await hub.becomes(await hub.start(), Status.HELD)
+        with pytest.raises(SpawnerRejected):
+            await release(hub.hub, launch.id, asking=TEST)
+        assert (await hub.launch(launch.id)).status is Status.HELD
+        assert "released" not in [event.code for event in await hub.events(launch.id)]
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted", "wrap"),
+    [
+        ("held-by-admin", "run", Held),
+        ("resources", "run", Held),
+        ("held-by-user", "end", Held),
+        ("held-by-user", "run", None),
+    ],
+)
+async def test_only_what_its_owner_holds_can_be_released(
+    tmp_path: Path, code: str, wanted: str, wrap: Any
+) -> None:
+    """An administrator's hold, another reason, an end on its way, a platform without holds."""
+    async with running_hub(
+        f"sqlite:///{tmp_path / 'hub.sqlite'}", tmp_path, loops=False, with_proxy=False, wrap=wrap
+    ) as hub:
+        launch = await hub.start()
+        now = hub.hub.clock.now()
+        reason = {"code": code, "words": "", "params": {}}
+        await change(hub, launch, status="held", queued_at=now, wanted=wanted, reason=reason)
+        with pytest.raises(Conflict):
+            await release(hub.hub, launch.id, asking=TEST)
+        assert [event.code for event in await hub.events(launch.id)] == ["requested"]

@@ -37,6 +37,7 @@ def test_what_surrounds_a_wait_is_shown() -> None:
         room=Room(as_of=NOON - timedelta(minutes=1), cpus=12, of_cpus=64, gpus=0, of_gpus=4),
         own_jobs=[Other(name="fit", state="RUNNING")],
         own_servers=[Other(name="", status="ready")],
+        actions=["release"],
         asked_at=NOON,
         silent_since=NOON - timedelta(minutes=3),
     )
@@ -52,6 +53,7 @@ def test_what_surrounds_a_wait_is_shown() -> None:
         "Free now 12 of 64 cores, 0 of 4 GPUs (1 min ago)",
         "Also yours (default) ready, fit RUNNING",
         "Ctrl-C, then k, to go on.",
+        "You hold it Ctrl-C, then r, to release it",
         "Asked for 1 core · 2 GPUs · 8 GiB · 1 h 30 min",
     ):
         assert words in shown

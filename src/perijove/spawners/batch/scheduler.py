@@ -114,11 +114,16 @@ class Scheduler(Protocol):
         """Return the command that cancels a job, whatever its state."""
         ...
 
+    def release(self, job_id: str) -> Command:
+        """Return the command with which its owner takes their own hold off a job."""
+        ...
+
     def listing_by_name(self, name: str) -> Command:
         """
         Return the command that shows the jobs with this name, ended lately or not.
 
-        Its answer holds each job's id and name: the launcher cancels only what is shown so.
+        Its answer holds each job's id and name: the launcher cancels and releases only what is
+        shown so.
         """
         ...
 

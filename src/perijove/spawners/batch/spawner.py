@@ -278,16 +278,7 @@ class BatchSpawner:
     async def _cancel(self, user: str, name: str, job_id: str) -> bool:
         """Cancel a job; tells whether the scheduler was there to hear it."""
         command = self._scheduler.cancellation(job_id)
-        self._commands.counts[command[0]] += 1
-        answer = await self.act_as(
-            user,
-            "cancel",
-            name=name,
-            job_id=job_id,
-            command=list(command),
-            check=list(self._scheduler.listing_by_name(name)),
-            **self._cluster,
-        )
+        answer = await self._act_on(user, "cancel", name, job_id, command)
         said = _result(answer.get("check", answer))
         if said.status == 0:
             return True
@@ -295,12 +286,43 @@ class BatchSpawner:
         log.info("cancel_answered", job=job_id, words=(said.stderr or said.stdout)[:200])
         return False
 
+    async def _act_on(
+        self, user: str, verb: str, name: str, job_id: str, command: Command
+    ) -> Mapping[str, Any]:
+        """Return the launcher's answer to a verb that checks the job's name, and then acts."""
+        self._commands.counts[command[0]] += 1
+        return await self.act_as(
+            user,
+            verb,
+            name=name,
+            job_id=job_id,
+            command=list(command),
+            check=list(self._scheduler.listing_by_name(name)),
+            **self._cluster,
+        )
+
     async def _remembered(self, job_id: str) -> End | None:
         if not job_id:
             return None
         return (await self._scheduler.ends(self._commands.run, [job_id])).get(job_id)
 
     # --- abilities ------------------------------------------------------------------------
+
+    async def release(self, name: str, handles: Sequence[Handle]) -> None:
+        """Release the launch's job as its owner, who alone can take off what they put on."""
+        check_platform_name(name)
+        handle = next((each for each in handles if "job_id" in each), None)
+        if handle is None:
+            raise SpawnerTransient("the launch has no job yet")
+        user, job_id = str(handle["user"]), str(handle["job_id"])
+        command = self._scheduler.release(job_id)
+        answer = await self._act_on(user, "release", name, job_id, command)
+        if "check" in answer:
+            raise SpawnerTransient(f"the queue does not show job {job_id} under this name")
+        said = _result(answer)
+        if said.status != 0:
+            words = (said.stderr or said.stdout).strip()[:200]
+            raise SpawnerRejected(words, code="not-released", words=words)
 
     async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> str:
         """Return where a job listens that says so, if it is the launch's and runs there."""

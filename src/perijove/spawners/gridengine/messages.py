@@ -31,7 +31,6 @@ def _means(pattern: str, code: str, field: str = "") -> _Meaning:
 _WAITING: Final = (
     _means(r"job is in error state", "job-error"),
     _means(r"because of job dependencies", "dependency"),
-    _means(r"job is in hold state", "held-by-user"),
     _means(r"execution time not reached", "begin-time"),
     _means(r"exceeds limit .* in rule", "quota"),
     _means(r"because of user limitations", "max-jobs-user"),
@@ -46,10 +45,13 @@ _WAITING: Final = (
 
 _ASIDE: Final = re.compile(
     r"hard queue list|correct project|no permission|forced|because of cluster queue"
-    r"|is not in pe list|not of type|advance reservation",
+    r"|is not in pe list|not of type|advance reservation|job is in hold state",
     re.IGNORECASE,
 )
-"""Why one queue is none for the job: says nothing about the others."""
+"""
+What tells nothing of a wait: why one queue is none for the job, which says nothing about the
+others; and that it is held, for its state says so first, and no more as soon as it is released.
+"""
 
 
 def waiting_reason(messages: Sequence[str]) -> Reason | None:

@@ -138,6 +138,10 @@ class GridEngineScheduler:
         """Return the command that cancels a job; the node's notice comes before the kill."""
         return ["qdel", submission.check_id(job_id)]
 
+    def release(self, job_id: str) -> Command:
+        """Return the command that releases a job; holds that are not its owner's stay."""
+        return ["qrls", submission.check_id(job_id)]
+
     def listing_by_name(self, name: str) -> Command:
         """Return the command that shows the jobs of this name; ended ones are not among them."""
         return ["qstat", "-xml", "-j", submission.check_name(name)]

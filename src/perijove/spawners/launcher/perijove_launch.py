@@ -11,7 +11,7 @@ what the files in a launch directory mean.
 
 What it keeps to: it works in directories of the person's own only, never through a symbolic
 link; a launch's name has our pattern; only programs of an allow-list are run, from places that
-root alone can change; a job or process is ended only if it carries the launch's name.
+root alone can change; a job or process is touched only if it carries the launch's name.
 """
 # pathlib would add much to what this small program needs to start:
 # ruff: noqa: PTH100, PTH112, PTH113, PTH115, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
@@ -68,6 +68,7 @@ MARKER = b"PERIJOVE_LAUNCH="
 PATHS = ("/usr/bin", "/bin", "/usr/local/bin", "/opt/slurm/bin", "/opt/sge/bin/lx-amd64")
 SUBMITTING = {"sbatch", "qsub"}
 CANCELLING = {"scancel", "qdel"}
+RELEASING = (["scontrol", "release"], ["qrls"])  # And then the job, nothing else.
 LISTING = {"squeue", "sacct", "qstat", "qacct"}
 # What may be asked besides: a program, and what has to be among its arguments.
 ASKING = {
@@ -307,6 +308,14 @@ def command_of(programs: "set[str]") -> "Check":
         return found
 
     return check
+
+
+def releasing(value: object, field: str) -> "list[str]":
+    """Return a command that releases one job."""
+    command = texts(value, field)
+    if command[:-1] not in RELEASING or not JOB_ID.match(command[-1]):
+        raise Refusal("bad-request", "this command of " + field + " is not allowed")
+    return command
 
 
 def questions(value: object, field: str) -> "list[list[str]]":
@@ -688,14 +697,21 @@ def cancel(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
             mark(launch, "cancelled")  # Without waiting for a submission that may be under way.
         os.close(launch)
         with open_launch(launches, ask.name) as launch:
-            answer = cancel_own(person, ask) if ask.job_id is not None else {"state": "marked"}
+            answer = {"state": "marked"}
+            if ask.job_id is not None:
+                answer = run_on_own(person, ask, "cancelled")
             if ask.remove:
                 retire(launches, launch, ask.name)
             return answer
 
 
-def cancel_own(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
-    """Cancel a job after the scheduler has said that it has the launch's name."""
+def release(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
+    """Take the person's own hold off the job if it carries the name."""
+    return run_on_own(person, ask, "released")
+
+
+def run_on_own(person: "pwd.struct_passwd", ask: "Any", state: str) -> "Answer":
+    """Run a command on a job after the scheduler has said that it has the launch's name."""
     # The question names the job or the launch, so that the answer can be about nothing else.
     asked = {word for argument in ask.check[1:] for word in WORD.findall(argument)}
     if not asked & {ask.name, ask.job_id} or ask.job_id not in ask.command[1:]:
@@ -706,7 +722,7 @@ def cancel_own(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
         return {"state": "absent", "check": checked}
     if not {ask.name, ask.job_id} <= words:
         return {"state": "not-ours", "check": checked}
-    return dict(run(person, ask, ask.command), state="cancelled")
+    return dict(run(person, ask, ask.command), state=state)
 
 
 def discover(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
@@ -1074,6 +1090,16 @@ VERBS: "dict[str, tuple[Callable[..., Answer], dict[str, Check]]]" = {
             command=optional(command_of(CANCELLING)),
             check=optional(command_of(LISTING)),
             remove=flag,
+        ),
+    ),
+    "release": (
+        release,
+        dict(
+            CLUSTER,
+            name=matching(NAME),
+            job_id=matching(JOB_ID),
+            command=releasing,
+            check=command_of(LISTING),
         ),
     ),
     "discover": (discover, dict(CLUSTER, commands=questions)),

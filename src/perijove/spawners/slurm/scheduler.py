@@ -34,6 +34,10 @@ class SlurmScheduler:
         """Return the ``scancel`` command; the job gets TERM, and after KillWait KILL."""
         return ["scancel", submit.check_job_id(job_id)]
 
+    def release(self, job_id: str) -> Command:
+        """Return the ``scontrol`` command; a hold of an administrator's stays."""
+        return ["scontrol", "release", submit.check_job_id(job_id)]
+
     def listing_by_name(self, name: str) -> Command:
         """Return the ``squeue`` command for the jobs with this name."""
         return queue.listing_by_name(name)

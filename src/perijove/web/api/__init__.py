@@ -67,6 +67,7 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ("POST", "/perijove/launches/:id/keep-waiting"): Endpoint(
         on=On.KNOWN, acts=waits.keep, own=True
     ),
+    ("POST", "/perijove/launches/:id/release"): Endpoint(on=On.KNOWN, acts=waits.let_go, own=True),
     ("POST", "/perijove/launches/:id/notify"): Endpoint(on=On.KNOWN, acts=waits.notify, own=True),
     ("GET", "/perijove/users/:n/launches"): Endpoint(
         on=On.USER, any_of=["read:servers"], reads=launches.listed, own=True

@@ -16,7 +16,7 @@ from perijove.services.hub import Hub
 from perijove.services.notices import Channel, channels_for, follow, followed
 from perijove.services.overview import Shown, find_shown, get_owner
 from perijove.services.users import find_name
-from perijove.services.waits import WINDOW, Around, is_asked, keep_waiting, look_around
+from perijove.services.waits import WINDOW, Around, is_asked, keep_waiting, look_around, release
 from perijove.web.api.calls import Call, Reply, check_keys, empty, json_reply, texts_of
 from perijove.web.pages.following import wait_address, words_of
 from perijove.web.problems import HIDDEN
@@ -38,6 +38,13 @@ async def keep(call: Call) -> Reply:
     """``POST launches/:id/keep-waiting``: let it wait as long again; 409 if it waits no more."""
     launch, _ = await call.hub.database.read(bound(_find, call, _START))
     await keep_waiting(call.hub, launch.id, asking=_asking(call, launch))
+    return empty(204)
+
+
+async def let_go(call: Call) -> Reply:
+    """``POST launches/:id/release``: take its owner's hold off its job; 409 if there is none."""
+    launch, _ = await call.hub.database.read(bound(_find, call, _START))
+    await release(call.hub, launch.id, asking=_asking(call, launch))
     return empty(204)
 
 

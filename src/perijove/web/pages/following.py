@@ -1,4 +1,4 @@
-"""What a person says to a wait: that it shall go on, and how to be told of its end."""
+"""What a person says to a wait: that it shall go on, or begin, and how to be told of its end."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from perijove.domain.launch import Launch, Status, Wanted
 from perijove.services.hub import Hub
 from perijove.services.notices import Channel, Outcome, Words, channels_for, follow
 from perijove.services.overview import Owner, Shown, find_shown
-from perijove.services.waits import keep_waiting
+from perijove.services.waits import keep_waiting, release
 from perijove.web.forms import read_form
 from perijove.web.pages.door import asking
 from perijove.web.pages.look import Frame
 from perijove.web.pages.views import Links, name_of, with_query
 from perijove.web.texts import Texts
 
-VERBS: Final = frozenset({"keep-waiting", "notify"})
+VERBS: Final = frozenset({"keep-waiting", "release", "notify"})
 """What this module does with a server, besides what cards do."""
 
 
@@ -63,6 +63,8 @@ async def answer(frame: Frame, owner: Owner, server: str, verb: str) -> Response
     who = asking(frame, owner)
     if verb == "keep-waiting":
         await keep_waiting(frame.hub, launch.id, asking=who)
+    elif verb == "release":
+        await release(frame.hub, launch.id, asking=who)
     else:
         form = await read_form(frame.request)
         wished = [_channel(str(value)) for value in form.getlist("by")]

@@ -89,6 +89,7 @@ async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Res
         again_url=links.act("start"),
         restart_url=links.act("restart"),
         keep_url=links.act("keep-waiting"),
+        release_url=links.act("release"),
         follow_url=links.act("notify"),
         ways=ways(frame, launch, channels),
         spawn_url=with_query(

@@ -17,7 +17,7 @@ from perijove.domain.launch import (
 from perijove.domain.offer import OwnJob
 from perijove.domain.reasons import Action, Known, find_reason, of_end
 from perijove.services.overview import Shown
-from perijove.services.waits import WINDOW, Around, Room, Usual, is_asked
+from perijove.services.waits import WINDOW, Around, Room, Usual, is_asked, is_releasable
 from perijove.spawners.contract import SpawnerSettings
 from perijove.web.pages.left import Left, time_left
 from perijove.web.pages.views import (
@@ -118,6 +118,7 @@ class Told:
     is_ready: bool
     is_ended: bool
     may_stop: bool
+    may_release: bool
 
 
 def tell(texts: Texts, shown: Shown, seen: Seen) -> Told:
@@ -157,6 +158,7 @@ def tell(texts: Texts, shown: Shown, seen: Seen) -> Told:
         is_ready=launch.status is Status.READY and launch.wanted is Wanted.RUN,
         is_ended=not launch.is_live,
         may_stop=launch.is_live and launch.wanted is Wanted.RUN,
+        may_release=is_releasable(launch),
     )
 
 

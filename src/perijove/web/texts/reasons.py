@@ -106,7 +106,7 @@ WAITING: Final[Mapping[str, Sentence]] = {
     ),
     "held-by-user": Sentence(
         N_("You have put it on hold with the tools of the computing system."),
-        N_("Release it there, or cancel it here."),
+        N_("It joins the queue once you release it. You can cancel it as well."),
     ),
     "held-by-admin": Sentence(
         N_("An administrator of the computing system has put it on hold."),

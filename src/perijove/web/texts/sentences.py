@@ -147,6 +147,7 @@ EVENTS: Final[Mapping[str, Sentence]] = {
     "proxy-away": Sentence(N_("The proxy does not answer")),
     "queue-limit": Sentence(N_("Asked whether to go on waiting")),
     "kept-waiting": Sentence(N_("Goes on waiting")),
+    "released": Sentence(N_("Released")),
     "followed": Sentence(N_("Somebody will be told (%(by)s)")),
     "breaker": Sentence(N_("Held back: too many servers seemed to vanish at once")),
 }
@@ -176,6 +177,11 @@ ERRORS: Final[Mapping[str, Sentence]] = {
     ),
     "not-waiting": Sentence(
         N_("It does not wait in the queue any more."), N_("Its page shows how it is now.")
+    ),
+    "not-held": Sentence(N_("You do not hold it any more."), N_("Its page shows how it is now.")),
+    "not-released": Sentence(
+        N_("The computing system did not release it."),
+        N_("Ask your administrator to release it, or cancel it."),
     ),
     "channel-unknown": Sentence(N_("This site cannot notify you in this way.")),
     "signin-needed": Sentence(N_("Sign in first.")),

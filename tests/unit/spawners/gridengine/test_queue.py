@@ -87,6 +87,18 @@ def test_waiting_jobs_say_why() -> None:
     assert all(each and each.words for each in reasons.values())
 
 
+def test_a_released_job_is_no_longer_held_by_what_was_said_before() -> None:
+    """The scheduler's messages are older than the list, and speak of a hold that is over."""
+    details = read_details(said("qstat-j-xml-all"))
+    text = listing().text.replace("<state>hqw</state>", "<state>qw</state>")
+    entry = next(each for each in Listing(text, UTC).named("held") if each.name == "held")
+    assert any("hold state" in each for each in details[entry.id].messages)
+    job = job_of(entry, details[entry.id], NOW)
+    assert job.phase is Phase.PENDING
+    assert job.reason is not None
+    assert job.reason.code == "priority"
+
+
 def test_a_job_in_error_says_the_error() -> None:
     """Eqw shows what failed on the node, not that something did."""
     reason = jobs()["nodir"].reason

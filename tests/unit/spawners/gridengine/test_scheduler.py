@@ -120,10 +120,11 @@ def test_programs_are_plain_names(scheduler: GridEngineScheduler) -> None:
     commands = [
         scheduler.submission(JobRequest(name="pj-a-b", comment="", resources=Resources())),
         scheduler.cancellation("1"),
+        scheduler.release("1"),
         scheduler.listing_by_name("pj-a-b"),
     ]
 
-    assert [command[0] for command in commands] == ["qsub", "qdel", "qstat"]
+    assert [command[0] for command in commands] == ["qsub", "qdel", "qrls", "qstat"]
 
 
 async def test_reasons_are_asked_for_now_and_then(

@@ -113,7 +113,7 @@ def test_no_option_escapes_its_argument(option: str, value: str) -> None:
 @given(NASTY)
 def test_names_and_ids_are_no_patterns(text: str) -> None:
     """What is no single job's name or id reaches no command that could mean many."""
-    for make in (scheduler().cancellation, scheduler().listing_by_name):
+    for make in (scheduler().cancellation, scheduler().release, scheduler().listing_by_name):
         try:
             command = make(text)
         except SpawnerRejected:

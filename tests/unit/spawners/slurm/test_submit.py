@@ -248,11 +248,13 @@ def test_rule_of_the_site_is_told_in_its_own_words() -> None:
 
 
 @pytest.mark.parametrize("job_id", ["", "0", "-1", "1 2", "1_2", "12;x", "٤", "9" * 30])
-def test_only_a_number_is_cancelled(job_id: str) -> None:
-    """Nothing but one job's number reaches scancel."""
+def test_only_a_number_is_cancelled_or_released(job_id: str) -> None:
+    """Nothing but one job's number reaches scancel and scontrol."""
     assert SLURM.cancellation("17") == ["scancel", "17"]
-    with pytest.raises(SpawnerRejected):
-        SLURM.cancellation(job_id)
+    assert SLURM.release("17") == ["scontrol", "release", "17"]
+    for make in (SLURM.cancellation, SLURM.release):
+        with pytest.raises(SpawnerRejected):
+            make(job_id)
 
 
 # --- dry run ----------------------------------------------------------------------------------

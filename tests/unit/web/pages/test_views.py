@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from perijove.db.events import Event
 from perijove.domain.errors import ConfigError
-from perijove.domain.launch import Cause, End, Kind, Launch, Status, Wanted
+from perijove.domain.launch import Cause, End, Kind, Launch, Reason, Status, Wanted
 from perijove.domain.offer import OwnJob
 from perijove.domain.profile import Profile
 from perijove.services.overview import Owner, Shown
@@ -207,6 +207,25 @@ def test_the_question_is_asked_while_it_waits_and_only_then() -> None:
     assert tell(EN, make_shown(begun), make_seen(begun)).question is None
     ends = make_launch(status=Status.QUEUED, wanted=Wanted.END, **asked)
     assert tell(EN, make_shown(ends), make_seen(ends)).question is None
+
+
+@pytest.mark.parametrize(
+    ("code", "given", "may"),
+    [
+        ("held-by-user", {"status": Status.HELD}, True),
+        ("held-by-user", {"status": Status.QUEUED}, False),
+        ("held-by-user", {"status": Status.STARTING}, False),
+        ("held-by-user", {"status": Status.HELD, "wanted": Wanted.END}, False),
+        ("held-by-admin", {"status": Status.HELD}, False),
+        ("held-by-system", {"status": Status.HELD}, False),
+    ],
+)
+def test_only_what_its_owner_holds_may_be_released(
+    code: str, given: Mapping[str, Any], may: bool
+) -> None:
+    """The button is there where pressing it can help."""
+    launch = make_launch(reason=Reason(code=code), queued_at=NOON, **given)
+    assert tell(EN, make_shown(launch), make_seen(launch)).may_release is may
 
 
 @pytest.mark.parametrize(
