@@ -175,6 +175,7 @@ class BatchSite:
             "installation": self.installation,
             "user_name": "alice",
             "code": CODE,
+            "command": ["/usr/bin/python3"],
             "environment": {
                 "JUPYTERHUB_API_TOKEN": SECRET,
                 "JUPYTERHUB_API_URL": "http://127.0.0.1:9/hub/api",
