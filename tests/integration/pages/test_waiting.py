@@ -1,7 +1,7 @@
 """The page of a wait over HTTP: what it asks, what it takes, where it leads back to."""
 
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from perijove.services.notices import Channel, followed
 from perijove.services.offers import ProfileSection
 from perijove.services.waits import is_asked
 from perijove.spawners.contract import Phase
-from tests.fakes.spawners import Held
+from tests.fakes.offers import cluster_offer
+from tests.fakes.spawners import Held, Tells
 from tests.integration.pages.test_routes import Visit, location, visiting
 from tests.post import Receiver, webhook_receiver
 
@@ -183,3 +184,26 @@ async def test_another_server_can_be_stopped_from_the_wait(visit: Visit) -> None
     assert location(back) == "/hub/spawn-pending/ann"
     await visit.hub.becomes(other, Status.ENDED)
     assert 'href="#others"' not in (await visit.get("spawn-pending/ann")).text
+
+
+async def test_what_ended_before_it_answered_can_start_in_safe_mode(tmp_path: Path) -> None:
+    """Where jobs run, a home that breaks the server can be left out; once, and not remembered."""
+    async with visiting(
+        tmp_path,
+        wrap=lambda inner: Tells(inner, cluster_offer(datetime.now(UTC))),
+        with_proxy=False,  # so that nothing becomes ready
+    ) as visit:
+        await visit.sign_in()
+        launch = await visit.hub.becomes(await visit.hub.start(), Status.CONNECTING)
+        visit.hub.platform.end(launch.name, End(cause=Cause.EXITED, code=1))
+        await visit.hub.becomes(launch, Status.ENDED)
+
+        page = (await visit.get("spawn-pending/ann")).text
+        assert "Start in safe mode" in page
+        assert (await visit.post("server/start-safely/ann")).status_code == 302
+        (safe,) = await visit.hub.live()
+        assert safe.spec["options"]["safe_mode"] is True
+        await visit.hub.becomes(safe, Status.CONNECTING)
+        visit.hub.platform.end(safe.name, End(cause=Cause.EXITED, code=1))
+        await visit.hub.becomes(safe, Status.ENDED)
+        assert "Start in safe mode" not in (await visit.get("spawn-pending/ann")).text

@@ -9,6 +9,7 @@ from perijove.db.core import Connection, bound
 from perijove.domain.errors import HubError, Invalid, NotFound
 from perijove.domain.launch import Cause
 from perijove.domain.names import check_display_name, slug
+from perijove.services.admission import SAFE_MODE
 from perijove.services.launches import request_restart, request_start, request_stop
 from perijove.services.overview import Owner, Shown, find_shown, get_owner, list_shown
 from perijove.web import xsrf
@@ -192,8 +193,11 @@ async def act(frame: Frame) -> Response:
     match frame.request.path_params["verb"]:
         case verb if verb in following.VERBS:
             return await following.answer(frame, owner, server, verb)
-        case "start":
-            await request_start(hub, user_id=owner.id, server_name=server, asking=who)
+        case "start" | "start-safely" as verb:
+            options = {SAFE_MODE: True} if verb == "start-safely" else None
+            await request_start(
+                hub, user_id=owner.id, server_name=server, options=options, asking=who
+            )
             return RedirectResponse(links.wait, 302)
         case "restart":
             await request_restart(hub, user_id=owner.id, server_name=server, asking=who)

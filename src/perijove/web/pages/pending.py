@@ -11,9 +11,11 @@ from perijove.db.core import Connection, bound
 from perijove.db.events import Event, list_events
 from perijove.db.launches import list_handles
 from perijove.domain.errors import HubError, NotFound, SpawnerError
-from perijove.domain.launch import Cause, Launch, Status, Wanted
+from perijove.domain.launch import Cause, Clock, End, Launch, Status, Wanted
 from perijove.domain.names import normalise_user_name
 from perijove.domain.reasons import Origin, of_end
+from perijove.services.admission import SAFE_MODE
+from perijove.services.discovery import kinds_of
 from perijove.services.hub import WIRE_VERSION
 from perijove.services.launches import place_in_line
 from perijove.services.notices import Channel, followed
@@ -87,6 +89,7 @@ async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Res
         stop_url=links.act("stop"),
         wait_url=links.wait,
         again_url=links.act("start"),
+        safe_url=links.act("start-safely") if _is_safer(frame, launch) else "",
         restart_url=links.act("restart"),
         keep_url=links.act("keep-waiting"),
         release_url=links.act("release"),
@@ -134,6 +137,21 @@ def has_failed(launch: Launch) -> bool:
         and end.cause is Cause.NEVER_STARTED
         and end.reason != "cancelled"
     )
+
+
+def _is_safer(frame: Frame, launch: Launch) -> bool:
+    """Tell whether a start without the person's own settings may go better (failure 5.35)."""
+    end = launch.end
+    if launch.is_live or launch.ready_at is not None or end is None:
+        return False
+    if launch.spawner not in kinds_of(frame.hub) or launch.spec.get("options", {}).get(SAFE_MODE):
+        return False
+    ended_itself = end.cause in (Cause.EXITED, Cause.SIGNAL)
+    return ended_itself or of_end(end).origin is Origin.APPLICATION or _is_connect_clock(end)
+
+
+def _is_connect_clock(end: End) -> bool:
+    return end.cause is Cause.NEVER_STARTED and end.reason == f"{Clock.CONNECT}-clock"
 
 
 def _status_of(launch: Launch) -> int:

@@ -24,7 +24,7 @@ _UNKNOWN: Final = "?"
 
 STATES: Final[Mapping[Status, str]] = {
     Status.REQUESTED: N_("Waiting for its turn"),
-    Status.SUBMITTED: N_("Handed over"),
+    Status.SUBMITTED: N_("Being handed over"),
     Status.QUEUED: N_("In the queue"),
     Status.HELD: N_("Held"),
     Status.STARTING: N_("Starting"),
