@@ -48,6 +48,8 @@ class Bounds:
     step: Fraction | None = None
     choices: tuple[Value, ...] = ()
     """Of names, "" among them where the choice may be left to the platform."""
+    is_open: bool = False
+    """Any name will do besides the choices: the platform has not said yet which it has."""
     locked: bool = False
     is_offered: bool = True
     """False for what the profile does not mention."""
@@ -342,9 +344,7 @@ def _open_names(
     name, default = offered.name, str(offered.default or "")
     taken = market.preferred(name) if market else ""
     listed = [str(choice) for choice in offered.choices]
-    pool = [each for each in listed if each] or (
-        [default] if has is None and default else has or ()
-    )
+    pool = [each for each in listed if each] or (_guessed(default, allowed) if has is None else has)
     there = [each for each in pool if has is None or each in has]
     names = _permitted(there, allowed)
     needed = name == ACCOUNT and market is not None and market.must_name_account and bool(names)
@@ -358,12 +358,25 @@ def _open_names(
         profile=profile.name,
         default=default or None,
         choices=("", *names) if free else tuple(names),
+        is_open=_is_open(offered, has, market) and allowed is None,
         capped_by=allowed if len(names) < len(there) else None,
         is_short=len(there) < len(pool),
         fault=None
         if names or free
         else _lacks(profile, name, asked, has, allowed if there else None, market),
     )
+
+
+def _guessed(default: str, allowed: Limit | None) -> Sequence[str]:
+    """Return the names to choose from while the platform has not said which it has."""
+    if allowed is not None:
+        return list(dict.fromkeys([*([default] if default else []), *allowed.value]))
+    return [default] if default else []
+
+
+def _is_open(offered: Field, has: Sequence[str] | None, market: Market | None) -> bool:
+    """Tell whether nobody knows the names: what the platform has, it will say itself."""
+    return has is None and market is not None and not offered.choices
 
 
 def _permitted(names: Sequence[str], allowed: Limit | None) -> list[str]:
@@ -425,6 +438,7 @@ def _several_bounds(
         profile=profile.name,
         default=tuple(each for each in default if each in there) or None,
         choices=there,
+        is_open=_is_open(offered, has, market),
         is_short=len(there) < len(pool),
     )
 

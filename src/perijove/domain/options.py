@@ -24,6 +24,7 @@ from perijove.domain.profile import (
     FEATURES,
     FIELDS,
     GPU_TYPE,
+    NAME_PATTERN,
     NAMES,
     PARTITION,
     QUANTITIES,
@@ -33,6 +34,7 @@ from perijove.domain.profile import (
     Value,
     as_json,
     exact,
+    is_name,
     rounded,
     term,
     title,
@@ -46,6 +48,10 @@ UI_LABELS: Final[Mapping[str, str]] = MappingProxyType(
 _MOST_UNKNOWN: Final = 20
 _SNAP: Final = Fraction(1, 10**6)
 """How far, in quanta, a binary fraction may miss the number that people write in decimals."""
+
+
+_ANY_NAME: Final = f"^(?:{NAME_PATTERN})?$(?![\\s\\S])"
+"""What the schema says of a name while the platform has not said which there are."""
 
 
 class Unreadable(str):
@@ -210,7 +216,7 @@ def _read(bounds: Bounds, raw: object) -> tuple[Value | None, Fault | None]:
 
 
 def _read_word(bounds: Bounds, raw: object) -> tuple[Value | None, Fault | None]:
-    if isinstance(raw, str) and raw in bounds.choices:
+    if isinstance(raw, str) and (raw in bounds.choices or (bounds.is_open and is_name(raw))):
         return str(raw), None
     if bounds.locked and bounds.name != UI and not bounds.default:
         if raw == "":
@@ -225,6 +231,8 @@ def _read_several(bounds: Bounds, raw: object) -> tuple[Value | None, Fault | No
     wanted = _words(bounds)
     if not isinstance(raw, (list, tuple)):
         return None, _fault(bounds, "option-choice", listed(wanted), shown(raw))
+    if bounds.is_open:
+        wanted = list(dict.fromkeys([*wanted, *(str(each) for each in raw if is_name(str(each)))]))
     strange = next((each for each in raw if each not in wanted), None)
     if bounds.locked:
         if strange is None and set(raw) == set(wanted):
@@ -384,9 +392,12 @@ def _property(bounds: Bounds, market: Market | None) -> dict[str, Any]:
 def _word_property(bounds: Bounds) -> dict[str, Any]:
     named = {"title": title(bounds.name, bounds.kind)}
     choices = [str(choice) for choice in bounds.choices]
+    listed = {"pattern": _ANY_NAME} if bounds.is_open else {"enum": choices}
     if bounds.name == FEATURES:
-        items = {"type": "string", "enum": choices}
+        items = {"type": "string", **listed}
         return {"type": "array", **named, "items": items, "uniqueItems": True}
+    if bounds.is_open:
+        return {"type": "string", **named, **listed, "examples": choices}
     return {
         "type": "string",
         **named,

@@ -142,7 +142,8 @@ _TERMS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
 )
 MOST_NAMES: Final = 500
 """Longest list of names to choose from."""
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/+=-]{0,127}")
+NAME_PATTERN: Final = r"[A-Za-z0-9_][A-Za-z0-9_.:@/+=-]{0,127}"
+_NAME: Final = re.compile(NAME_PATTERN)
 
 
 def term(field: str, kind: str) -> str:

@@ -172,8 +172,8 @@ async def test_a_platform_that_never_answered(database_url: str, tmp_path: Path)
         assert form.platforms.errors == {"memory": "account-unknown"}
         launch = await hub.start(profile="batch", options={"cpu": 4})
         assert launch.spec["resources"]["cpu"] == 4
-        with pytest.raises(InvalidOptions):
-            await hub.start(server="two", profile="batch", options={"partition": "gpu"})
+        named = await hub.start(server="two", profile="batch", options={"partition": "gpu"})
+        assert named.spec["options"]["partition"] == "gpu"
 
 
 async def test_a_row_of_another_version_is_as_none(database_url: str, tmp_path: Path) -> None:

@@ -282,16 +282,23 @@ def test_what_became_impossible_is_dropped_with_what_it_goes_with() -> None:
 
 
 def test_a_platform_that_never_answered_leaves_the_profile_s_own_bounds() -> None:
-    """Nothing is guessed: names can only be those the profile itself gives."""
+    """Nothing is guessed: a name is the profile's, or the person's own, for the scheduler to judge."""
     unknown = Market(now=NOW, kind="slurm", silent_since=NOW)
     some = profile(partition={"choices": ["cpu", "gpu"]}, account={"default": "physics"})
     described = schema(some, FREE, unknown)
     assert described["properties"]["partition"]["enum"] == ["cpu", "gpu"]
-    assert described["properties"]["account"]["enum"] == ["", "physics"]
-    assert described["properties"]["qos"]["enum"] == [""]
+    assert described["properties"]["account"]["examples"] == ["", "physics"]
+    assert described["properties"]["qos"]["examples"] == [""]
     assert described["x-silent-since"] == "2026-11-20T10:00:00.000000Z"
     assert faults_of({"partition": "gpu", "gpu": 4}, offered=some, market=unknown) == []
-    assert faults_of({"qos": "high"}, offered=some, market=unknown) == [("qos", "option-choice")]
+    assert faults_of({"qos": "high"}, offered=some, market=unknown) == []
+    check = jsonschema.Draft202012Validator(described)
+    for text in ("--wrap", "a b", "high\n", "x" * 129, "$(id)"):
+        assert faults_of({"qos": text}, offered=some, market=unknown)
+        assert not check.is_valid({"qos": text})
+    assert faults_of({"partition": "other"}, offered=some, market=unknown)
+    few = limits(accounts=["physics"])
+    assert faults_of({"account": "other"}, offered=some, allowed=few, market=unknown)
 
 
 def test_names_that_could_be_taken_for_options_are_never_offered() -> None:

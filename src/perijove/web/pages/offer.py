@@ -265,9 +265,9 @@ class _Fields:
             return None  # one field with their number
         if name == FEATURES:
             return self._several(described)
-        return (
-            self._choice(name, described) if "enum" in described else self._number(name, described)
-        )
+        if "enum" in described or described["type"] == "string":
+            return self._choice(name, described)
+        return self._number(name, described)
 
     @property
     def _has_gpus(self) -> bool:
@@ -290,7 +290,7 @@ class _Fields:
     # --- choices ------------------------------------------------------------------------------
 
     def _choice(self, name: str, described: Mapping[str, Any]) -> FieldView | None:
-        values = described["enum"]
+        values = described.get("enum") or described["examples"]
         if name in NAMES and not any(values):
             return None  # nothing to choose from
         written = {
@@ -347,7 +347,7 @@ class _Fields:
         )
 
     def _several(self, described: Mapping[str, Any]) -> FieldView | None:
-        names = described["items"]["enum"]
+        names = described["items"].get("enum", ())
         if not names:
             return None
         typed = set(self.typed.get(FEATURES, "").split(","))
