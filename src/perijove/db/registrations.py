@@ -17,6 +17,7 @@ _ROW = Statement(
         registrations.c.job_id,
         registrations.c.nonce_hash,
         registrations.c.url,
+        registrations.c.registered_at,
         registrations.c.listening_at,
     ).where(registrations.c.launch_id == bindparam("the_launch"))
 )
@@ -29,6 +30,7 @@ class Registered:
     job_id: str
     nonce_hash: str
     url: str
+    registered_at: datetime
     listening_at: datetime | None
 
 

@@ -9,7 +9,7 @@ to be sick than they are to be dead.
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from perijove.db import launches as rows
 from perijove.db.core import bound
 from perijove.db.events import record
 from perijove.db.leases import take_lease
+from perijove.db.registrations import find_registration
 from perijove.db.spawner_states import (
     find_state,
     forget_orphan,
@@ -194,6 +195,8 @@ class Observer:
             return  # a backup was restored: its own start will find it by name
         if sighting.handle is not None and launch.status is Status.SUBMITTED:
             rows.append_handle(connection, launch.id, sighting.handle, now=now)
+        if sighting.phase is Phase.RUNNING and not launch.url and not sighting.url:
+            sighting = replace(sighting, url=_known_address(connection, launch, sighting))
         change = read_sighting(launch, sighting, now=now)
         if change:
             apply_change(connection, launch, change, now=now)
@@ -339,6 +342,21 @@ def _must_be_there(launch: Launch, asked_at: datetime) -> bool:
         return False
     handed_over_at = launch.submitted_at
     return handed_over_at is not None and handed_over_at < asked_at
+
+
+def _known_address(connection: Connection, launch: Launch, sighting: Sighting) -> str:
+    """
+    Return where a job listens that was lost sight of; empty when it has to say so itself.
+
+    A scheduler that restarts may show a running job as waiting for a moment. It is the same run
+    if it began before it registered; one that began later has another address.
+    """
+    known = find_registration(connection, launch.id)
+    handle = sighting.handle or {}
+    if known is None or known.listening_at is None or known.job_id != handle.get("job_id"):
+        return ""
+    began_before = sighting.since is not None and sighting.since <= known.registered_at
+    return known.url if began_before else ""
 
 
 def _spread(period: float) -> float:

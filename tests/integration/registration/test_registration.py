@@ -310,6 +310,31 @@ async def test_an_older_answer_of_the_platform_does_not_undo_it(url: str, tmp_pa
         assert (await api.hub.launch(launch.id)).url == f"http://127.0.0.1:{node.port}"
 
 
+@pytest.mark.parametrize(("began", "found"), [(-60, True), (60, False)])
+async def test_an_address_is_found_again_for_the_same_run_only(
+    url: str, tmp_path: Path, began: float, *, found: bool
+) -> None:
+    """A scheduler that restarts shows what runs as waiting for a moment; a new run has moved."""
+    async with registering(url, tmp_path) as (api, node, launch):
+        body = claim(node, launch)
+        await api.call("POST", PATH, body, token=None)
+        await api.call("POST", f"{PATH}/listening", identity(body), token=None)
+        await api.hub.becomes(launch, Status.READY)
+        platform = api.hub.platform
+        platform.show(launch.name, Phase.PENDING)
+        await api.hub.becomes(launch, Status.QUEUED)
+        assert await api.hub.prefixes() == set()
+
+        since = api.hub.hub.clock.now() + timedelta(seconds=began)
+        platform.show(launch.name, Phase.RUNNING)
+        platform.present[launch.name] = replace(
+            platform.present[launch.name], since=since, handle={"job_id": "17"}
+        )
+
+        now = await api.hub.becomes(launch, Status.READY if found else Status.STARTING)
+        assert now.url == (f"http://127.0.0.1:{node.port}" if found else "")
+
+
 async def test_a_job_hears_how_much_time_is_left(url: str, tmp_path: Path) -> None:
     """What the platform said last counts, also after it was moved; a wrong code hears nothing."""
     async with registering(url, tmp_path) as (api, node, launch):
