@@ -140,7 +140,8 @@ async def running(
         database = await stack.enter_async_context(open_state(places.database_url))
         installation = await database.write(_first_rows(settings, clock))
         api_listener = stack.enter_context(_api_listener(settings, places))
-        spawners = await _enter_spawners(stack, settings, places, installation)
+        api_host = api_listener.getsockname()[0]
+        spawners = await _enter_spawners(stack, settings, places, installation, api_host=api_host)
         hub = Hub(
             database=database,
             clock=clock,
@@ -294,7 +295,12 @@ def _api_url(settings: Settings, host: str, port: int) -> str:
 
 
 async def _enter_spawners(
-    stack: AsyncExitStack, settings: Settings, places: Places, installation: str
+    stack: AsyncExitStack,
+    settings: Settings,
+    places: Places,
+    installation: str,
+    *,
+    api_host: str = "",
 ) -> Mapping[str, PlacedSpawner]:
     entered = {}
     tunnels = _tunnels(settings, places)
@@ -307,6 +313,7 @@ async def _enter_spawners(
             data_dir=data_dir,
             system_accounts=vouched == {True},
             tunnels=tunnels,
+            api_is_local=bool(api_host) and ipaddress.ip_address(api_host).is_loopback,
         )
         spawner = plugin("spawners", section.kind)(section, surroundings)
         try:

@@ -125,6 +125,8 @@ class Surroundings:
     """People's names are those of system accounts of this machine: all sign in by it."""
     tunnels: Tunnels | None = None
     """Set where the site has tunnels."""
+    api_is_local: bool = False
+    """The address that servers call the hub at leads nowhere from other machines."""
 
 
 class Spawner(Protocol):

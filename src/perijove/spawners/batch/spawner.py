@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any, ClassVar, Final, Self
 
 import anyio
@@ -72,6 +73,7 @@ class BatchSpawner:
             raise ConfigError(f"spawners.{surroundings.name}.tunnel: it needs [tunnel] url")
         self._tunnels = surroundings.tunnels if settings.tunnel else None
         self._settings = settings
+        self._api_is_local = surroundings.api_is_local
         self.installation = surroundings.installation
         self.command = settings.command
         self._site = settings.site()
@@ -90,6 +92,12 @@ class BatchSpawner:
 
     async def __aexit__(self, *exc: object) -> None:
         """Let go; jobs run and wait on."""
+
+    def warnings(self, *, public: bool) -> Sequence[str]:
+        """Say that jobs on other machines cannot reach the hub where it listens for them."""
+        networks = [ip_network(network) for network in self._settings.networks]
+        is_one_machine = bool(networks) and all(network.is_loopback for network in networks)
+        return ["api-loopback"] if self._api_is_local and not is_one_machine else []
 
     def calls(self) -> Mapping[str, int]:
         """Return how often each program of the scheduler was called, submissions included."""

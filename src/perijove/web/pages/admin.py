@@ -27,6 +27,10 @@ WARNINGS: Final[Mapping[str, str]] = {
     "local-no-limits": N_(
         "Servers have no limits of memory and processors: this hub may not use control groups."
     ),
+    "api-loopback": N_(
+        "Jobs on other machines cannot reach this hub: it listens for them on this machine only."
+        " Set api_bind in [hub] to an address that the nodes reach."
+    ),
 }
 """By the code a spawner warns with."""
 
