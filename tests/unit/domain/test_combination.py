@@ -282,7 +282,7 @@ def test_what_became_impossible_is_dropped_with_what_it_goes_with() -> None:
 
 
 def test_a_platform_that_never_answered_leaves_the_profile_s_own_bounds() -> None:
-    """Nothing is guessed: a name is the profile's or the person's own, for the scheduler to judge."""
+    """Nothing is guessed: a name is the profile's, or one for the scheduler to judge."""
     unknown = Market(now=NOW, kind="slurm", silent_since=NOW)
     some = profile(partition={"choices": ["cpu", "gpu"]}, account={"default": "physics"})
     described = schema(some, FREE, unknown)
