@@ -147,8 +147,16 @@ def _accept(
     params = {"job": run.job_id, "host": host, "port": port}
     record(connection, launch.id, "registered", params, asking=WRAPPER, now=now)
     if launch.status in _IN_QUEUE:
-        # It runs: no need to wait until the queue is looked at again.
-        rows.change(connection, launch, now=now, status=Status.STARTING, reason=None, due_at=now)
+        # It runs: no need to wait until the queue is looked at again, which tells the node's name.
+        launch = rows.change(
+            connection,
+            launch,
+            now=now,
+            status=Status.STARTING,
+            reason=None,
+            node=launch.node or host[:255],
+            due_at=now,
+        )
         record(connection, launch.id, "starting", {}, asking=WRAPPER, now=now)
     return _token_of(hub, connection, launch)
 

@@ -261,6 +261,7 @@ class BatchSite:
         assert done.returncode == 0, done.stderr
         job_id = done.stdout.strip().partition(";")[0]
         self.blockers.append((user, job_id))
+        wait_for(lambda: is_running(command[0], user, job_id), what=f"job {job_id} to run")
         return job_id
 
     def unblock(self) -> None:
@@ -269,6 +270,13 @@ class BatchSite:
             program = "qdel" if job_id in live_ids("gridengine") else "scancel"
             beds.run_as(user, program, job_id)
         self.blockers.clear()
+
+
+def is_running(program: str, user: str, job_id: str) -> bool:
+    """Tell whether a job that `program` submitted has what it asked for."""
+    if program == "qsub":
+        return job_id in asked("qstat", "-u", user, "-s", "r").split()
+    return asked("squeue", "--noheader", f"--jobs={job_id}", "--format=%T").strip() == "RUNNING"
 
 
 def live_jobs(profile: str, name: str) -> list[str]:

@@ -17,7 +17,7 @@ from perijove.web.pages.views import Links, State, name_of, state_of, with_query
 from perijove.web.texts import Texts
 from perijove.web.texts.sentence import N_
 
-_PAGE: Final = 50
+_PAGE: Final = 40
 _MOST_OFFSET: Final = 1_000_000
 WARNINGS: Final[Mapping[str, str]] = {
     "local-shared-account": N_(
