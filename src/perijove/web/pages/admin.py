@@ -1,5 +1,6 @@
 """The plain admin list: people, their servers, and the health of every platform."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,9 @@ from perijove.web.pages.views import Links, State, name_of, state_of, with_query
 from perijove.web.texts import Texts
 from perijove.web.texts.sentence import N_
 
-_PAGE: Final = 40
+_PAGE: Final = 50
+_ROWS: Final = 36
+"""Servers on one page; more would make it heavier than 30 kB."""
 _MOST_OFFSET: Final = 1_000_000
 WARNINGS: Final[Mapping[str, str]] = {
     "local-shared-account": N_(
@@ -83,6 +86,7 @@ async def show_admin(frame: Frame) -> Response:
         return people, all_shown, total, list_health(connection, frame.hub.spawners)
 
     people, all_shown, total, health = await frame.hub.database.read_long(unit)
+    people = _as_many_as_fit(people, all_shown)
     texts = frame.texts
 
     def page_at(start: int) -> str:
@@ -101,8 +105,19 @@ async def show_admin(frame: Frame) -> Response:
         find=find,
         only_running=only_live,
         newer_url=page_at(max(0, offset - _PAGE)) if offset else "",
-        older_url=page_at(offset + _PAGE) if offset + _PAGE < total else "",
+        older_url=page_at(offset + len(people)) if offset + len(people) < total else "",
     )
+
+
+def _as_many_as_fit(people: Sequence[Owner], all_shown: Sequence[Shown]) -> Sequence[Owner]:
+    """Return the first people whose servers fill one page, and at least one person."""
+    servers = Counter(shown.owner.id for shown in all_shown)
+    rows = 0
+    for number, owner in enumerate(people):
+        rows += max(1, servers[owner.id])
+        if rows > _ROWS and number:
+            return people[:number]
+    return people
 
 
 def _offset(text: str) -> int:
