@@ -64,6 +64,7 @@ def postgresql_url() -> Iterator[str]:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse a need that nobody knows, and keep those that share a scheduler in one process."""
     for item in items:
