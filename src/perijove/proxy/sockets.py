@@ -31,6 +31,23 @@ def set_keep_alive(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
+def listen(address: str) -> socket.socket:
+    """Return a socket that listens at ``host:port``; raises `OSError` or `ValueError`."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        set_keep_alive(sock)
+        sock.bind((host, int(port)))
+        sock.listen(1024)
+    except (OSError, ValueError):
+        sock.close()
+        raise
+    return sock
+
+
 def reset(transport: asyncio.Transport) -> None:
     """End a connection so that its peer cannot take what came for the whole."""
     if not transport.is_closing():

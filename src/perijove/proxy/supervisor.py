@@ -20,7 +20,7 @@ import uvloop
 
 from perijove.proxy.server import ProxyServer, tls_context
 from perijove.proxy.settings import ProxyOptions
-from perijove.proxy.sockets import set_keep_alive
+from perijove.proxy.sockets import listen
 
 log = structlog.get_logger()
 
@@ -76,28 +76,12 @@ def open_sockets(options: ProxyOptions) -> list[socket.socket]:
     """Open every public address, or none."""
     sockets = [socket.socket(fileno=fd) for fd in options.listen_fds]
     try:
-        sockets.extend(_listen(address) for address in options.bind)
+        sockets.extend(listen(address) for address in options.bind)
     except OSError:
         for sock in sockets:
             sock.close()
         raise
     return sockets
-
-
-def _listen(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        set_keep_alive(sock)
-        sock.bind((host, int(port)))
-        sock.listen(1024)
-    except (OSError, ValueError):
-        sock.close()
-        raise
-    return sock
 
 
 def _supervise(options: ProxyOptions, sockets: list[socket.socket]) -> int:

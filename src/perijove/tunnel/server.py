@@ -4,7 +4,6 @@ import asyncio
 import os
 import resource
 import signal
-import socket
 import ssl
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -13,7 +12,7 @@ import structlog
 import uvloop
 
 from perijove.proxy.control import ControlClient
-from perijove.proxy.sockets import set_keep_alive
+from perijove.proxy.sockets import listen
 from perijove.tunnel.ends import End, Ends
 from perijove.tunnel.gate import HEAD_SECONDS, Gate
 from perijove.tunnel.settings import TunnelOptions
@@ -47,7 +46,7 @@ class TunnelServer:
         )
         front.chmod(0o600)
         if self._options.settings.bind:
-            sock = _listen(self._options.settings.bind)
+            sock = listen(self._options.settings.bind)
             tls = tls_context(self._options)
             self._servers.append(
                 await loop.create_server(
@@ -135,18 +134,3 @@ def tls_context(options: TunnelOptions) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(settings.tls_cert, settings.tls_key)
     return context
-
-
-def _listen(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        set_keep_alive(sock)
-        sock.bind((host, int(port)))
-        sock.listen(1024)
-    except (OSError, ValueError):
-        sock.close()
-        raise
-    return sock
