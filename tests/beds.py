@@ -149,9 +149,6 @@ NEEDS: Final[Mapping[str, Need]] = {
     "root": Need(met=lambda: os.geteuid() == 0, provided_by="running the tests as root"),
 }
 
-SHARED: Final = frozenset({"users", "slurm", "gridengine", "control-groups", "fresh-clone"})
-"""Needs of which a machine has one, for all tests together."""
-
 
 def missing(names: tuple[str, ...]) -> str:
     """Say what of `names` is not there and how to get it; an empty text if all is there."""

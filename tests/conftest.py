@@ -64,17 +64,12 @@ def postgresql_url() -> Iterator[str]:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a need that nobody knows, and keep those that share a scheduler in one process."""
+    """Refuse a need that nobody knows, before anything runs."""
     for item in items:
-        needs = set(_needs(item))
-        if unknown := needs - beds.NEEDS.keys():
+        if unknown := set(_needs(item)) - beds.NEEDS.keys():
             known = ", ".join(sorted(beds.NEEDS))
             raise pytest.UsageError(f"{item.nodeid} needs {unknown}; known are {known}")
-        if needs & beds.SHARED:
-            # Accounts and schedulers are the machine's: who disturbs them must be alone with them.
-            item.add_marker(pytest.mark.xdist_group("machine"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
