@@ -103,13 +103,7 @@ def hub(
     """Run the hub alone; people reach it through a proxy."""
     import anyio
 
-    from perijove.kit.logs import configure
-    from perijove.kit.processes import die_with_parent
-
-    if parent is not None:
-        die_with_parent(parent)
-    settings = settings_of(config, bind, data_dir)
-    configure(style=settings.hub.log_format, level=settings.hub.log_level, program="hub")
+    settings = _begin("hub", config, bind, data_dir, parent)
     anyio.run(functools.partial(_serve_hub, settings), backend_options={"use_uvloop": True})
 
 
@@ -123,15 +117,11 @@ def proxy(
 ) -> None:
     """Run the proxy alone; it goes on routing while hubs restart."""
     from perijove.bootstrap import prepare
-    from perijove.kit.logs import configure, is_console
-    from perijove.kit.processes import die_with_parent
+    from perijove.kit.logs import is_console
     from perijove.proxy import EXIT_ADDRESS, ControlAddress, ProxyOptions
     from perijove.proxy import run as run_proxy
 
-    if parent is not None:
-        die_with_parent(parent)
-    settings = settings_of(config, bind, data_dir)
-    configure(style=settings.hub.log_format, level=settings.hub.log_level, program="proxy")
+    settings = _begin("proxy", config, bind, data_dir, parent)
     places = prepare(settings)
     section = settings.proxy
     if is_console(settings.hub.log_format):  # a person reads along: the hub's own lines are enough
@@ -162,21 +152,34 @@ def tunnel(
 ) -> None:
     """Run the tunnels alone; jobs stay connected while hubs restart."""
     from perijove.bootstrap import prepare, tunnel_options
-    from perijove.kit.logs import configure
-    from perijove.kit.processes import die_with_parent
     from perijove.tunnel import run as run_tunnels
 
-    if parent is not None:
-        die_with_parent(parent)
-    settings = settings_of(config, bind, data_dir)
+    settings = _begin("tunnel", config, bind, data_dir, parent)
     if not settings.tunnel.url:
         raise ConfigError("there are no tunnels without [tunnel] url")
-    configure(style=settings.hub.log_format, level=settings.hub.log_level, program="tunnel")
     try:
         code = run_tunnels(tunnel_options(settings, prepare(settings)))
     except (ValueError, OSError) as error:
         raise ConfigError(f"tunnel: {error}") from None
     raise SystemExit(code)
+
+
+def _begin(
+    program: str,
+    config: Path | None,
+    bind: str | None,
+    data_dir: Path | None,
+    parent: int | None,
+) -> "Settings":
+    """Tie a program to who started it, and return the configuration with its logs set up."""
+    from perijove.kit.logs import configure
+    from perijove.kit.processes import die_with_parent
+
+    if parent is not None:
+        die_with_parent(parent)
+    settings = settings_of(config, bind, data_dir)
+    configure(style=settings.hub.log_format, level=settings.hub.log_level, program=program)
+    return settings
 
 
 async def _serve_hub(settings: "Settings") -> None:
