@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests import beds
 from tests.e2e.batch_site import BatchSite, Terminal, a_batch_site, asked
 from tests.e2e.lab import compute
-from tests.e2e.site import CHROMIUM_ARGUMENTS, chromium, wait_for
+from tests.e2e.site import wait_for
 
 pytestmark = [
     pytest.mark.needs("chromium", "root", "users", "slurm", "gridengine"),
@@ -39,15 +39,6 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchSite]:
     """Run one site in front of both schedulers for all tests."""
     with a_batch_site(tmp_path_factory.mktemp("site")) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Run the browser once for all."""
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_ARGUMENTS)
-        yield found
-        found.close()
 
 
 SignIn = Callable[..., Page]

@@ -5,23 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.lab import compute
-from tests.e2e.site import CHROMIUM_ARGUMENTS, PASSWORD, Site, a_site, chromium, wait_for
+from tests.e2e.site import PASSWORD, Site, a_site, wait_for
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(300)]
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts/journey"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Run the browser once for all journeys."""
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_ARGUMENTS)
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

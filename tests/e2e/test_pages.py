@@ -9,13 +9,12 @@ from typing import Any, Final
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from sqlalchemy import Connection, update
 
 from perijove.db.tables import launches
 from tests.e2e.gallery import Gallery, gallery
 from tests.e2e.scenes import PASSWORD, cookie_of
-from tests.e2e.site import CHROMIUM_ARGUMENTS, chromium
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(300)]
 
@@ -95,15 +94,6 @@ def show(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Show]:
         portal.wrap_async_context_manager(gallery(directory, settings=settings)) as shown,
     ):
         yield Show(shown, portal)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Run the browser once for all."""
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_ARGUMENTS)
-        yield found
-        found.close()
 
 
 Opener = Callable[..., Page]
