@@ -6,22 +6,11 @@ whom it is not too old for (failure 5.4).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import anyio
 
 from perijove.domain.errors import SpawnerTransient
 from perijove.kit.clock import monotonic
 from perijove.spawners.batch.scheduler import Job, Run, Scheduler
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """All our jobs, as of one question."""
-
-    asked_at: float
-    """Monotonic seconds when the question was asked."""
-    jobs: Sequence[Job]
+from perijove.spawners.batch.shared import Shared
 
 
 class Queue:
@@ -31,8 +20,7 @@ class Queue:
         self._scheduler = scheduler
         self._run = run
         self._prefix = prefix
-        self._asking = anyio.Lock()
-        self._last: Answer | None = None
+        self._jobs = Shared[Sequence[Job]](0)
 
     async def jobs(self, *, since: float) -> Sequence[Job]:
         """
@@ -40,13 +28,11 @@ class Queue:
 
         Raises `SpawnerTransient` when the scheduler does not give a whole answer.
         """
-        async with self._asking:
-            if self._last is None or self._last.asked_at < since:
-                asked_at = monotonic()
-                self._last = Answer(
-                    asked_at=asked_at, jobs=await self._scheduler.jobs(self._run, self._prefix)
-                )
-            return self._last.jobs
+        known = await self._jobs.get(self._ask, since=since)
+        return known.value
+
+    async def _ask(self) -> Sequence[Job]:
+        return await self._scheduler.jobs(self._run, self._prefix)
 
     async def find(self, job_id: str, *, age: float = 10) -> Job:
         """Return one job; raise `SpawnerTransient` while the queue does not show it."""

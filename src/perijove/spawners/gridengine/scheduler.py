@@ -10,7 +10,7 @@ queue's list, and any record of a job that was deleted while it waited.
 
 import grp
 import pwd
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,7 +21,7 @@ from anyio import to_thread
 from perijove.domain.errors import SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, End
 from perijove.domain.offer import Objection, Offer
-from perijove.kit.clock import Clock, SystemClock
+from perijove.kit.clock import Clock, SystemClock, monotonic
 from perijove.spawners.batch.scheduler import (
     SCRIPT,
     Command,
@@ -32,6 +32,7 @@ from perijove.spawners.batch.scheduler import (
     RunAs,
     Site,
 )
+from perijove.spawners.batch.shared import Shared
 from perijove.spawners.gridengine import messages, submission
 from perijove.spawners.gridengine.accounting import Record, end_of, read_records_of
 from perijove.spawners.gridengine.configuration import (
@@ -53,7 +54,6 @@ from perijove.spawners.gridengine.queue import (
     read_ids,
     read_listing,
 )
-from perijove.spawners.gridengine.shared import Shared
 from perijove.spawners.gridengine.submission import Complexes
 from perijove.spawners.gridengine.values import first_line
 
@@ -78,10 +78,9 @@ class GridEngineScheduler:
 
     Memory and GPUs are asked for by complexes. Where these are counted for each slot
     (``consumable YES``) what is asked for is divided among the slots, see `submission`;
-    `per_job` names those that are counted for the job (``consumable JOB``). With `verify` a
-    request that no empty cluster could run is refused when it is made (``-w e``). `requested`:
-    further complexes that the site's own arguments ask for; a queue with a forced one is offered
-    only then.
+    `per_job` names those that are counted for the job (``consumable JOB``). A request that no
+    empty cluster could run is refused when it is made (``-w e``). `requested`: further complexes
+    that the site's own arguments ask for; a queue with a forced one is offered only then.
     """
 
     def __init__(
@@ -92,9 +91,9 @@ class GridEngineScheduler:
         memory_complex: str,
         gpu_complex: str | None,
         per_job: Collection[str] = (),
-        verify: bool = True,
         requested: Collection[str] = (),
         clock: Clock | None = None,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         self._complexes = Complexes(
             memory=memory_complex,
@@ -104,13 +103,14 @@ class GridEngineScheduler:
             gpu_per_slot=gpu_complex not in per_job,
             others=frozenset(requested),
         )
-        self._verify = verify
         self._clock = clock or SystemClock()
         self._zone = _zone(site.environment.get("TZ", ""))
         self._prefix = ""
-        self._listing: Shared[Listing] = Shared(self._clock, kept=FREE_KEPT)
-        self._hosts: Shared[tuple[Host, ...]] = Shared(self._clock, kept=FREE_KEPT)
-        self._configuration: Shared[Configuration] = Shared(self._clock, kept=STRUCTURE_KEPT)
+        self._now = now
+        free, structure = FREE_KEPT.total_seconds(), STRUCTURE_KEPT.total_seconds()
+        self._listing = Shared[Listing](free, now)
+        self._hosts = Shared[tuple[Host, ...]](free, now)
+        self._configuration = Shared[Configuration](structure, now)
         self._details: Mapping[str, Details] = {}
         self._details_until = self._clock.now()
         self._seen: dict[str, Entry] = {}
@@ -125,7 +125,7 @@ class GridEngineScheduler:
             "-terse",
             *submission.job_arguments(request),
             "-w",
-            "e" if self._verify else "n",
+            "e",
             *submission.requests(request, self._complexes),
             SCRIPT,
         ]
@@ -155,9 +155,8 @@ class GridEngineScheduler:
     async def jobs(self, run: Run, prefix: str) -> Sequence[Job]:
         """Return our jobs: one call, and one or two more now and then for why they wait."""
         self._prefix = prefix
-        listing = await self._list(run)
-        self._listing.put(listing)
-        entries = listing.named(prefix)
+        listing = await self._listing.get(lambda: self._list(run), since=self._now())
+        entries = listing.value.named(prefix)
         self._remember(entries)
         await self._explain(run, [entry for entry in entries if entry.is_pending])
         now = self._clock.now()
@@ -282,16 +281,18 @@ class GridEngineScheduler:
         `FREE_KEPT`, the cell's configuration each `STRUCTURE_KEPT`.
         """
         hosts = await self._hosts.get(lambda: self._read_hosts(run))
-        configuration = await self._configuration.get(lambda: self._read_configuration(run, hosts))
+        configuration = await self._configuration.get(
+            lambda: self._read_configuration(run, hosts.value)
+        )
         listing = await self._listing.get(lambda: self._list(run))
         group = await to_thread.run_sync(_primary_group, user_name)
         own = [
             entry
-            for entry in listing.of_user(user_name)
+            for entry in listing.value.of_user(user_name)
             if not (self._prefix and entry.name.startswith(self._prefix))
         ]
-        person = Person(configuration, self._complexes, user_name, group)
-        return person.offer(hosts, own, self._clock.now())
+        person = Person(configuration.value, self._complexes, user_name, group)
+        return person.offer(hosts.value, own, hosts.as_of)
 
     async def _read_hosts(self, run: Run) -> tuple[Host, ...]:
         counted = ["slots", self._complexes.memory, *filter(None, [self._complexes.gpu])]

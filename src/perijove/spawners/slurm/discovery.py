@@ -21,9 +21,9 @@ import anyio
 from perijove.domain.offer import Account, Offer, Partition, Qos, Shape
 from perijove.kit.clock import monotonic
 from perijove.spawners.batch.scheduler import Command, Result, Run, RunAs
+from perijove.spawners.batch.shared import Shared
 from perijove.spawners.slurm import cluster, people, queue
 from perijove.spawners.slurm.ceilings import lower, tighter
-from perijove.spawners.slurm.fresh import Fresh
 
 T = TypeVar("T")
 
@@ -41,14 +41,14 @@ class Discovery:
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
-        self._settings = Fresh[cluster.Settings](_STRUCTURE_SECONDS, now)
-        self._partitions = Fresh[tuple[cluster.Rules, ...]](_STRUCTURE_SECONDS, now)
-        self._reservations = Fresh[tuple[cluster.Kept, ...]](_STRUCTURE_SECONDS, now)
-        self._shapes = Fresh[tuple[Shape, ...]](_FREE_SECONDS, now)
-        self._addresses = Fresh[Mapping[str, str]](_STRUCTURE_SECONDS, now)
-        self._queue = Fresh[queue.Rows](_QUEUE_SECONDS, now)
-        self._qos = Fresh[Mapping[str, Qos]](_PEOPLE_SECONDS, now)
-        self._accounts: OrderedDict[str, Fresh[Accounts]] = OrderedDict()
+        self._settings = Shared[cluster.Settings](_STRUCTURE_SECONDS, now)
+        self._partitions = Shared[tuple[cluster.Rules, ...]](_STRUCTURE_SECONDS, now)
+        self._reservations = Shared[tuple[cluster.Kept, ...]](_STRUCTURE_SECONDS, now)
+        self._shapes = Shared[tuple[Shape, ...]](_FREE_SECONDS, now)
+        self._addresses = Shared[Mapping[str, str]](_STRUCTURE_SECONDS, now)
+        self._queue = Shared[queue.Rows](_QUEUE_SECONDS, now)
+        self._qos = Shared[Mapping[str, Qos]](_PEOPLE_SECONDS, now)
+        self._accounts: OrderedDict[str, Shared[Accounts]] = OrderedDict()
 
     async def offer(self, run: Run, run_as: RunAs, user: str) -> Offer:
         """Return what there is for `user`; raises `SpawnerTransient` when Slurm is silent."""
@@ -104,9 +104,9 @@ class Discovery:
         ask = partial(_ask_for_accounts, run_as, user, settings.cluster)
         return (await self._of(user).get(ask)).value, every.value
 
-    def _of(self, user: str) -> Fresh[Accounts]:
+    def _of(self, user: str) -> Shared[Accounts]:
         """Return what is kept of one person; the ones who asked longest ago are forgotten."""
-        kept = self._accounts.setdefault(user, Fresh(_PEOPLE_SECONDS, self._now))
+        kept = self._accounts.setdefault(user, Shared(_PEOPLE_SECONDS, self._now))
         self._accounts.move_to_end(user)
         if len(self._accounts) > _MOST_PEOPLE:
             self._accounts.popitem(last=False)

@@ -54,6 +54,10 @@ class SteppedClock:
         """Let a little more than `time` pass."""
         self.time += time + timedelta(seconds=1)
 
+    def seconds(self) -> float:
+        """Return the test's time as one that never goes back."""
+        return self.time.timestamp()
+
 
 class Cell:
     """Answers as the samples' cell did, counts the questions, and can be made to say else."""
@@ -112,6 +116,7 @@ def scheduler(clock: SteppedClock) -> GridEngineScheduler:
         memory_complex="rmem",
         gpu_complex="gpu",
         clock=clock,
+        now=clock.seconds,
     )
 
 
@@ -132,6 +137,7 @@ async def test_reasons_are_asked_for_now_and_then(
 ) -> None:
     """A poll is one call; why jobs wait is another, for all at once, each half minute."""
     for _ in range(3):
+        clock.pass_by(timedelta())
         jobs = await scheduler.jobs(cell.run, "mem")
         assert {job.reason.code for job in jobs if job.reason} == {"resources"}
     assert cell.counts["qstat"] == 3 + 1

@@ -11,7 +11,6 @@ from perijove.domain.errors import SpawnerTransient
 from perijove.domain.offer import Offer
 from perijove.spawners.batch.scheduler import Command, Result
 from perijove.spawners.slurm.discovery import Discovery, unix_groups
-from perijove.spawners.slurm.fresh import Fresh
 from tests.unit.spawners.slurm.corpus import failed, said
 
 pytestmark = pytest.mark.anyio
@@ -148,52 +147,6 @@ async def test_silent_cluster_offers_nothing() -> None:
     )
     with pytest.raises(SpawnerTransient):
         await cluster.offer()
-
-
-async def test_failure_is_shared_by_who_waited() -> None:
-    """A silent cluster is asked once for all who wait, and again by who comes later."""
-    fresh = Fresh[int](60)
-    asked = failures = 0
-    gate = anyio.Event()
-
-    async def ask() -> int:
-        nonlocal asked
-        asked += 1
-        await gate.wait()
-        raise SpawnerTransient("silent")
-
-    async def look() -> None:
-        nonlocal failures
-        with pytest.raises(SpawnerTransient):
-            await fresh.get(ask)
-        failures += 1
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(10):
-            tasks.start_soon(look)
-        await anyio.wait_all_tasks_blocked()
-        gate.set()
-    assert (asked, failures) == (1, 10)
-    await look()
-    assert asked == 2
-
-
-async def test_who_stops_waiting_does_not_stop_others() -> None:
-    """When the one who asked gives up, the next one asks."""
-    fresh = Fresh[int](60)
-    is_stuck = True
-
-    async def ask() -> int:
-        if is_stuck:
-            await anyio.sleep_forever()
-        return 7
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(fresh.get, ask)
-        await anyio.wait_all_tasks_blocked()
-        tasks.cancel_scope.cancel()
-    is_stuck = False
-    assert (await fresh.get(ask)).value == 7
 
 
 def test_groups_are_those_of_the_machine() -> None:
