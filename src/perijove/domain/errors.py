@@ -12,6 +12,7 @@ HubError
 ├── ConfigError          —    the configuration is wrong; ends the program with code 2
 └── SpawnerError        502
     ├── SpawnerTransient 503   try again: time-out, controller away
+    ├── SpawnerPending   503   not yet: ask again, it is being prepared
     └── SpawnerRejected  422   do not try again: bad image, over quota
 
 An error carries a stable `code` and `params`; the sentence a person reads is made from them
@@ -131,6 +132,16 @@ class SpawnerTransient(SpawnerError):
     """Try again: a time-out, or the controller is away. What was asked may have happened."""
 
     code = "spawner-away"
+
+
+class SpawnerPending(SpawnerError):
+    """
+    Not yet: the platform prepares what a launch needs, and is to be asked again soon.
+
+    Its code and parameters are those of a `Reason`, its text the platform's words.
+    """
+
+    code = "spawner-pending"
 
 
 class SpawnerRejected(SpawnerError):

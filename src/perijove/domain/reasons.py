@@ -106,6 +106,23 @@ WAITING: Final[Mapping[str, Known]] = MappingProxyType(
         "node-down": Known(Origin.NODE),
         "job-error": Known(Origin.NODE, _AGAIN),
         "other": Known(Origin.SCHEDULER),
+        # Containers.
+        "pulling-image": Known(Origin.NODE),
+        "image-pull-failing": Known(Origin.NODE, _CHANGE, "image"),
+        "container-creating": Known(Origin.NODE),
+        "init-running": Known(Origin.NODE),
+        "no-cpu": Known(Origin.CAPACITY, _CHANGE, "cpu"),
+        "no-memory": Known(Origin.CAPACITY, _CHANGE, "memory"),
+        "no-gpu": Known(Origin.CAPACITY, _CHANGE, "gpu"),
+        "no-node": Known(Origin.SCHEDULER, _ADMIN_OR_CHANGE),
+        "over-cpu": _never("cpu"),
+        "over-memory": _never("memory"),
+        "over-gpu": _never("gpu"),
+        "node-pool-growing": Known(Origin.CAPACITY),
+        "namespace-quota": Known(Origin.POLICY, _JOBS),
+        "volume-pending": Known(Origin.NODE),
+        "volume-attaching": Known(Origin.NODE),
+        "volume-held": Known(Origin.NODE, _ADMIN),
         # The hub's own.
         "in-line": Known(Origin.CAPACITY),
         "after": Known(Origin.HUB),
@@ -119,6 +136,9 @@ WAITING: Final[Mapping[str, Known]] = MappingProxyType(
     }
 )
 """Why a launch waits."""
+
+PREPARING: Final = frozenset({"pulling-image", "image-pull-failing", "volume-pending"})
+"""Meanwhile the platform has not taken the request yet, and is not late with that either."""
 
 CANNOT: Final[Mapping[str, Known]] = MappingProxyType(
     {
@@ -151,6 +171,19 @@ CANNOT: Final[Mapping[str, Known]] = MappingProxyType(
         "home-full": Known(Origin.APPLICATION, (Action.START_AGAIN,)),
         "spec-unreadable": Known(Origin.NODE, _AGAIN),
         "wrapper-failed": Known(Origin.NODE, _LOG),
+        # Containers.
+        "image-not-found": Known(Origin.REQUEST, _ADMIN_OR_CHANGE, "image"),
+        "image-denied": Known(Origin.POLICY, _ADMIN_OR_CHANGE, "image"),
+        "image-not-allowed": Known(Origin.POLICY, _CHANGE, "image"),
+        "image-invalid": Known(Origin.REQUEST, _CHANGE, "image"),
+        "image-pull-failed": Known(Origin.NODE, _AGAIN, "image"),
+        "container-refused": Known(Origin.SCHEDULER, _ADMIN_OR_CHANGE),
+        "config-missing": Known(Origin.HUB, _ADMIN),
+        "init-failed": Known(Origin.APPLICATION, _LOG),
+        "volume-failed": Known(Origin.NODE, _ADMIN),
+        "volume-missing": Known(Origin.NODE, _ADMIN),
+        "platform-forbids": Known(Origin.HUB, _ADMIN),
+        "evicted": Known(Origin.NODE, _AGAIN),
         # The hub's own.
         "cancelled": Known(Origin.REQUEST, _AGAIN),
         "absent": Known(Origin.SCHEDULER, _AGAIN),

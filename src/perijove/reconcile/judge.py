@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from perijove.domain.launch import CLOCK_OF, Cause, Clock, End, Launch, Reason, Status
-from perijove.domain.reasons import find_reason
+from perijove.domain.reasons import PREPARING, find_reason
 from perijove.spawners.contract import Phase, Sighting, SpawnerSettings, Survey
 
 ABSENCES_TO_BE_GONE: Final = 2
@@ -231,10 +231,11 @@ def deadline_of(
     """
     Return which clock runs for a launch and when it runs out; None when none does.
 
-    Time in which no hub could hear is not counted.
+    Time in which no hub could hear is not counted, nor while the platform says that it prepares
+    what the launch needs: it gives up by itself.
     """
     clock = CLOCK_OF.get(launch.status)
-    if clock is None:
+    if clock is None or (clock is Clock.SUBMIT and _is_preparing(launch)):
         return None
     limit = limit_of(clock, settings, launch)
     if limit is None:
@@ -243,6 +244,10 @@ def deadline_of(
     if clock is Clock.QUEUE and launch.queue_extended_at is not None:
         began = max(began, launch.queue_extended_at)
     return clock, max(began, hearing_since) + limit
+
+
+def _is_preparing(launch: Launch) -> bool:
+    return launch.reason is not None and launch.reason.code in PREPARING
 
 
 def out_of_time(clock: Clock, limit: timedelta) -> End:

@@ -6,7 +6,7 @@ A step is idempotent. Killed anywhere, the next one finishes or undoes the work:
 anything exists, and the end only on evidence.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,13 @@ from perijove.db.routes import live_workers, put_route, remove_routes
 from perijove.db.servers import remove_if_asked
 from perijove.db.spawner_states import SpawnerState, find_state
 from perijove.domain.asking import HUB
-from perijove.domain.errors import LeaseLost, SpawnerError, SpawnerRejected, SpawnerTransient
+from perijove.domain.errors import (
+    LeaseLost,
+    SpawnerError,
+    SpawnerPending,
+    SpawnerRejected,
+    SpawnerTransient,
+)
 from perijove.domain.launch import Cause, Clock, End, Launch, Reason, Status, Wanted
 from perijove.kit.backoff import backoff
 from perijove.kit.clock import monotonic
@@ -125,6 +131,9 @@ class Steps:
                 sighting = await self._seen_before(launch, placed)
                 if sighting is None:
                     sighting = await placed.spawner.start(spec_of(self._hub, launch), checkpoint)
+        except SpawnerPending as error:
+            await self._is_prepared(launch, error)
+            return
         except SpawnerRejected as error:
             reason = "rejected" if error.code == SpawnerRejected.code else error.code
             end = End(cause=Cause.NEVER_STARTED, reason=reason, detail=str(error))
@@ -138,6 +147,14 @@ class Steps:
         launch = await self._apply(launch, seen, failures=0)
         if launch.status is Status.CONNECTING and launch.wanted is Wanted.RUN:
             await self._connect(launch, placed)  # it runs already: no need to be claimed again
+
+    async def _is_prepared(self, launch: Launch, error: SpawnerPending) -> None:
+        """Say what the platform is preparing, and ask it again soon."""
+        reason = Reason(code=error.code, params=error.params, words=str(error))
+        is_news = launch.reason is None or launch.reason.code != reason.code
+        await self._write(
+            launch, due=1, failures=0, reason=reason, event="reason" if is_news else ""
+        )
 
     async def _seen_before(self, launch: Launch, placed: PlacedSpawner) -> Sighting | None:
         """
@@ -345,7 +362,7 @@ class Steps:
         grace = placed.settings.stop_grace
         evidence = None
         with anyio.fail_after(STEP_DEADLINE + grace):
-            for handle in handles or (None,):
+            for handle in to_stop(handles) or (None,):
                 evidence = await placed.spawner.stop(launch.name, handle, grace=grace) or evidence
         await self._finish(launch, evidence)
 
@@ -530,6 +547,20 @@ def _is_given_up(launch: Launch, limit: timedelta, now: datetime) -> bool:
         return False
     asked_at = launch.queue_asked_at
     return asked_at is not None and now - asked_at >= min(limit, ANSWER_TIME)
+
+
+def to_stop(handles: Sequence[Handle]) -> Sequence[Handle]:
+    """
+    Return the handles to stop a launch by: those that no other one completes.
+
+    A spawner that learns more about a launch records a fuller handle of the same thing, as a
+    batch system's when there is a job; to stop it once is enough.
+    """
+    return [
+        handle
+        for handle in handles
+        if not any(handle != other and handle.items() <= other.items() for other in handles)
+    ]
 
 
 def launch_grace(hub: Hub, launch: Launch) -> float:

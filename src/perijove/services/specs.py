@@ -13,7 +13,7 @@ from perijove.kit.ids import hash_secret
 from perijove.services.hub import Hub, client_id_of, quote_name, server_prefix
 from perijove.services.oauth import drop_client, register_server_client
 from perijove.services.roles import server_token_scopes
-from perijove.spawners.contract import LaunchSpec
+from perijove.spawners.contract import LaunchSpec, VolumeSpec
 
 _ADD_TOKEN = Statement(insert(tokens))
 _DELETE_TOKEN = Statement(delete(tokens).where(tokens.c.launch_id == bindparam("the_launch")))
@@ -33,6 +33,9 @@ def spec_of(hub: Hub, launch: Launch) -> LaunchSpec:
         prefix=server_prefix(hub.base_path, launch.user_name, launch.server_name),
         resources=resources_of(launch),
         options=launch.spec.get("options", {}),
+        image=launch.spec.get("image", ""),
+        volumes=[VolumeSpec(**volume) for volume in launch.spec.get("volumes", ())],
+        platform=launch.spec.get("platform", {}),
         code=registration_code(hub, launch),
         labels={"user": launch.user_name, "server": launch.server_name},
     )
@@ -116,6 +119,7 @@ def _environment(hub: Hub, launch: Launch) -> Mapping[str, str]:
     )
     token = server_token(hub, launch)
     public = hub.settings.url.removesuffix(hub.base_path)
+    api_url = hub.spawners[launch.spawner].settings.api_url or hub.api_url
     environment = {
         "JUPYTERHUB_API_TOKEN": token,
         "JUPYTERHUB_CLIENT_ID": client_id_of(launch.user_name, server),
@@ -126,8 +130,8 @@ def _environment(hub: Hub, launch: Launch) -> Mapping[str, str]:
         "JUPYTERHUB_OAUTH_CLIENT_ALLOWED_SCOPES": "[]",
         "JUPYTERHUB_USER": launch.user_name,
         "JUPYTERHUB_SERVER_NAME": server,
-        "JUPYTERHUB_API_URL": hub.api_url,
-        "JUPYTERHUB_ACTIVITY_URL": f"{hub.api_url}/users/{user}/activity",
+        "JUPYTERHUB_API_URL": api_url,
+        "JUPYTERHUB_ACTIVITY_URL": f"{api_url}/users/{user}/activity",
         "JUPYTERHUB_ACTIVITY_INTERVAL": str(int(hub.lifecycle.reporting_period.total_seconds())),
         "JUPYTERHUB_BASE_URL": hub.base_path,
         "JUPYTERHUB_SERVICE_PREFIX": prefix,

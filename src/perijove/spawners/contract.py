@@ -69,6 +69,22 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSpec:
+    """A volume that a launch has, made at its first use and kept when the launch ends."""
+
+    name: str
+    """Platform name, `pj-<installation>-<16 characters>`: stored, never recomputed (5.16)."""
+    path: str
+    """Where the server sees it, an absolute path."""
+    size_bytes: int | None = None
+    """What it may hold; None where nobody limits it."""
+    storage_class: str = ""
+    """The platform's kind of storage; empty: its default."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Readable parts for people who look at the platform."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
     """All a spawner needs to start one launch. Holds the server's token: never log it."""
 
@@ -87,6 +103,12 @@ class LaunchSpec:
     resources: Resources = Resources()
     options: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen besides `resources`, by field name: account, partition, …"""
+    image: str = ""
+    """The container image, as admitted; empty: the spawner's own."""
+    volumes: Sequence[VolumeSpec] = ()
+    """What it keeps its data on; `start` makes those that are not there yet."""
+    platform: Mapping[str, Any] = field(default_factory=dict)
+    """What its profile says to this kind of spawner alone: checked by its class `Overrides`."""
     code: str = field(default="", repr=False)
     """With it what was started may register itself at the hub, see `services/registration.py`."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -146,8 +168,10 @@ class Spawner(Protocol):
 
         Idempotent by `spec.name`: a second call finds the first one's work, also after a
         crash anywhere in the first. What ended is never started again: its end is returned.
-        Raises `SpawnerRejected` when trying again is useless; anything else raised leaves the
-        outcome unknown, and the core surveys before it repeats.
+        Raises `SpawnerRejected` when trying again is useless, and `SpawnerPending` when the
+        platform is still preparing what it needs and nothing of the launch exists yet: the core
+        shows the reason and calls again, for as long as the spawner says so. Anything else
+        raised leaves the outcome unknown, and the core surveys before it repeats.
         """
         ...
 
@@ -178,6 +202,9 @@ class SpawnerSettings(Section):
     """Which driver: an entry point of the group ``perijove.spawners``."""
     command: list[str] = ["jupyterhub-singleuser"]
     """What is started for the person; no hub-specific arguments are added."""
+    api_url: str = ""
+    """Where what is started here reaches the hub's API, such as
+    `"http://172.17.0.1:8081/hub/api"`; by default at `hub.api_bind`."""
     max_starting: int = 100
     """How many launches may be on their way at once; further ones wait in line."""
     submit_limit: float = 30
@@ -303,6 +330,56 @@ class Discovers(Protocol):
         Return what the platform itself has against a request, by its own dry run; often nothing.
 
         Raises `SpawnerTransient` when it does not answer: the request may be made all the same.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSighting:
+    """One volume of ours on a platform, as seen at one moment."""
+
+    name: str
+    size_bytes: int | None = None
+    """What it may hold, where the platform enforces that; else None."""
+    used_bytes: int | None = None
+    """What it holds, where the platform can tell."""
+    held_by: Sequence[str] = ()
+    """Platform names of launches that have it now."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """As in `VolumeSpec`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSurvey:
+    """One answer of the platform about all volumes of ours."""
+
+    complete: bool
+    """False: what is missing here may still exist."""
+    volumes: Sequence[VolumeSighting]
+
+
+@runtime_checkable
+class KeepsVolumes(Protocol):
+    """A platform with volumes that outlive a launch (failure 5.17)."""
+
+    def enforces_size(self) -> bool:
+        """Tell whether a volume cannot hold more than its size; else it is only measured."""
+        ...
+
+    async def survey_volumes(self) -> VolumeSurvey:
+        """
+        Return all volumes that carry our installation id, in one call.
+
+        Raises `SpawnerTransient` when the platform is silent.
+        """
+        ...
+
+    async def remove_volume(self, name: str) -> bool:
+        """
+        Remove a volume and all that is on it; True when nothing of that name is left.
+
+        False while somebody still has it: it is removed by a later call. Only what carries our
+        installation id is ever touched. Raises `SpawnerTransient` when the platform is silent.
         """
         ...
 
