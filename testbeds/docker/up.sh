@@ -1,0 +1,50 @@
+#!/bin/bash
+# A Docker engine and the images that the tests start. An engine that answers already is used as it
+# is, and left alone at the end; else Debian's is started, in the foreground and without systemd.
+# Publishes
+#
+#   PERIJOVE_TEST_DOCKER_HOST        unix://… of the engine
+#   PERIJOVE_TEST_DOCKER_GATEWAY     the address at which containers reach this machine
+#   PERIJOVE_TEST_IMAGE_NULL         the contract suite's server, /srv/program.py MODE
+#   PERIJOVE_TEST_IMAGE_SINGLEUSER   the stock jupyterhub-singleuser 5
+#   PERIJOVE_TEST_DOCKER_CTL         the command that disturbs the engine; not for one we did not start
+#
+#   --second   another engine, with the image of the contract suite, on a bridge of its own; publishes
+#              PERIJOVE_TEST_DOCKER_SECOND_HOST and PERIJOVE_TEST_DOCKER_SECOND_GATEWAY too
+#
+#   PERIJOVE_TESTBED_DOCKER_SOCKET=/var/run/docker.sock
+TESTBED=docker
+# shellcheck source=testbeds/common.sh
+. "$(dirname "$(readlink -f "$0")")/../common.sh"
+machine_wide
+# shellcheck source=testbeds/docker/lib.sh
+. "$BEDS/docker/lib.sh"
+only_one
+cd "$ROOT"
+
+command -v docker >/dev/null && command -v dockerd >/dev/null || apt_need docker.io
+apt_need iptables iproute2 debootstrap ca-certificates
+claim
+
+if running dockerd; then
+    kill -s CONT "$PID"
+    wait_for 60 "the engine" engine_answers
+elif ! engine_answers >/dev/null 2>&1; then
+    start_engine
+fi
+# shellcheck source=testbeds/docker/images.sh
+. "$BEDS/docker/images.sh"
+
+facts=("PERIJOVE_TEST_DOCKER_HOST=$DOCKER_HOST" "PERIJOVE_TEST_DOCKER_GATEWAY=$(gateway)"
+    "PERIJOVE_TEST_IMAGE_NULL=$NULL_IMAGE" "PERIJOVE_TEST_IMAGE_SINGLEUSER=$SINGLEUSER_IMAGE")
+! running dockerd || facts+=("PERIJOVE_TEST_DOCKER_CTL=$BEDS/docker/ctl")
+
+[ "${1:-}" != --second ] || start_second
+if running second; then
+    second=(docker --host "unix://$SECOND_SOCKET")
+    [ "$("${second[@]}" image inspect -f '{{.Id}}' "$NULL_IMAGE" 2>/dev/null)" = "$(docker image inspect -f '{{.Id}}' "$NULL_IMAGE")" ] ||
+        docker save "$NULL_IMAGE" | "${second[@]}" load -q >/dev/null
+    facts+=("PERIJOVE_TEST_DOCKER_SECOND_HOST=unix://$SECOND_SOCKET" "PERIJOVE_TEST_DOCKER_SECOND_GATEWAY=$SECOND_ADDRESS")
+fi
+publish "${facts[@]}"
+say "up: $(docker version -f '{{.Server.Version}}') on $DOCKER_HOST$(! running second || echo " and unix://$SECOND_SOCKET")"
