@@ -166,6 +166,73 @@ WAITING: Final[Mapping[str, Sentence]] = {
         N_("It is in the queue. The scheduler's reason is quoted below."),
         N_("You can close this page: your place in the queue stays yours."),
     ),
+    "pulling-image": Sentence(
+        N_("The machine is fetching the image with your software."),
+        N_("A large image takes some minutes the first time; nothing has to be done."),
+    ),
+    "image-pull-failing": Sentence(
+        N_("The image with your software could not be fetched yet; it is tried again."),
+        N_("If it lasts, choose another image, or tell your administrator what is quoted below."),
+    ),
+    "container-creating": Sentence(
+        N_("Your container is being set up on its machine."),
+        N_("This usually takes a few seconds."),
+    ),
+    "init-running": Sentence(
+        N_("The preparations for your server are running."),
+        N_("This can take some minutes; nothing has to be done."),
+    ),
+    "no-cpu": Sentence(
+        N_("No machine has enough free cores for it yet."),
+        N_("It starts as soon as there is room. Fewer cores may fit sooner."),
+    ),
+    "no-memory": Sentence(
+        N_("No machine has enough free memory for it yet."),
+        N_("It starts as soon as there is room. Less memory may fit sooner."),
+    ),
+    "no-gpu": Sentence(
+        N_("No machine has enough free GPUs for it yet."),
+        N_("It starts as soon as there is room. Without a GPU it may start sooner."),
+    ),
+    "no-node": Sentence(
+        N_("No machine of this site suits it at the moment."),
+        N_("Tell your administrator what is quoted below, or choose other options."),
+    ),
+    "over-cpu": Sentence(
+        N_("You asked for more cores than any machine here has, so it would never start."),
+        N_("Ask for fewer cores."),
+    ),
+    "over-memory": Sentence(
+        N_("You asked for more memory than any machine here has, so it would never start."),
+        N_("Ask for less memory."),
+    ),
+    "over-gpu": Sentence(
+        N_("You asked for more GPUs than any machine here has, so it would never start."),
+        N_("Ask for fewer GPUs, or for another type."),
+    ),
+    "node-pool-growing": Sentence(
+        N_("All machines are full; another one is being added."),
+        N_("This can take some minutes; nothing has to be done."),
+    ),
+    "namespace-quota": Sentence(
+        N_("All that this site may use of the cluster at once is in use."),
+        N_("It starts when other servers end. Stop one that you no longer need, or ask for less."),
+    ),
+    "volume-pending": Sentence(
+        N_("Your storage is being made ready."),
+        N_("This can take some minutes; nothing has to be done."),
+    ),
+    "volume-attaching": Sentence(
+        N_("Your storage is being connected to the machine."),
+        N_("This can take some minutes; nothing has to be done."),
+    ),
+    "volume-held": Sentence(
+        N_("Your storage is still connected to another machine and has to come free first."),
+        N_(
+            "This usually takes some minutes. If it lasts, tell your administrator what is "
+            "quoted below."
+        ),
+    ),
     "in-line": Sentence(
         N_("Many servers are starting right now. Yours is number %(place)s of %(of)s in line."),
         N_("It starts by itself when it is your turn; you can close this page."),
@@ -208,6 +275,21 @@ WAITING: Final[Mapping[str, Sentence]] = {
     ),
 }
 """Why a launch waits."""
+
+PRECISE: Final[Mapping[str, Sentence]] = {
+    "pulling-image": Sentence(
+        N_("The machine is fetching the image with your software: %(percent)s%% so far."),
+        WAITING["pulling-image"].advice,
+    ),
+    "volume-held": Sentence(
+        N_(
+            "Your storage is still in use by %(holder)s on the machine %(node)s and has to come "
+            "free first."
+        ),
+        WAITING["volume-held"].advice,
+    ),
+}
+"""Said in place of those of `WAITING` where the platform told all that they fill in."""
 
 CLOCKS: Final[Mapping[Clock, Sentence]] = {
     Clock.SUBMIT: Sentence(
@@ -338,6 +420,57 @@ CANNOT: Final[Mapping[str, Sentence]] = {
     "wrapper-failed": Sentence(
         N_("The program that prepares the session made a mistake."),
         N_("Try again. If it happens twice, send the diagnostic id to your administrator."),
+    ),
+    "image-not-found": Sentence(
+        N_("There is no image of this name."),
+        N_(
+            "Check the name if you entered it yourself. If not, tell your administrator what is "
+            "quoted below."
+        ),
+    ),
+    "image-denied": Sentence(
+        N_("This site was not allowed to fetch the image."),
+        N_("Choose another image, or tell your administrator what is quoted below."),
+    ),
+    "image-not-allowed": Sentence(
+        N_("A rule of this site does not allow this image."),
+        N_("Choose another image, or ask your administrator."),
+    ),
+    "image-invalid": Sentence(
+        N_("What was entered cannot be the name of an image."),
+        N_("Correct the name, or choose another image."),
+    ),
+    "image-pull-failed": Sentence(
+        N_("The image with your software could not be fetched."),
+        N_("Try again. If it happens twice, tell your administrator what is quoted below."),
+    ),
+    "container-refused": Sentence(
+        N_("The computing system refused to create the container."),
+        N_("Choose other options, or tell your administrator what is quoted below."),
+    ),
+    "config-missing": Sentence(
+        N_("A setting or a secret that it needs is missing on the computing system."),
+        N_("Tell your administrator what is quoted below."),
+    ),
+    "init-failed": Sentence(
+        N_("A step that prepares the server failed."),
+        N_("The last lines of the log usually say why. Try again."),
+    ),
+    "volume-failed": Sentence(
+        N_("Your storage could not be connected to the machine."),
+        N_("Tell your administrator what is quoted below."),
+    ),
+    "volume-missing": Sentence(
+        N_("The storage with your files was not found."),
+        N_("Tell your administrator what is quoted below."),
+    ),
+    "platform-forbids": Sentence(
+        N_("This site lacks a right on the computing system that it needs to start your server."),
+        N_("This is for your administrator to repair."),
+    ),
+    "evicted": Sentence(
+        N_("Its machine had to make room and ended it before it was ready."),
+        N_("This was not your doing. Start it again."),
     ),
     "cancelled": Sentence(
         N_("It was cancelled before it had started."),

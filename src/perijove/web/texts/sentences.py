@@ -6,6 +6,7 @@ codes of the domain. What a platform said itself is never translated and never p
 sentence: pages show it beside it, as quoted.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,11 +15,12 @@ from perijove.domain.launch import Cause, End, Reason, Status
 from perijove.domain.policy import Rule
 from perijove.domain.reasons import of_end
 from perijove.web.texts.catalogue import Texts
-from perijove.web.texts.reasons import CANNOT, WAITING
+from perijove.web.texts.reasons import CANNOT, PRECISE, WAITING
 from perijove.web.texts.sentence import N_, Said, Sentence
 
 _UNKNOWN: Final = "?"
 """Stands for a value that the row does not have."""
+_PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s")
 
 # --- states -----------------------------------------------------------------------------------
 
@@ -407,8 +409,16 @@ def state_word(texts: Texts, status: Status) -> str:
 def why(texts: Texts, status: Status, reason: Reason | None) -> Said:
     """Say why a launch waits, as precisely as is known."""
     if reason is not None and reason.code in WAITING:
-        return say(texts, WAITING[reason.code], reason.params, reason.code)
+        return say(texts, _waiting(reason), reason.params, reason.code)
     return say(texts, WHY[status], {}, reason.code if reason else "")
+
+
+def _waiting(reason: Reason) -> Sentence:
+    """Return the most precise sentence that can be filled in."""
+    precise = PRECISE.get(reason.code)
+    if precise and all(reason.params.get(name) for name in _PLACEHOLDER.findall(precise.text)):
+        return precise
+    return WAITING[reason.code]
 
 
 def end(texts: Texts, ended: End, limit_seconds: float | None = None) -> Said:

@@ -220,6 +220,17 @@ def test_the_catalogue_of_reasons_is_large_and_complete(texts: Texts) -> None:
         assert sentence.advice, cause
 
 
+def test_a_reason_is_told_as_precisely_as_its_params_allow(texts: Texts) -> None:
+    """What a platform did not tell is never shown as a question mark where there is a choice."""
+    full = {"percent": 43, "holder": "pj-ann", "node": "n7"}
+    for code in reasons.PRECISE:
+        for params in ({}, dict.fromkeys(full, ""), {"node": "n7"}):
+            told = sentences.why(texts, Status.QUEUED, Reason(code=code, params=params))
+            assert not set("?%(") & set(told.text)
+        precise = sentences.why(texts, Status.QUEUED, Reason(code=code, params=full)).text
+        assert "43" in precise or ("pj-ann" in precise and "n7" in precise)
+
+
 def test_every_reason_a_scheduler_or_a_job_gives_is_in_the_catalogue() -> None:
     """What drivers make of a scheduler's words, and what a job reports, can be told."""
     drivers = codes_in_source(r"\(rf?[\"'][^\n]*?[\"'], \"([a-z]+(?:-[a-z]+)*)\"[,)]")
