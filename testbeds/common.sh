@@ -118,6 +118,13 @@ apt_need() {
 apt_get() { DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q -y -o DPkg::Lock::Timeout=900 "$@" </dev/null 9>&-; }
 apt_install() { apt_get -o APT::Install-Recommends=false install "$@"; }
 
+# debian_archives SUITE...: "URI SUITE COMPONENT" of the archives that this machine's own apt reads.
+debian_archives() {
+    # shellcheck disable=SC2016  # apt fills these in
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' |
+        sort -u | grep -E " ($(IFS='|' && echo "$*")) "
+}
+
 # npm_need DIRECTORY PACKAGE@VERSION...: install exactly these below DIRECTORY.
 npm_need() {
     local directory=$1 wanted

@@ -1,23 +1,17 @@
 # shellcheck shell=bash disable=SC2153  # variables of common.sh and lib.sh
 # Makes the images of Dockerfile out of Debian's packages, the first time in two minutes. Sourced by up.sh.
 
-# archives SUITE...: "URI SUITE COMPONENT" of the archives that this machine's own apt reads.
-archives() {
-    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' |
-        sort -u | grep -E " ($(IFS='|' && echo "$*")) "
-}
-
 # make_root FILE: a minimal Debian as a tar archive.
 make_root() {
     local suite=bookworm work=$STATE/root.new mirror
     rm -rf --one-file-system "$work"
     mkdir -p "$work"
-    archives "$suite" >/dev/null || apt_get update >"$STATE/apt.log" 2>&1
-    mirror=$(archives "$suite" | awk '$3 == "main" { print $1; exit }') || mirror=
+    debian_archives "$suite" >/dev/null || apt_get update >"$STATE/apt.log" 2>&1
+    mirror=$(debian_archives "$suite" | awk '$3 == "main" { print $1; exit }') || mirror=
     say "making a root file system"
     nice debootstrap --variant=minbase --include=ca-certificates "$suite" "$work" ${mirror:+"$mirror"} \
         >"$STATE/debootstrap.log" 2>&1 9>&- || { tail -n 20 "$STATE/debootstrap.log" >&2 && die "debootstrap failed"; }
-    archives "$suite" "$suite-updates" "$suite-security" | sed 's/^/deb /' >"$STATE/sources.list" || true
+    debian_archives "$suite" "$suite-updates" "$suite-security" | sed 's/^/deb /' >"$STATE/sources.list" || true
     [ ! -s "$STATE/sources.list" ] || cp "$STATE/sources.list" "$work/etc/apt/sources.list"
     rm -rf "$work"/var/cache/apt/* "$work"/var/lib/apt/lists/* "$work"/etc/{resolv.conf,hostname}
     tar -C "$work" --numeric-owner --exclude='./dev/*' --exclude='./proc/*' --exclude='./sys/*' -cf "$1.new" .

@@ -14,14 +14,15 @@ BASE_IMAGE=perijove-test/python:3.11
 NULL_IMAGE=perijove-test/null:1
 SINGLEUSER_IMAGE=perijove-test/singleuser:5
 
-# engine_answers [HOST]
-engine_answers() { timeout 5 docker --host "${1:-$DOCKER_HOST}" version; }
+engine_answers() { timeout 5 docker version; }
+second() { docker --host "unix://$SECOND_SOCKET" "$@"; }
 
 # start_engine: what runs in containers goes on while it is away, as on sites that update the engine
 # under their people ("live-restore").
 start_engine() {
     ! running dockerd || return 0
     live_restore true
+    clear_away dockerd run
     # There may be no systemd to ask for control groups.
     start_daemon dockerd dockerd --config-file "$STATE/daemon.json" --host "$DOCKER_HOST" \
         --data-root "$DATA" --exec-root "$STATE/run" --pidfile "$STATE/dockerd.own.pid" \
@@ -38,12 +39,22 @@ start_second() {
         ip link set "$SECOND_BRIDGE" up
     fi
     printf '{}\n' >"$STATE/second.json"
+    clear_away second second-run
     # Not iptables: they belong to the first engine, the rules of one would undo the other's.
     start_daemon second dockerd --config-file "$STATE/second.json" --host "unix://$SECOND_SOCKET" \
         --data-root "$STATE/second-data" --exec-root "$STATE/second-run" \
         --pidfile "$STATE/second.own.pid" --exec-opt native.cgroupdriver=cgroupfs \
         --bridge "$SECOND_BRIDGE" --iptables=false --mtu "$(link_mtu)"
-    wait_for 60 "the second engine" engine_answers "unix://$SECOND_SOCKET"
+    wait_for 60 "the second engine" second version
+}
+
+# clear_away NAME DIRECTORY: what an engine that was killed left. Its containerd ends with it; but while
+# the system has not cleared these processes away, a new engine takes them for living ones.
+clear_away() {
+    local helper=$STATE/$2/containerd/containerd.pid
+    over() { [ ! -s "$helper" ] || ! start_time "$(cat "$helper")"; }
+    wait_for 20 "containerd to end" over
+    rm -f "$STATE/$1.own.pid" "$helper"
 }
 
 # stop_engine [ending]: with `ending`, what runs in containers ends as well.
@@ -71,6 +82,14 @@ link_mtu() {
 
 # gateway: the address at which containers reach this machine.
 gateway() { ip -4 -o address show docker0 | awk '{ sub("/.*", "", $4); print $4; exit }'; }
+
+# remove_containers DOCKER: those of our images, and the volumes without a name that they had.
+remove_containers() {
+    local left=()
+    mapfile -t left < <("$1" ps -aq --filter "ancestor=$BASE_IMAGE")
+    [ ${#left[@]} = 0 ] || "$1" rm --force --volumes "${left[@]}" >/dev/null
+    [ ${#left[@]} = 0 ] || say "removed ${#left[@]} containers"
+}
 
 # has_recipe IMAGE RECIPE
 has_recipe() { [ "$(docker image inspect -f '{{index .Config.Labels "perijove.test.recipe"}}' "$1" 2>/dev/null)" = "$2" ]; }

@@ -22,7 +22,7 @@ machine_wide
 only_one
 cd "$ROOT"
 
-command -v docker >/dev/null && command -v dockerd >/dev/null || apt_need docker.io
+if ! command -v docker || ! command -v dockerd; then apt_need docker.io; fi >/dev/null
 apt_need iptables iproute2 debootstrap ca-certificates
 claim
 
@@ -41,9 +41,9 @@ facts=("PERIJOVE_TEST_DOCKER_HOST=$DOCKER_HOST" "PERIJOVE_TEST_DOCKER_GATEWAY=$(
 
 [ "${1:-}" != --second ] || start_second
 if running second; then
-    second=(docker --host "unix://$SECOND_SOCKET")
-    [ "$("${second[@]}" image inspect -f '{{.Id}}' "$NULL_IMAGE" 2>/dev/null)" = "$(docker image inspect -f '{{.Id}}' "$NULL_IMAGE")" ] ||
-        docker save "$NULL_IMAGE" | "${second[@]}" load -q >/dev/null
+    wanted=$(docker image inspect -f '{{.Id}}' "$NULL_IMAGE")
+    [ "$(second image inspect -f '{{.Id}}' "$NULL_IMAGE" 2>/dev/null)" = "$wanted" ] ||
+        docker save "$BASE_IMAGE" "$NULL_IMAGE" | second load --quiet >/dev/null
     facts+=("PERIJOVE_TEST_DOCKER_SECOND_HOST=unix://$SECOND_SOCKET" "PERIJOVE_TEST_DOCKER_SECOND_GATEWAY=$SECOND_ADDRESS")
 fi
 publish "${facts[@]}"
