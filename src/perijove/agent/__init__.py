@@ -18,6 +18,7 @@ _WRAPPER: Final = (
     "spawners/local/supervisor.py",
     "agent/cannot.py",
     "agent/hub.py",
+    "agent/rescue.py",
     "agent/node.py",
     "agent/board.py",
     "agent/outlet.py",
@@ -44,11 +45,11 @@ def job_files() -> Mapping[str, str]:
     package = files("perijove.agent")
     plain = {Path(name).name: (package / name).read_text("utf-8") for name in _AS_THEY_ARE}
     return MappingProxyType(
-        {**plain, "wrapper.py": _program(_WRAPPER), "tunnel.py": _program(_TUNNEL)}
+        {**plain, "wrapper.py": program(_WRAPPER), "tunnel.py": program(_TUNNEL)}
     )
 
 
-def _program(names: Sequence[str]) -> str:
+def program(names: Sequence[str]) -> str:
     """Return the parts as one program: without their imports of each other, started by the last."""
     parts = []
     for name in names:

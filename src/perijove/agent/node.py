@@ -1,6 +1,6 @@
 """What a job finds on its node: its own id, its address, its home, memory, and who listens."""
 # pathlib would add much to what a small program needs to start, and did less in Python 3.6:
-# ruff: noqa: PTH112, PTH115, PTH118, PTH123, PTH208
+# ruff: noqa: PTH115, PTH118, PTH123, PTH208
 
 import contextlib
 import errno
@@ -9,26 +9,19 @@ import ipaddress
 import os
 import pwd
 import random
-import select
-import signal
 import socket
 import struct
 import tempfile
 import time
 
 from perijove.agent.cannot import Cannot
+from perijove.agent.rescue import LOOK_SECONDS, trouble_with
 from perijove.spawners.local.supervisor import descendants
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 JOB_IDS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 NODE_NAMES = ("SLURMD_NODENAME",)
 CPU_COUNTS = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "NSLOTS")
 TEMPORARY = ("SLURM_TMPDIR", "TMPDIR")
-HOME_SECONDS = 20
-HOME_ROOM = 1 << 20  # Bytes that must fit into the home, or every save fails.
 SIOCGIFADDR = 0x8915
 LISTENS = "0A"
 
@@ -168,49 +161,12 @@ def make_temporary(environment: "dict[str, str]", name: str) -> str:
     raise Cannot("wrapper-failed", f"no directory for temporary files: {last}")
 
 
-def with_deadline(work: "Callable[[], str]", seconds: float) -> "str | None":
-    """Return what `work` says, done by a child; None when that hangs, as network disks may."""
-    answer, answer_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(answer_end, work().encode("utf-8", "replace")[:4000])
-        finally:
-            os._exit(0)
-    os.close(answer_end)
-    words = None
-    if select.select([answer], [], [], seconds)[0]:
-        words = os.read(answer, 4096).decode("utf-8", "replace")
-    else:
-        os.kill(pid, signal.SIGKILL)  # It may be beyond that; we go on without it.
-    os.close(answer)
-    if words is not None:
-        os.waitpid(pid, 0)
-    return words
-
-
-def look_at_home(home: str) -> str:
-    """Return "" for a home one can work in, else a code and words: ``home-full: …``."""
-    if not os.path.isdir(home):
-        return f"home-missing: {home} is not there"
-    try:
-        with tempfile.TemporaryFile(dir=home, prefix=".perijove-") as probe:
-            probe.write(b"\0" * HOME_ROOM)
-            probe.flush()
-            os.fsync(probe.fileno())
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return f"{'home-full' if full else 'home-missing'}: {home}: {error.strerror}"
-    return ""
-
-
-def home_trouble(home: str, seconds: float = HOME_SECONDS) -> "tuple[str, str]":
+def home_trouble(home: str, seconds: float = LOOK_SECONDS) -> "tuple[str, str]":
     """Return a code and words for what is wrong with the home; empty when nothing is."""
-    found = with_deadline(lambda: look_at_home(home), seconds)
-    if found is None:
-        return "home-missing", f"{home} does not answer within {seconds:g} s"
-    code, _, words = found.partition(": ")
-    return code, words
+    code, words = trouble_with(home, seconds)
+    if not code:
+        return "", ""
+    return "home-full" if code == "full" else "home-missing", words
 
 
 # --- memory ----------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ from perijove.agent.node import (
     say,
 )
 from perijove.agent.outlet import Outlet
+from perijove.agent.rescue import RESCUE_TEXT
 from perijove.agent.software import (
     as_shell,
     base_environment,
@@ -90,25 +91,6 @@ DELIVERED = {
 """Where in the session's directory the files are used that came with the job."""
 
 RESCUE_FILE = "READ-ME-FIRST.txt"
-RESCUE_TEXT = """\
-RESCUE MODE
-
-Your home directory cannot be used: {words}
-Your server runs in a temporary directory on this machine. Everything here is DELETED when the
-server stops. Use the terminal to make room or to copy what you need, then start the server again.
-
-MODE DE SECOURS
-Votre répertoire personnel est inutilisable (voir ci-dessus). Votre serveur utilise un répertoire
-temporaire, SUPPRIMÉ à l'arrêt. Libérez de la place avec le terminal, puis relancez le serveur.
-
-MODO DE RESCATE
-Su directorio personal no se puede usar (véase arriba). Su servidor usa un directorio temporal
-que se BORRA al detenerlo. Libere espacio con la terminal y vuelva a iniciar el servidor.
-
-MODO DE RESGATE
-O seu diretório pessoal não pode ser usado (ver acima). O servidor usa um diretório temporário,
-APAGADO ao parar. Liberte espaço com o terminal e inicie o servidor de novo.
-"""
 
 
 class JobSignals(Signals):

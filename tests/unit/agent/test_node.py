@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perijove.agent import node
+from perijove.agent import node, rescue
 from perijove.agent.cannot import Cannot
 
 
@@ -60,7 +60,7 @@ def test_a_home_that_hangs_is_given_up() -> None:
         return "late"
 
     began = time.monotonic()
-    assert node.with_deadline(hang, 0.2) is None
+    assert rescue.with_deadline(hang, 0.2) is None
     assert time.monotonic() - began < 10
 
 

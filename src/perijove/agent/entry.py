@@ -1,0 +1,22 @@
+"""How the command of a container with volumes begins: see `begin.py`."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from perijove.agent import program
+
+_PARTS = ("agent/rescue.py", "agent/begin.py")
+
+
+def wrapped(command: Sequence[str]) -> list[str]:
+    """
+    Return a container's command with `begin.py` before it; it needs `python3` in the image.
+
+    The program is the same for every launch; ``PERIJOVE_VOLUMES`` tells it where volumes are.
+    """
+    return ["python3", "-I", "-c", _source(), *command]
+
+
+@cache
+def _source() -> str:
+    return program(_PARTS)
