@@ -52,7 +52,7 @@ from perijove.spawners.contract import Spawner, Surroundings, Tunnels, Warns
 from perijove.tunnel.settings import TunnelOptions
 from perijove.web.app import create_app
 from perijove.web.asgi import App
-from perijove.web.control import create_control_app
+from perijove.web.control import behind_secret, create_control_app
 from perijove.web.listen import open_tcp, open_unix, serve, split_address
 from perijove.web.pages.look import look_of
 
@@ -161,10 +161,15 @@ async def running(
         control = create_control_app(hub, app)
         listeners = [api_listener, stack.enter_context(open_unix(places.hub_socket))]
         control_listener = stack.enter_context(open_unix(places.control_socket))
+        beyond = _proxy_listener(stack, settings)
         prober = await stack.enter_async_context(Prober())
         tasks = await stack.enter_async_context(anyio.create_task_group())
         await _start(tasks, app, listeners)
         await _start(tasks, control, [control_listener])
+        if beyond is not None:
+            secret = settings.hub.proxy_secret.get_secret_value()
+            asked = create_control_app(hub, app, secret=secret)
+            await _start(tasks, behind_secret(asked, app, secret=secret), [beyond])
         start_loops(tasks, hub, prober, database_url=places.database_url)
         hub.metrics.started(monotonic() - began)
         tasks.start_soon(anyio.to_thread.run_sync, look_of(hub).warm)
@@ -236,7 +241,8 @@ def _fixed_routes(settings: Settings, places: Places) -> Work[None]:
     """Return the unit that puts the routes that lead to no server."""
 
     def unit(connection: Connection) -> None:
-        put_route(connection, prefix="/", target=f"unix:{places.hub_socket}")
+        target = settings.hub.proxy_url or f"unix:{places.hub_socket}"
+        put_route(connection, prefix="/", target=target)
         path = urlsplit(settings.tunnel.url).path.rstrip("/")
         if path and not settings.tunnel.bind:
             front = tunnel_options(settings, places).front
@@ -245,10 +251,17 @@ def _fixed_routes(settings: Settings, places: Places) -> Work[None]:
     return unit
 
 
+def control_address(settings: Settings, places: Places) -> ControlAddress:
+    """Return where the programs beside the hub ask it, and prove themselves with."""
+    if settings.hub.proxy_url:
+        secret = settings.hub.proxy_secret.get_secret_value()
+        return ControlAddress(settings.hub.proxy_url, secret)
+    return ControlAddress(f"unix:{places.control_socket}")
+
+
 def tunnel_options(settings: Settings, places: Places) -> TunnelOptions:
     """Return what the program of the tunnels is given."""
-    control = ControlAddress(f"unix:{places.control_socket}")
-    return TunnelOptions(control, places.tunnels, settings.tunnel)
+    return TunnelOptions(control_address(settings, places), places.tunnels, settings.tunnel)
 
 
 def _tunnels(settings: Settings, places: Places) -> Tunnels | None:
@@ -285,6 +298,13 @@ def _api_listener(settings: Settings, places: Places) -> socket.socket:
     listener = open_tcp("127.0.0.1:0")
     kept.write_text(f"127.0.0.1:{listener.getsockname()[1]}\n")
     return listener
+
+
+def _proxy_listener(stack: AsyncExitStack, settings: Settings) -> socket.socket | None:
+    """Return the socket for proxies on other machines; None where there are none."""
+    if not settings.hub.proxy_bind:
+        return None
+    return stack.enter_context(open_tcp(settings.hub.proxy_bind))
 
 
 def _api_url(settings: Settings, host: str, port: int) -> str:

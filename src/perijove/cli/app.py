@@ -116,9 +116,9 @@ def proxy(
     parent: ParentOption = None,
 ) -> None:
     """Run the proxy alone; it goes on routing while hubs restart."""
-    from perijove.bootstrap import prepare
+    from perijove.bootstrap import control_address, prepare
     from perijove.kit.logs import is_console
-    from perijove.proxy import EXIT_ADDRESS, ControlAddress, ProxyOptions
+    from perijove.proxy import EXIT_ADDRESS, ProxyOptions
     from perijove.proxy import run as run_proxy
 
     settings = _begin("proxy", config, bind, data_dir, parent)
@@ -128,7 +128,7 @@ def proxy(
         section = section.model_copy(update={"access_log": False})
     options = ProxyOptions(
         bind=(settings.hub.bind,),
-        control=ControlAddress(f"unix:{places.control_socket}"),
+        control=control_address(settings, places),
         snapshot=places.snapshot,
         settings=section,
         die_with_parent=parent is not None,

@@ -197,6 +197,9 @@ class ClientConnection(asyncio.Protocol):
             host = self._forwarded_host = request.fields.host
             forwarded = self._forwarded = server.forwarded.fields(self._peer, host)
         exchange.head = request.to_forward(forwarded, trusted=self._trusted)
+        hub, proof = server.hub_proof
+        if hub and backend.route.target == hub:
+            exchange.head = exchange.head[:-2] + proof
         upstream = backend.checkout()
         if upstream is None:
             self._hold(data, start)

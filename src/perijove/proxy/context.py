@@ -23,6 +23,8 @@ class Context(Protocol):
     warm: "set[Backend]"
     """Backends that keep unused connections."""
     forwarded: Forwarded
+    hub_proof: tuple[str, bytes]
+    """The hub's address on another machine, and the line that proves to it who passes on."""
     errors: ErrorPages
     access: AccessLog | None
     activity: dict[str, float]

@@ -18,12 +18,13 @@ from perijove.proxy.client import ClientConnection
 from perijove.proxy.control import ControlClient
 from perijove.proxy.errors import ErrorPages
 from perijove.proxy.forwarded import Forwarded
+from perijove.proxy.head import END
 from perijove.proxy.poll import RoutePoller, SnapshotKeeper, load_snapshot
-from perijove.proxy.settings import Limits, ProxyOptions
+from perijove.proxy.settings import ControlAddress, Limits, ProxyOptions
 from perijove.proxy.states import IDLE, TUNNEL
 from perijove.proxy.table import Routes
 from perijove.proxy.upstream import Backend
-from perijove.wire.control import RouteTable
+from perijove.wire.control import PROXY_HEADER, RouteTable
 
 log = structlog.get_logger()
 
@@ -54,6 +55,7 @@ class ProxyServer:
         self._options = options
         self._saves_snapshot = saves_snapshot
         self._hub = ControlClient(options.control) if options.control else None
+        self.hub_proof = _proof(options.control)
         self.errors = ErrorPages(self._hub, monotonic)
         self._reporter = ActivityReporter(self._hub, self.activity) if self._hub else None
         self._snapshots: SnapshotKeeper | None = None
@@ -180,6 +182,13 @@ def tls_context(options: ProxyOptions) -> ssl.SSLContext | None:
     context.set_alpn_protocols(["http/1.1"])
     context.load_cert_chain(settings.tls_cert, settings.tls_key)
     return context
+
+
+def _proof(control: ControlAddress | None) -> tuple[str, bytes]:
+    """Return a hub's address by TCP, and the field and blank line that end a head sent there."""
+    if control is None or not control.secret:
+        return "", b""
+    return control.url, f"{PROXY_HEADER}: {control.secret}".encode() + END
 
 
 def _shortest(limits: Limits) -> float:

@@ -1,5 +1,6 @@
 """The configuration sections of the hub itself."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,6 +82,14 @@ class HubSection(Section):
     """Path below which everything lives, percent-encoded as in URLs."""
     api_bind: Annotated[str, AfterValidator(_optional_address)] = ""
     """`host:port` on which servers reach the hub; default: loopback and a port chosen once."""
+    proxy_bind: Annotated[str, AfterValidator(_optional_address)] = ""
+    """`host:port` on which proxies on other machines reach the hub; needs the next two as well.
+    By default they reach it by unix sockets in `data_dir`."""
+    proxy_url: str = ""
+    """Where they find it, such as `"http://hub:8082"`; all hubs of an installation together."""
+    proxy_secret: SecretStr = SecretStr("")
+    """What they prove themselves with, 32 characters at least. It crosses the network as it is:
+    keep others out of that network. Best given as `PERIJOVE__HUB__PROXY_SECRET`."""
     database: SecretStr = SecretStr("")
     """SQLAlchemy URL, `sqlite:////path` or `postgresql://…`; default: a file in `data_dir`."""
     data_dir: Path = Path("data")
@@ -116,6 +125,17 @@ class HubSection(Section):
     """The least severe lines that are written."""
     authenticate_metrics: bool = True
     """Whether `/hub/metrics` needs a token with `read:metrics`."""
+
+    @model_validator(mode="after")
+    def _proxies_find_here(self) -> "HubSection":
+        secret = self.proxy_secret.get_secret_value()
+        if self.proxy_bind and not self.proxy_url:
+            raise ValueError("proxy_bind needs proxy_url, where proxies find it")
+        if self.proxy_url and not re.fullmatch(r"http://[^/?#@\s]+", self.proxy_url):
+            raise ValueError("proxy_url must be http://host:port and nothing after it")
+        if self.proxy_url and not re.fullmatch(r"[!-~]{32,256}", secret):
+            raise ValueError("proxy_url needs proxy_secret: 32 to 256 characters without spaces")
+        return self
 
     @model_validator(mode="after")
     def _url_leads_here(self) -> "HubSection":

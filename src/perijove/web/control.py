@@ -26,6 +26,7 @@ from perijove.web.asgi import App, Receive, Scope, Send, read_body, respond
 from perijove.web.problems import status_of
 from perijove.wire.control import (
     MAX_WAIT_SECONDS,
+    PROXY_HEADER,
     SECRET_HEADER,
     ActivityReport,
     Launches,
@@ -53,7 +54,7 @@ def create_control_app(hub: Hub, pages: App, *, secret: str = "") -> App:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        if secret and not _knows(scope, secret):
+        if secret and not _knows(scope, secret, SECRET_HEADER):
             await respond(send, 403)
             return
         match (scope["method"], scope["path"]):
@@ -69,6 +70,23 @@ def create_control_app(hub: Hub, pages: App, *, secret: str = "") -> App:
                 await control.error_page(scope, receive, send)
             case _:
                 await respond(send, 404)
+
+    return app
+
+
+def behind_secret(control: App, pages: App, *, secret: str) -> App:
+    """
+    Return what answers proxies on other machines: `control` and `pages` at one address.
+
+    A person's request that carries the secret is believed to come from where it says, like one
+    over the unix socket; any other is refused.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _knows(scope, secret, PROXY_HEADER):
+            await pages({**scope, "client": None}, receive, send)
+        else:
+            await control(scope, receive, send)
 
     return app
 
@@ -216,6 +234,6 @@ def _note_activity(connection: Connection, seen: dict[str, datetime]) -> None:
             )
 
 
-def _knows(scope: Scope, secret: str) -> bool:
-    given = dict(scope["headers"]).get(SECRET_HEADER.lower().encode(), b"")
+def _knows(scope: Scope, secret: str, header: str) -> bool:
+    given = dict(scope["headers"]).get(header.lower().encode(), b"")  # the last one
     return hmac.compare_digest(given, secret.encode())

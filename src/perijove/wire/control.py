@@ -30,6 +30,14 @@ MAX_WAIT_SECONDS = 4.0
 SECRET_HEADER = "X-Perijove-Control"
 """Carries the shared secret where the control address is TCP."""
 
+PROXY_HEADER = "X-Perijove-Proxy"
+"""
+Carries the same secret on a person's request that a proxy on another machine passes on.
+
+Over the hub's unix socket only its own proxy can come; over TCP this is what makes the hub
+believe ``X-Forwarded-*``. One that a browser sent stands before ours and is not looked at.
+"""
+
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     """One entry of the table: requests below `prefix` go to `target`."""
