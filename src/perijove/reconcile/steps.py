@@ -521,15 +521,26 @@ class Steps:
             words=str(error) if isinstance(error, SpawnerError) else type(error).__name__,
         )
         is_news = launch.reason is None or launch.reason.code != reason.code
-        pause = backoff(failures, cap=60).total_seconds()
-        try:
-            await self._write(
-                launch,
-                due=pause,
+        event = "start-failed" if is_news and launch.wanted is Wanted.RUN else ""
+
+        def work(connection: Connection, current: Launch, now: datetime) -> None:
+            if launch.wanted is Wanted.RUN and _place(current) != _place(launch):
+                return  # moved on meanwhile, by its own job or the queue: it is due by that
+            due_at = now + backoff(failures, cap=60)
+            rows.change(
+                connection,
+                current,
+                now=now,
+                lease=self._token,
+                due_at=due_at,
                 failures=failures,
                 reason=reason,
-                event="start-failed" if is_news and launch.wanted is Wanted.RUN else "",
             )
+            if event:
+                record(connection, launch.id, event, dict(reason.params), asking=HUB, now=now)
+
+        try:
+            await self._locked(launch, work)
         except LeaseLost:
             log.info("lease_lost")
 
@@ -561,6 +572,11 @@ def to_stop(handles: Sequence[Handle]) -> Sequence[Handle]:
         for handle in handles
         if not any(handle != other and handle.items() <= other.items() for other in handles)
     ]
+
+
+def _place(launch: Launch) -> tuple[Wanted, Status, str]:
+    """Return how far a launch is, by all who may move it on."""
+    return launch.wanted, launch.status, launch.url
 
 
 def launch_grace(hub: Hub, launch: Launch) -> float:

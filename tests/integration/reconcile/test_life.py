@@ -6,14 +6,21 @@ from pathlib import Path
 import anyio
 import pytest
 
-from perijove.domain.errors import SpawnerRejected
+from perijove.domain.errors import SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, End, Reason, Status, Wanted
 from perijove.kit.loops import until
 from perijove.services.launches import place_in_line, request_restart
 from perijove.services.offers import PolicySection
 from perijove.services.waits import keep_waiting
-from perijove.spawners.contract import Phase
-from tests.fakes.spawners import FailsAtStage, MemoryPlatform, NeverAnswers, SlowToStart, Stage
+from perijove.spawners.contract import Checkpoint, LaunchSpec, Phase, Sighting, Spawner
+from tests.fakes.spawners import (
+    FailsAtStage,
+    MemoryPlatform,
+    NeverAnswers,
+    SlowToStart,
+    Stage,
+    Wrapper,
+)
 from tests.hubs import PATIENCE, TEST, answering_server, running_hub
 
 pytestmark = pytest.mark.anyio
@@ -107,6 +114,38 @@ async def test_failed_act_is_repeated_without_a_second_server(
         launch = await hub.becomes(await hub.start(), Status.READY)
 
         assert hub.platform.started == [launch.name]
+
+
+class LosesAnswer(Wrapper):
+    """Starts within, and loses the answer, but not before the test says so."""
+
+    def __init__(self, inner: Spawner) -> None:
+        super().__init__(inner)
+        self.lost = anyio.Event()
+
+    async def start(self, spec: LaunchSpec, checkpoint: Checkpoint) -> Sighting:
+        """Start within, and say nothing."""
+        await super().start(spec, checkpoint)
+        await self.lost.wait()
+        raise SpawnerTransient("the answer was lost, on purpose")
+
+
+async def test_failure_does_not_put_off_what_others_have_moved_on(
+    database_url: str, tmp_path: Path
+) -> None:
+    """A start that fails after the launch was seen to run counts for nothing: it is due at once."""
+    async with (
+        answering_server() as server,
+        running_hub(
+            database_url, tmp_path, platform=MemoryPlatform(url=server.url), wrap=LosesAnswer
+        ) as hub,
+    ):
+        launch = await hub.becomes(await hub.start(), Status.CONNECTING)
+        hub.spawner.lost.set()
+        ready = await hub.becomes(launch, Status.READY)
+
+        assert ready.failures == 0
+        assert "start-failed" not in [event.code for event in await hub.events(launch.id)]
 
 
 @pytest.mark.parametrize("stage", [Stage.BEFORE_STOP, Stage.AFTER_STOP])
