@@ -82,7 +82,7 @@ async def test_life(site: BatchSite) -> None:
         await other.stop(site.name, running.handle, grace=5)
         assert not site.live()
     assert sorted(path.name for path in site.folder().iterdir()) == [
-        ".mutex", "cancelled", "output", "removed",
+        ".mutex", "cancelled", "job.log", "removed",
     ]  # fmt: skip
 
 

@@ -193,18 +193,38 @@ def test_log_stays_when_the_launch_is_removed(place: Place, folder: str) -> None
     Path(folder, NAME, "job.log").write_text("one\ntwo\n")
     Path(folder, NAME, "spec.json").write_text("{}")
 
-    place.ask("alice", "cancel", name=NAME, folder=folder, remove=True)
+    place.ask("alice", "cancel", name=NAME, folder=folder)
 
     assert place.ask("alice", "log", name=NAME, folder=folder, lines=1) == {"text": "two"}
     left = {file.name for file in Path(folder, NAME).iterdir()}
-    assert left == {".mutex", "cancelled", "removed", "output"}
+    assert left == {".mutex", "cancelled", "removed", "job.log"}
+
+
+def test_what_a_job_writes_while_it_ends_is_kept(place: Place, folder: str) -> None:
+    """Its log is the job's until it has surely ended; of a long one the end stays then."""
+    place.ask("alice", "adopt", name=NAME, folder=folder, job_id="1")
+    with Path(folder, NAME, "job.log").open("w") as log:
+        log.write("begun\n" + "x" * 2**20 + "\n")
+        log.flush()
+        place.ask("alice", "cancel", name=NAME, folder=folder)
+        log.write("ended\n")
+    place.ask("alice", "survey", folder=folder)
+    fresh = place.ask("alice", "log", name=NAME, folder=folder, lines=1)
+    hours_ago = time.time() - 2 * 3600
+    os.utime(Path(folder, NAME, "removed"), (hours_ago, hours_ago))
+    place.ask("alice", "survey", folder=folder)
+    settled = place.ask("alice", "log", name=NAME, folder=folder, lines=1)
+
+    assert fresh == settled == {"text": "ended"}
+    assert not Path(folder, NAME, "job.log").exists()
+    assert Path(folder, NAME, "output").stat().st_size < 2**20
 
 
 def test_what_is_over_is_forgotten_after_a_week(place: Place, folder: str) -> None:
     """The marks of removed launches are swept when they are old, and not before."""
     names = [platform_name("inst") for _ in range(2)]
     for name in names:
-        place.ask("alice", "cancel", name=name, folder=folder, remove=True)
+        place.ask("alice", "cancel", name=name, folder=folder)
     old = time.time() - 8 * 86400
     os.utime(Path(folder, names[0], "removed"), (old, old))
 
@@ -248,12 +268,9 @@ def test_jobs_are_submitted_once(place: Place, job: dict[str, Any]) -> None:
     """A repeated submission tells of the first one; the job is the person's."""
     first = place.ask("alice", "submit", **job)
     again = place.ask("alice", "submit", **job)
-    place.ask("alice", "adopt", name=NAME, folder=job["folder"], job_id=first["stdout"].strip())
-    known = place.ask("alice", "submit", **job)
 
     assert (first["state"], first["status"], first["is_cancelled"]) == ("submitted", 0, False)
-    assert (again["state"], again["stdout"]) == ("submitted", first["stdout"])
-    assert (known["state"], known["job_id"]) == ("known", first["stdout"].strip())
+    assert (again["state"], again["job_id"]) == ("known", first["stdout"].strip())
     listed = beds.run_as("alice", "squeue", f"--name={NAME}", "--noheader", "--format=%u")
     assert listed.stdout.split() == ["alice"]
 
@@ -272,6 +289,18 @@ def test_submission_that_broke_off_is_looked_up(place: Place, job: dict[str, Any
 
 
 @pytest.mark.needs("slurm")
+def test_adopted_job_is_the_launchs(place: Place, job: dict[str, Any]) -> None:
+    """Once the hub has said which one it is, it is not looked up again."""
+    first = place.ask("alice", "submit", **job)
+    Path(job["folder"], NAME, "submitted").unlink()
+
+    place.ask("alice", "adopt", name=NAME, folder=job["folder"], job_id=first["stdout"].strip())
+    known = place.ask("alice", "submit", **job)
+
+    assert (known["state"], known["job_id"]) == ("known", first["stdout"].strip())
+
+
+@pytest.mark.needs("slurm")
 def test_rejected_submission_may_be_repeated_on_demand(place: Place, job: dict[str, Any]) -> None:
     """After a scheduler's no, only a hub that says so submits again."""
     rejected = place.ask("alice", "submit", **job | {"command": ["sbatch", "--qos=none", "job.sh"]})
@@ -287,19 +316,21 @@ def test_rejected_submission_may_be_repeated_on_demand(place: Place, job: dict[s
 @pytest.mark.needs("slurm")
 def test_cancelled_name_is_never_submitted(place: Place, job: dict[str, Any]) -> None:
     """A submission that comes after its cancellation does nothing."""
-    place.ask("alice", "cancel", name=NAME, folder=job["folder"], remove=True)
+    place.ask("alice", "cancel", name=NAME, folder=job["folder"])
 
     assert place.ask("alice", "submit", **job) == {"state": "cancelled"}
 
 
 @pytest.mark.needs("slurm")
 def test_own_job_is_cancelled(place: Place, job: dict[str, Any]) -> None:
-    """The job of the launch is cancelled, and when it is gone that is said."""
+    """The job of the launch is cancelled and what it was given removed, all in one call."""
     job_id = place.ask("alice", "submit", **job)["stdout"].strip()
 
     cancelled = _cancel(place, job, job_id)
 
     assert (cancelled["state"], cancelled["status"]) == ("cancelled", 0)
+    left = {file.name for file in Path(job["folder"], NAME).iterdir()}
+    assert left <= {".mutex", "cancelled", "removed", "job.log"}
     listed = beds.run_as("alice", "squeue", f"--name={NAME}", "--noheader", "--format=%T")
     assert set(listed.stdout.split()) <= {"CANCELLED", "COMPLETING"}
 

@@ -144,9 +144,7 @@ class BatchSpawner:
                 return None
             case "known":
                 return str(answer["job_id"])
-        job_id = self._scheduler.read_submission(_result(answer))
-        await self.act_as(spec.user_name, "adopt", name=spec.name, job_id=job_id)
-        return job_id
+        return self._scheduler.read_submission(_result(answer))
 
     async def _ask_to_submit(
         self, spec: LaunchSpec, command: Command, *, again: bool = False
@@ -252,18 +250,22 @@ class BatchSpawner:
             if len(owners) > 1:
                 raise SpawnerTransient(f"several people have jobs with the name {name}")
             user = owners.pop()
-        await self.act_as(user, "cancel", name=name)  # From here on nothing is submitted.
         end = await self._end_jobs(user, name, job_id, seconds=grace + _KILL_SECONDS)
-        await self.act_as(user, "cancel", name=name, remove=True)
         if end is None:
             return None
         self._archive.close(name, end)
         return Sighting(name=name, phase=Phase.GONE, end=end, owner=user)
 
     async def _end_jobs(self, user: str, name: str, job_id: str, *, seconds: float) -> End | None:
-        """Cancel every job of the name until the queue shows none alive; return the evidence."""
+        """
+        Cancel every job of the name until the queue shows none alive; return the evidence.
+
+        The queue is looked at after the launcher was called: from then on nothing is submitted.
+        """
         cancelled: set[str] = set()
-        if job_id and await self._cancel(user, name, job_id):
+        if not job_id:
+            await self.act_as(user, "cancel", name=name)
+        elif await self._cancel(user, name, job_id):
             cancelled.add(job_id)
         since = monotonic()
         latest = since + seconds

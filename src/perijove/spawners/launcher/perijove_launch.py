@@ -35,7 +35,7 @@ import types
 
 TYPE_CHECKING = False  # As in `typing`, whose import would cost more than all the rest.
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import Any
 
     Check = Callable[[object, str], Any]
@@ -56,6 +56,7 @@ SHELL_SECONDS = 5.0
 ADDRESS_SECONDS = 3.0
 POLL_SECONDS = 0.005
 KEPT_SECONDS = 7 * 86400
+SETTLED_SECONDS = 3600
 
 NAME = re.compile(r"pj-[a-z0-9]{1,32}-[a-z0-9]{1,32}(-[a-z0-9]{1,16})?\Z")
 FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -66,7 +67,11 @@ MARKS = {"submitting", "submitted", "cancelled", "removed", "started", "end.json
 MARKER = b"PERIJOVE_LAUNCH="
 
 PATHS = ("/usr/bin", "/bin", "/usr/local/bin", "/opt/slurm/bin", "/opt/sge/bin/lx-amd64")
-SUBMITTING = {"sbatch", "qsub"}
+# What submits, and the last line it prints when it has: a job's id, and what is no part of it.
+SUBMITTING = {
+    "sbatch": re.compile(r"([0-9]{1,18})(;[A-Za-z0-9_.-]+)?\Z"),
+    "qsub": re.compile(r"([0-9]{1,18})(\.[0-9]+-[0-9]+:[0-9]+)?\Z"),
+}
 CANCELLING = {"scancel", "qdel"}
 RELEASING = (["scontrol", "release"], ["qrls"])  # And then the job, nothing else.
 LISTING = {"squeue", "sacct", "qstat", "qacct"}
@@ -298,7 +303,7 @@ def texts(value: object, field: str) -> "list[str]":
     return [text(one, field, 32768) for one in value]
 
 
-def command_of(programs: "set[str]") -> "Check":
+def command_of(programs: "Collection[str]") -> "Check":
     """Return the check of a command whose program is one of `programs`."""
 
     def check(value: object, field: str) -> "list[str]":
@@ -555,17 +560,32 @@ def retire(folder: int, launch: int, name: str, **content: object) -> None:
     clear(folder, name, ("removed", "cancelled", "output", ".mutex"))
 
 
+def retire_job(folder: int, launch: int, name: str) -> None:
+    """
+    Leave of a job what its end may still be written into, and that it is over.
+
+    It may still be ending, and has read by now whatever it needs; a job that comes later than
+    its cancellation finds nothing to run.
+    """
+    mark(launch, "removed")
+    clear(folder, name, ("removed", "cancelled", "output", "job.log", ".mutex"))
+
+
 def sweep(folder: int) -> None:
-    """Forget launches that have been over for a week."""
-    oldest = time.time() - KEPT_SECONDS
+    """Keep of a job's log the end when nobody writes it any more; forget all after a week."""
+    now = time.time()
     for name in os.listdir(folder):
         if not NAME.match(name):
             continue
         with contextlib.suppress(OSError, Refusal):
             removed = os.stat(name + "/removed", dir_fd=folder, follow_symlinks=False)
-            if removed.st_mtime < oldest:
+            if removed.st_mtime < now - KEPT_SECONDS:
                 clear(folder, name, ())
                 os.rmdir(name, dir_fd=folder)
+            elif removed.st_mtime < now - SETTLED_SECONDS and exists(folder, name + "/job.log"):
+                with open_launch(folder, name, make=False) as launch:
+                    write(launch, "output", output_of(launch, LOG_BYTES))
+                    remove(launch, "job.log")
 
 
 def output_of(launch: int, limit: int) -> bytes:
@@ -650,8 +670,8 @@ def submit(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
     Submit the job of a launch, once.
 
     The mark ``submitting`` is there before the scheduler hears of it, ``submitted`` when it has
-    said yes. Between them nobody knows: then the jobs of this name are listed for the hub, which
-    says by `adopt` which one it is, or by `again` that there is none.
+    named the job. Between them nobody knows: then the jobs of this name are listed for the hub,
+    which says by `adopt` which one it is, or by `again` that there is none.
     """
     with open_folder(person, ask.folder) as launches:
         sweep(launches)
@@ -659,8 +679,8 @@ def submit(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
             if exists(launch, "cancelled"):
                 return {"state": "cancelled"}
             known = read_object(launch, "submitted")
-            if known is not None:
-                return dict(known, state="known" if "job_id" in known else "submitted")
+            if known is not None and "job_id" in known:
+                return dict(known, state="known")
             doubt = read_object(launch, "submitting")
             if doubt is not None and not ask.again:
                 age = max(time.time() - doubt.get("at", 0), 0)
@@ -671,13 +691,22 @@ def submit(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
             mark(launch, "submitting")
             os.fchdir(launch)
             result = run(person, ask, ask.command)
-            if result["status"] == 0:
-                mark(launch, "submitted", **result)
+            job_id = submitted_id(ask.command[0], result)
+            if job_id is not None:
+                mark(launch, "submitted", job_id=job_id)
             return dict(result, state="submitted", is_cancelled=exists(launch, "cancelled"))
 
 
+def submitted_id(program: str, result: "Answer") -> "str | None":
+    """Return the job's id that a submission printed; None when it failed or said none."""
+    if result["status"] != 0:
+        return None
+    found = SUBMITTING[program].match(result["stdout"].strip().rpartition("\n")[2].strip())
+    return found.group(1) if found else None
+
+
 def adopt(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
-    """Write down which job is the launch's."""
+    """Write down which job is the launch's, where a submission was cut off."""
     with open_folder(person, ask.folder) as launches, open_launch(launches, ask.name) as launch:
         mark(launch, "submitted", job_id=ask.job_id)
         return {"state": "cancelled" if exists(launch, "cancelled") else "known"}
@@ -685,9 +714,10 @@ def adopt(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
 
 def cancel(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
     """
-    Make a submission of this name impossible, and cancel the job if it carries the name.
+    Make a submission of this name impossible, cancel the job if it carries the name, and remove.
 
-    With `remove` only the mark of that and the last output stay in the directory.
+    Of the directory the marks and the job's log stay. Said again it does the same again: whether
+    the scheduler has heard of it, is in the answer, and whether it helped, in the queue.
     """
     if len({ask.command is None, ask.check is None, ask.job_id is None}) != 1:
         raise Refusal("bad-request", "job_id, command and check belong together")
@@ -700,8 +730,7 @@ def cancel(person: "pwd.struct_passwd", ask: "Any") -> "Answer":
             answer = {"state": "marked"}
             if ask.job_id is not None:
                 answer = run_on_own(person, ask, "cancelled")
-            if ask.remove:
-                retire(launches, launch, ask.name)
+            retire_job(launches, launch, ask.name)
             return answer
 
 
@@ -1089,7 +1118,6 @@ VERBS: "dict[str, tuple[Callable[..., Answer], dict[str, Check]]]" = {
             job_id=optional(matching(JOB_ID)),
             command=optional(command_of(CANCELLING)),
             check=optional(command_of(LISTING)),
-            remove=flag,
         ),
     ),
     "release": (

@@ -42,7 +42,6 @@ GOOD: dict[str, dict[str, Any]] = {
         "job_id": "17",
         "command": ["scancel", "17"],
         "check": ["squeue", "-j", "17"],
-        "remove": True,
     },
     "release": {
         "name": NAME,
@@ -213,6 +212,28 @@ def test_any_value_is_taken_or_refused(data: st.DataObject) -> None:
     with suppress(Refusal):
         fields = check_fields(GOOD[verb] | {field: value}, VERBS[verb][1])
         assert set(fields) == {*VERBS[verb][1], "seconds"}
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "printed", "job_id"),
+    [
+        ("sbatch", 0, "53\n", "53"),
+        ("sbatch", 0, "a site's greeting 7\n53;cluster\n\n", "53"),
+        ("qsub", 0, "warning: 12 slots\n4711\n", "4711"),
+        ("qsub", 0, "4711.1-10:1\n", "4711"),
+        ("sbatch", 0, "Submitted batch job 53\n", None),
+        ("qsub", 0, "4711;cluster\n", None),
+        ("sbatch", 0, "", None),
+        ("sbatch", 1, "53\n", None),
+    ],
+)
+def test_a_submission_names_its_job_in_its_last_line(
+    program: str, status: int, printed: str, job_id: str | None
+) -> None:
+    """What is no id is not taken for one: then the queue is asked."""
+    said = {"status": status, "stdout": printed, "stderr": ""}
+
+    assert perijove_launch.submitted_id(program, said) == job_id
 
 
 @given(st.text(), st.text())
