@@ -85,8 +85,12 @@ def test_a_volume_without_inodes_is_rescued(tmp_path: Path, small_disk: Path) ->
     """With bytes but no inode left it is rescued too, and told that it is files it has too many."""
     (small_disk / "many").mkdir()
     numbers = iter(range(1000))
+
+    def add_file() -> None:
+        (small_disk / "many" / str(next(numbers))).touch()
+
     with pytest.raises(OSError, match="No space"):
-        _until_refused(lambda: (small_disk / "many" / str(next(numbers))).touch())
+        _until_refused(add_file)
     assert os.statvfs(small_disk).f_bavail > 0
     shown, _, log = _begin(tmp_path, small_disk)
     assert shown["PERIJOVE_RESCUE"] == "volume-full"
