@@ -37,6 +37,9 @@ class Rule(StrEnum):
     ACCOUNT = "account"  #: Which accounts (projects) of a scheduler.
     PARTITION = "partition"  #: Which partitions (queues) of a scheduler.
     QOS = "qos"  #: Which qualities of service of a scheduler.
+    IMAGE = "image"  #: Which container images: patterns of names and references.
+    STORAGE = "storage"  #: How much a volume of theirs may hold.
+    STORAGE_KEPT = "storage-kept"  #: What is kept, whatever a profile that keeps data says.
     ACTIVE_SERVERS = "active-servers"  #: How many servers of a person may be live at once.
     GROUP_ACTIVE_SERVERS = "group-active-servers"  #: … of all to whom the policy applies.
     TOTAL_ACTIVE_SERVERS = "total-active-servers"  #: … of everybody.
@@ -58,6 +61,7 @@ _KEYS: Final[Mapping[Rule, str]] = MappingProxyType(
         Rule.GPU_TYPE: "gpu_types",
         Rule.ACCOUNT: "accounts",
         Rule.PARTITION: "partitions",
+        Rule.IMAGE: "images",
     }
 )
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from perijove.domain.names import SERVER_NAME_LENGTH, SHORTEST_SERVER_NAME_LENGTH
 from perijove.domain.policy import BUILT_IN, EVERYONE
 from perijove.domain.profile import FEATURES, FIELDS, MOST_NAMES, Profile, as_json, exact, is_name
+from perijove.domain.storage import Kept
 from perijove.kit.config import Duration, Section, Size
 
 T = TypeVar("T")
@@ -54,6 +55,19 @@ def _pattern(value: str) -> str:
         raise ValueError(f"is not a regular expression: {error}") from None
     if _REPETITION.search(value):
         raise ValueError("must not repeat a repetition: such patterns can take for ever")
+    return value
+
+
+def _folder(value: str) -> str:
+    parts = value.split("/")
+    if parts[0] or not all(parts[1:]) or {".", ".."} & set(parts) or not value.isprintable():
+        raise ValueError("must be an absolute path such as /home/jovyan")
+    return value
+
+
+def _storage_class(value: str) -> str:
+    if value and not _NAME.fullmatch(value):
+        raise ValueError("must be letters, digits, '.', '_' and '-'")
     return value
 
 
@@ -159,6 +173,23 @@ class FieldsSection(Section):
     """`lab`, `notebook` (the classic one) or `terminal`."""
 
 
+class StorageSection(Section):
+    """What servers of a profile keep, on volumes of the spawner's platform."""
+
+    kept: Kept = Kept.SERVER
+    """`server`: a volume for each server, deleted with it; `user`: one for all servers of a
+    person; `none`."""
+    path: Annotated[str, AfterValidator(_folder)] = "/home/jovyan"
+    """Where the server sees it."""
+    size: Annotated[Bytes, Field(ge=2**20)] | None = None
+    """What it may hold, such as `"2 GiB"`; a policy may allow less. Where the platform cannot
+    enforce it, it is measured and people are told."""
+    storage_class: Annotated[str, AfterValidator(_storage_class)] = ""
+    """The platform's kind of storage; its default if not given."""
+    retention: Annotated[Duration, Field(le=timedelta(days=366))] = timedelta(days=7)
+    """How long its owner can have a volume back that was deleted."""
+
+
 class ProfileSection(Section):
     """Something a person can start: where, with what, and what of it they may change."""
 
@@ -199,6 +230,8 @@ class ProfileSection(Section):
     """Environment variables of the server."""
     fields: FieldsSection = FieldsSection()
     """What the person may change."""
+    storage: StorageSection | None = None
+    """What is kept when a server stops; nothing of ours if not given."""
 
     @model_validator(mode="after")
     def _coherent(self) -> "ProfileSection":
@@ -214,6 +247,7 @@ class ProfileSection(Section):
             "description": self.description,
             "groups": self.groups,
             "environment": self.environment,
+            **({} if self.storage is None else {"storage": _storage(self.storage)}),
             "fields": {name: field for name, field in fields.items() if field is not None},
         }
 
@@ -268,6 +302,10 @@ class PolicySection(Section):
     """The only partitions of a scheduler, or Grid Engine queues."""
     qos: Names | Unlimited | None = None
     """The only qualities of service of a scheduler."""
+    storage: Annotated[Bytes, Field(ge=2**20)] | Unlimited | None = None
+    """What each volume of theirs may hold, at most."""
+    storage_kept: Kept | None = None
+    """What is kept of them by profiles with `storage`: `server`, `user` or `none`."""
     active_servers: Count | Unlimited | None = None
     """How many servers one person may have running or on their way."""
     group_active_servers: Count | Unlimited | None = None
@@ -286,6 +324,10 @@ class PolicySection(Section):
     def body(self) -> dict[str, Any]:
         """Return what a revision stores."""
         return {key: _json(value) for key, value in self if key != "name" and value is not None}
+
+
+def _storage(section: StorageSection) -> dict[str, Any]:
+    return {name: _json(value) for name, value in section}
 
 
 def policy_names(sections: Sequence[PolicySection]) -> list[str]:
