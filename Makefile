@@ -10,10 +10,10 @@ BIN := .venv/bin
 PINS := pyproject.toml constraints.txt scripts/venv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test testbeds testbeds-down bench lint format docs clean
+.PHONY: help run test testbeds testbeds-down testbed-kubernetes bench lint format docs clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/.lab ## start hub and proxy on http://127.0.0.1:8000 (PORT=8000 DATA=./data)
 	@exec $(BIN)/perijove run --bind "127.0.0.1:$(PORT)" --data-dir "$(DATA)"
@@ -23,6 +23,9 @@ test: .venv/.dev ## run every test this machine can run (ARGS="-k launch" for so
 
 testbeds: ## bring up the real services the tests use (root installs what is missing)
 	@testbeds/up
+
+testbed-kubernetes: ## bring up the Kubernetes of the tests alone (the first time it is built, 5 minutes)
+	@testbeds/up docker kubernetes
 
 testbeds-down: ## stop what `make testbeds` started
 	@testbeds/down

@@ -72,8 +72,8 @@ def run_as(account: str, *command: str, stdin: str = "") -> subprocess.Completed
     )  # fmt: skip
 
 
-def disturb(bed: Literal["slurm", "gridengine"], *what: str) -> None:
-    """Stop, kill or mend something of a scheduler: see `testbeds/slurm/ctl` and its like."""
+def disturb(bed: Literal["slurm", "gridengine", "docker", "kubernetes"], *what: str) -> None:
+    """Stop, kill or mend something of a platform: see `testbeds/slurm/ctl` and its like."""
     subprocess.run([ROOT / "testbeds" / bed / "ctl", *what], check=True, timeout=120)
 
 
@@ -138,6 +138,18 @@ NEEDS: Final[Mapping[str, Need]] = {
     ),
     "gridengine": Need(
         met=_grid_engine_is_known, provided_by="testbeds/up users gridengine, as root"
+    ),
+    "docker": Need(
+        met=partial(os.environ.__contains__, "PERIJOVE_TEST_DOCKER_HOST"),
+        provided_by="testbeds/up docker, as root",
+    ),
+    "docker-ctl": Need(
+        met=partial(_names_a_file, "PERIJOVE_TEST_DOCKER_CTL"),
+        provided_by="testbeds/up docker, as root, where no other engine has the socket",
+    ),
+    "kubernetes": Need(
+        met=partial(_names_a_file, "PERIJOVE_TEST_KUBECONFIG"),
+        provided_by="testbeds/up docker kubernetes, as root",
     ),
     "fresh-clone": Need(
         met=lambda: "1" in (os.environ.get("PERIJOVE_TEST_FRESH"), os.environ.get(NO_SKIP)),

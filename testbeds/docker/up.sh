@@ -9,8 +9,8 @@
 #   PERIJOVE_TEST_IMAGE_SINGLEUSER   the stock jupyterhub-singleuser 5
 #   PERIJOVE_TEST_DOCKER_CTL         the command that disturbs the engine; not for one we did not start
 #
-#   --second   another engine, with the image of the contract suite, on a bridge of its own; publishes
-#              PERIJOVE_TEST_DOCKER_SECOND_HOST and PERIJOVE_TEST_DOCKER_SECOND_GATEWAY too
+# and of another engine, which has the contract suite's image only and whose containers reach nothing but
+# this machine, PERIJOVE_TEST_DOCKER_SECOND_HOST and PERIJOVE_TEST_DOCKER_SECOND_GATEWAY.
 #
 #   PERIJOVE_TESTBED_DOCKER_SOCKET=/var/run/docker.sock
 TESTBED=docker
@@ -35,16 +35,14 @@ fi
 # shellcheck source=testbeds/docker/images.sh
 . "$BEDS/docker/images.sh"
 
+start_second
+wanted=$(docker image inspect -f '{{.Id}}' "$NULL_IMAGE")
+[ "$(second image inspect -f '{{.Id}}' "$NULL_IMAGE" 2>/dev/null)" = "$wanted" ] ||
+    docker save "$BASE_IMAGE" "$NULL_IMAGE" | second load --quiet >/dev/null
+
 facts=("PERIJOVE_TEST_DOCKER_HOST=$DOCKER_HOST" "PERIJOVE_TEST_DOCKER_GATEWAY=$(gateway)"
+    "PERIJOVE_TEST_DOCKER_SECOND_HOST=unix://$SECOND_SOCKET" "PERIJOVE_TEST_DOCKER_SECOND_GATEWAY=$SECOND_ADDRESS"
     "PERIJOVE_TEST_IMAGE_NULL=$NULL_IMAGE" "PERIJOVE_TEST_IMAGE_SINGLEUSER=$SINGLEUSER_IMAGE")
 ! running dockerd || facts+=("PERIJOVE_TEST_DOCKER_CTL=$BEDS/docker/ctl")
-
-[ "${1:-}" != --second ] || start_second
-if running second; then
-    wanted=$(docker image inspect -f '{{.Id}}' "$NULL_IMAGE")
-    [ "$(second image inspect -f '{{.Id}}' "$NULL_IMAGE" 2>/dev/null)" = "$wanted" ] ||
-        docker save "$BASE_IMAGE" "$NULL_IMAGE" | second load --quiet >/dev/null
-    facts+=("PERIJOVE_TEST_DOCKER_SECOND_HOST=unix://$SECOND_SOCKET" "PERIJOVE_TEST_DOCKER_SECOND_GATEWAY=$SECOND_ADDRESS")
-fi
 publish "${facts[@]}"
-say "up: $(docker version -f '{{.Server.Version}}') on $DOCKER_HOST$(! running second || echo " and unix://$SECOND_SOCKET")"
+say "up: $(docker version -f '{{.Server.Version}}') on $DOCKER_HOST and unix://$SECOND_SOCKET"
