@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from perijove.db.types import Id, Instant, Json
+from perijove.domain.environments import EnvironmentKind, State
 from perijove.domain.launch import Cause, Kind, Status, Wanted
 
 metadata = MetaData(
@@ -450,6 +451,76 @@ handles = Table(
     Index(None, "launch_id"),
 )
 
+# What people keep beyond a launch. The name is the platform's and is never made again from other
+# names; the row outlives its person and its server, so that nothing is lost by deleting those.
+volumes = Table(
+    "volumes",
+    metadata,
+    _id(),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("spawner", String(64), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("user_id", Id, ForeignKey("users.id", ondelete="SET NULL")),
+    Column("user_name", String(255), nullable=False),
+    Column("server_id", Id, ForeignKey("servers.id", ondelete="SET NULL")),
+    Column("server_name", String(255), nullable=False),
+    # Whether a start finds it: not if it was deleted, or another one took its place.
+    Column("attached", Boolean, nullable=False, default=True, server_default=text("true")),
+    Column("path", Text, nullable=False),
+    Column("size_bytes", BigInteger),
+    Column("storage_class", String(64), nullable=False, default="", server_default=""),
+    Column("retention_seconds", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("last_used_at", Instant),
+    # What the platform said last.
+    Column("seen_at", Instant),
+    Column("missing_since", Instant),
+    Column("used_bytes", BigInteger),
+    Column("measured_at", Instant),
+    Column("enforced", Boolean, nullable=False, default=False, server_default=text("false")),
+    Column("held_by", String(64), nullable=False, default="", server_default=""),
+    # Its end: to be had back until then; being removed; seen gone.
+    Column("delete_after", Instant),
+    Column("removing_at", Instant),
+    Column("deleted_at", Instant),
+    _one_of("kind", ("user", "server")),
+    Index(
+        "uq_volumes_of_server",
+        "server_id",
+        "spawner",
+        unique=True,
+        sqlite_where=text("attached AND kind = 'server'"),
+        postgresql_where=text("attached AND kind = 'server'"),
+    ),
+    Index(
+        "uq_volumes_of_user",
+        "user_id",
+        "spawner",
+        unique=True,
+        sqlite_where=text("attached AND kind = 'user'"),
+        postgresql_where=text("attached AND kind = 'user'"),
+    ),
+    Index(None, "user_id"),
+    Index(None, "server_id"),
+    Index(
+        "ix_volumes_there",
+        "spawner",
+        sqlite_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
+)
+
+# Volumes of this installation on a platform that no row knows: told, and never touched.
+unknown_volumes = Table(
+    "unknown_volumes",
+    metadata,
+    Column("spawner", String(64), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("used_bytes", BigInteger),
+    Column("labels", Json, nullable=False),
+    Column("first_seen_at", Instant, nullable=False),
+)
+
 events = Table(
     "events",
     metadata,
@@ -508,6 +579,36 @@ audit_events = Table(
     Column("address", String(64), nullable=False, default="", server_default=""),
     Column("request_id", String(40)),
     Index(None, "at"),
+)
+
+# What people installed to have it again: lies on storage that outlives a launch.
+environments = Table(
+    "environments",
+    metadata,
+    _id(),
+    _cascade("users.id"),
+    # 'volume:<platform name>' or 'homes:<name>'.
+    Column("place", String(128), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("packages", Json, nullable=False),
+    Column("lock", Text, nullable=False, default="", server_default=""),
+    Column("is_locked", Boolean, nullable=False, default=False, server_default=text("false")),
+    Column("is_wanted", Boolean, nullable=False, default=True, server_default=text("true")),
+    Column("revision", Integer, nullable=False, default=1, server_default="1"),
+    Column("state", String(16), nullable=False),
+    Column("error", Text, nullable=False, default="", server_default=""),
+    Column("size_bytes", BigInteger),
+    # Names of groups; the flag beside them can be asked for by an index.
+    Column("shared", Json, nullable=False),
+    Column("is_shared", Boolean, nullable=False, default=False, server_default=text("false")),
+    Column("created_at", Instant, nullable=False),
+    Column("changed_at", Instant, nullable=False),
+    Column("seen_at", Instant),
+    _one_of("kind", EnvironmentKind),
+    _one_of("state", State),
+    UniqueConstraint("user_id", "place", "name"),
+    Index(None, "is_shared"),
 )
 
 # --- the machinery --------------------------------------------------------------------------

@@ -166,6 +166,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_spawner_states")),
     )
     op.create_table(
+        "unknown_volumes",
+        sa.Column("spawner", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("used_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("labels", Json, nullable=False),
+        sa.Column("first_seen_at", Instant(), nullable=False),
+        sa.PrimaryKeyConstraint("spawner", "name", name=op.f("pk_unknown_volumes")),
+    )
+    op.create_table(
         "users",
         sa.Column("id", Id, autoincrement=True, nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
@@ -191,6 +200,42 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("spawner", "user_id", name=op.f("pk_discoveries")),
     )
+    op.create_table(
+        "environments",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("user_id", Id, nullable=False),
+        sa.Column("place", sa.String(length=128), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("packages", Json, nullable=False),
+        sa.Column("lock", sa.Text(), server_default="", nullable=False),
+        sa.Column("is_locked", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
+        sa.Column("is_wanted", sa.Boolean(), server_default=sa.text("(true)"), nullable=False),
+        sa.Column("revision", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("error", sa.Text(), server_default="", nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("shared", Json, nullable=False),
+        sa.Column("is_shared", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
+        sa.Column("created_at", Instant(), nullable=False),
+        sa.Column("changed_at", Instant(), nullable=False),
+        sa.Column("seen_at", Instant(), nullable=True),
+        sa.CheckConstraint("kind IN ('venv', 'conda')", name=op.f("ck_environments_kind")),
+        sa.CheckConstraint(
+            "state IN ('wanted', 'building', 'ready', 'failed', 'removing')",
+            name=op.f("ck_environments_state"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_environments_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_environments")),
+        sa.UniqueConstraint(
+            "user_id", "place", "name", name=op.f("uq_environments_user_id_place_name")
+        ),
+    )
+    with op.batch_alter_table("environments", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_environments_is_shared"), ["is_shared"], unique=False)
+
     op.create_table(
         "group_members",
         sa.Column("group_id", Id, nullable=False),
@@ -455,6 +500,67 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "volumes",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("spawner", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("user_id", Id, nullable=True),
+        sa.Column("user_name", sa.String(length=255), nullable=False),
+        sa.Column("server_id", Id, nullable=True),
+        sa.Column("server_name", sa.String(length=255), nullable=False),
+        sa.Column("attached", sa.Boolean(), server_default=sa.text("(true)"), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("storage_class", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("retention_seconds", sa.Integer(), nullable=False),
+        sa.Column("created_at", Instant(), nullable=False),
+        sa.Column("last_used_at", Instant(), nullable=True),
+        sa.Column("seen_at", Instant(), nullable=True),
+        sa.Column("missing_since", Instant(), nullable=True),
+        sa.Column("used_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("measured_at", Instant(), nullable=True),
+        sa.Column("enforced", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
+        sa.Column("held_by", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("delete_after", Instant(), nullable=True),
+        sa.Column("removing_at", Instant(), nullable=True),
+        sa.Column("deleted_at", Instant(), nullable=True),
+        sa.CheckConstraint("kind IN ('user', 'server')", name=op.f("ck_volumes_kind")),
+        sa.ForeignKeyConstraint(
+            ["server_id"], ["servers.id"], name=op.f("fk_volumes_server_id"), ondelete="SET NULL"
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_volumes_user_id"), ondelete="SET NULL"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_volumes")),
+        sa.UniqueConstraint("name", name=op.f("uq_volumes_name")),
+    )
+    with op.batch_alter_table("volumes", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_volumes_server_id"), ["server_id"], unique=False)
+        batch_op.create_index(
+            "ix_volumes_there",
+            ["spawner"],
+            unique=False,
+            sqlite_where=sa.text("deleted_at IS NULL"),
+            postgresql_where=sa.text("deleted_at IS NULL"),
+        )
+        batch_op.create_index(batch_op.f("ix_volumes_user_id"), ["user_id"], unique=False)
+        batch_op.create_index(
+            "uq_volumes_of_server",
+            ["server_id", "spawner"],
+            unique=True,
+            sqlite_where=sa.text("attached AND kind = 'server'"),
+            postgresql_where=sa.text("attached AND kind = 'server'"),
+        )
+        batch_op.create_index(
+            "uq_volumes_of_user",
+            ["user_id", "spawner"],
+            unique=True,
+            sqlite_where=sa.text("attached AND kind = 'user'"),
+            postgresql_where=sa.text("attached AND kind = 'user'"),
+        )
+
+    op.create_table(
         "events",
         sa.Column("launch_id", sa.String(length=40), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
@@ -671,6 +777,26 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_events_at"))
 
     op.drop_table("events")
+    with op.batch_alter_table("volumes", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_volumes_of_user",
+            sqlite_where=sa.text("attached AND kind = 'user'"),
+            postgresql_where=sa.text("attached AND kind = 'user'"),
+        )
+        batch_op.drop_index(
+            "uq_volumes_of_server",
+            sqlite_where=sa.text("attached AND kind = 'server'"),
+            postgresql_where=sa.text("attached AND kind = 'server'"),
+        )
+        batch_op.drop_index(batch_op.f("ix_volumes_user_id"))
+        batch_op.drop_index(
+            "ix_volumes_there",
+            sqlite_where=sa.text("deleted_at IS NULL"),
+            postgresql_where=sa.text("deleted_at IS NULL"),
+        )
+        batch_op.drop_index(batch_op.f("ix_volumes_server_id"))
+
+    op.drop_table("volumes")
     with op.batch_alter_table("launches", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_launches_server_id_wanted",
@@ -717,8 +843,13 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_group_members_user_id"))
 
     op.drop_table("group_members")
+    with op.batch_alter_table("environments", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_environments_is_shared"))
+
+    op.drop_table("environments")
     op.drop_table("discoveries")
     op.drop_table("users")
+    op.drop_table("unknown_volumes")
     op.drop_table("spawner_states")
     op.drop_table("signin_failures")
     op.drop_table("services")
