@@ -1,0 +1,119 @@
+"""
+Persistent environments: what a person installed once and finds again in every later session.
+
+An environment is a virtual one of Python's, or a conda prefix that somebody made by hand. It
+lies on storage that outlives the session; the hub knows its name, what was asked to be in it
+and, once it is built, exactly what is (its lock).
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Final
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from perijove.domain.errors import Invalid
+
+NAME_LENGTH: Final = 40
+MOST_PACKAGES: Final = 200
+LONGEST_REQUIREMENT: Final = 300
+LONGEST_LOCK: Final = 200_000
+FOLDER: Final = ".perijove/environments"
+"""Where they lie below a home or on a volume."""
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
+_RESERVED: Final = frozenset({"python3", "base", "con", "nul"})
+"""`python3` is the name of the kernel that every session has."""
+
+
+class State(StrEnum):
+    """How far an environment is."""
+
+    WANTED = "wanted"  #: Waits for a session that can build it.
+    BUILDING = "building"
+    READY = "ready"
+    FAILED = "failed"
+    REMOVING = "removing"  #: Waits for a session that can remove it.
+
+
+class EnvironmentKind(StrEnum):
+    """What made it."""
+
+    VENV = "venv"
+    CONDA = "conda"
+
+
+def check_name(name: str) -> str:
+    """Return a name that can be a folder and a kernel everywhere; raises `Invalid`."""
+    if len(name) > NAME_LENGTH or not _NAME.fullmatch(name) or name in _RESERVED:
+        raise Invalid(
+            f"{name[:60]!r} cannot be an environment's name: 1 to {NAME_LENGTH} lower-case"
+            " letters, digits, '-' and '_'",
+            field="name",
+            code="environment-name",
+            name=name[:60],
+            limit=NAME_LENGTH,
+        )
+    return name
+
+
+def check_packages(lines: Iterable[str]) -> Sequence[str]:
+    """
+    Return requirements as they are to be asked for, one each (PEP 508); raises `Invalid`.
+
+    Blank lines and comments are left out; options of pip are none.
+    """
+    kept: dict[str, str] = {}
+    for raw in lines:
+        line = re.sub(r"(?:^|\s)#.*$", "", raw).strip()
+        if not line:
+            continue
+        if len(line) > LONGEST_REQUIREMENT:
+            raise _bad_package(line)
+        try:
+            found = Requirement(line)
+        except InvalidRequirement:
+            raise _bad_package(line) from None
+        kept[canonicalize_name(found.name)] = str(found)
+        if len(kept) > MOST_PACKAGES:
+            raise Invalid(
+                f"at most {MOST_PACKAGES} packages",
+                field="packages",
+                code="environment-packages",
+                limit=MOST_PACKAGES,
+            )
+    return list(kept.values())
+
+
+def check_lock(text: str) -> str:
+    """Return a list of exact versions, one in each line; raises `Invalid`."""
+    if len(text) > LONGEST_LOCK:
+        raise Invalid(
+            f"a lock has at most {LONGEST_LOCK} characters", field="lock", code="environment-lock"
+        )
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            found = Requirement(line)
+        except InvalidRequirement:
+            raise _bad_package(line, "lock") from None
+        is_exact = [each.operator for each in found.specifier] in (["=="], ["==="])
+        if not is_exact and found.url is None:
+            raise Invalid(
+                f"{line[:80]!r} is no exact version",
+                field="lock",
+                code="environment-not-exact",
+                line=line[:80],
+            )
+    return text
+
+
+def _bad_package(line: str, field: str = "packages") -> Invalid:
+    return Invalid(
+        f"{line[:80]!r} is not a package, such as numpy or numpy>=2",
+        field=field,
+        code="environment-package",
+        line=line[:80],
+    )
