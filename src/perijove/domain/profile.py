@@ -284,6 +284,8 @@ class Profile:
     """Who may see it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Field] = field(default_factory=dict)
+    storage: Mapping[str, Any] | None = None
+    """What is kept, see `perijove.domain.storage`."""
 
     def is_seen_by(self, groups: frozenset[str]) -> bool:
         """Tell whether a member of `groups` may know that it exists."""
@@ -300,6 +302,7 @@ class Profile:
             description=body.get("description", {}),
             groups=tuple(body.get("groups", (EVERYONE,))),
             environment=body.get("environment", {}),
+            storage=body.get("storage"),
             fields={
                 key: Field.from_body(key, each) for key, each in body.get("fields", {}).items()
             },
