@@ -25,6 +25,7 @@ from perijove.domain.names import SERVER_NAME_LENGTH, check_server_name
 from perijove.domain.options import Choice, apply, still_valid
 from perijove.domain.policy import BUILT_IN, EVERYONE, Limit, Limits, Policy, Rule
 from perijove.domain.profile import Profile
+from perijove.domain.storage import Storage, storage_under
 from perijove.services.discovery import Platforms, platforms_of
 from perijove.services.limits import Person, find_person, limits_of
 from perijove.services.profiles import (
@@ -62,6 +63,11 @@ class Admission:
     def spawner(self) -> str:
         """The spawner instance that starts it."""
         return self.profile.spawner
+
+    @property
+    def storage(self) -> Storage | None:
+        """What it keeps; None: nothing."""
+        return storage_under(self.profile.storage, self.limits)
 
     def spec(self) -> dict[str, Any]:
         """Return what the launch keeps of the decision, as JSON."""
