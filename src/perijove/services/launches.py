@@ -27,11 +27,12 @@ from perijove.db.notify import notify
 from perijove.db.prepared import Statement
 from perijove.db.servers import Server, change_server, delete_server, ensure_server, find_server
 from perijove.db.tables import users
-from perijove.domain.asking import Asking
+from perijove.domain.asking import HUB, Asking
 from perijove.domain.errors import LeaseLost, NotFound
 from perijove.domain.launch import Cause, End, Kind, Launch, Status, Wanted
 from perijove.kit.clock import monotonic
 from perijove.kit.ids import new_id, platform_name
+from perijove.services import volumes
 from perijove.services.admission import admit
 from perijove.services.discovery import kinds_of
 from perijove.services.hub import Hub
@@ -142,6 +143,7 @@ async def request_stop(
         if live is not None and live.wanted is Wanted.RUN:
             live = mark_end(connection, live, End(cause=cause), asking=asking, now=hub.clock.now())
         if remove:
+            volumes.bury_with_server(connection, server, now=hub.clock.now())
             _remove(connection, server, live)
         return live
 
@@ -264,6 +266,15 @@ def _admit_and_insert(
         kinds=kinds_of(hub),
     )
     server = ensure_server(connection, user_id, server_name, now=now)
+    kept = volumes.keep(
+        hub,
+        connection,
+        admission.storage,
+        spawner=admission.spawner,
+        server=server,
+        user_name=user_name,
+        now=now,
+    )
     previous = last_launch_of(connection, server.id)
     launch = Launch(
         id=new_id("lch"),
@@ -277,7 +288,7 @@ def _admit_and_insert(
         server_id=server.id,
         server_name=server_name,
         generation=previous.generation + 1 if previous else 1,
-        spec=admission.spec(),
+        spec={**admission.spec(), **volumes.spec_of(kept)},
         after=after.id if after else None,
         requested_at=now,
     )
@@ -293,6 +304,10 @@ def _admit_and_insert(
     _TOUCH_USER.run(connection, {"the_id": user_id, "last_activity": now})
     params = {"profile": launch.spec["profile"]["name"]}
     record(connection, launch.id, "requested", params, asking=request.asking, now=now)
+    for volume in kept:
+        if volume.missing_since is not None:
+            lost = {"path": volume.path, "volume": volume.name}
+            record(connection, launch.id, "volume-lost", lost, asking=HUB, now=now)
     notify(connection, "due")
     return launch
 
