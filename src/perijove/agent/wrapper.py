@@ -90,6 +90,12 @@ DELIVERED = {
 }
 """Where in the session's directory the files are used that came with the job."""
 
+DELETED = 128 + signal.SIGUSR2
+"""
+The exit status of a job that Grid Engine said it would delete, whatever its server's was.
+
+It is also that of a job which dies of the notice. Accounting tells nothing else of a deletion.
+"""
 RESCUE_FILE = "READ-ME-FIRST.txt"
 
 
@@ -98,12 +104,17 @@ class JobSignals(Signals):
 
     def __init__(self, outer: "dict[str, str]") -> None:
         self._notices: list[str] = []
+        self.is_deleted = False
         super().__init__()
         for name in NOTICES:
             signal.signal(getattr(signal, name), self._on_notice)
         if outer.get("SGE_ROOT"):
             # With ``-notify`` it says so that it will kill the job soon.
-            signal.signal(signal.SIGUSR2, self._on_stop)
+            signal.signal(signal.SIGUSR2, self._on_deletion)
+
+    def _on_deletion(self, *_: object) -> None:
+        self.is_deleted = True
+        self._on_stop()
 
     def _on_notice(self, number: int, *_: object) -> None:
         self._notices.append(signal.Signals(number).name)
@@ -439,10 +450,11 @@ def run_job() -> int:
         say(f"cannot read spec.json on {socket.gethostname()}: {error!r}")
         return EXITS["spec-unreadable"]
     try:
-        return session.run()
+        status = session.run()
     except Exception:  # noqa: BLE001 - the last words of the job are its log
         traceback.print_exc()
-        return EXITS["wrapper-failed"]
+        status = EXITS["wrapper-failed"]
+    return DELETED if signals.is_deleted else status
 
 
 if __name__ == "__main__":

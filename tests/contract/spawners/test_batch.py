@@ -189,6 +189,32 @@ async def test_doubles_are_one_launch_and_end_together(
     assert not site.live()
 
 
+async def test_a_job_deleted_by_its_owner_is_told_from_one_that_failed(site: BatchSite) -> None:
+    """Also by a hub that was away meanwhile, and has not seen it go."""
+    async with site.spawner() as before:
+        handle = await start(before, site)
+    await has_begun(site)
+    site.cluster.cancel(handle["job_id"])
+    await is_over(site)
+    async with site.spawner() as after:
+
+        async def is_told() -> bool:
+            ends = await after.find_ends({site.name: handle})
+            return site.name in ends and ends[site.name].cause is Cause.CANCELLED_OUTSIDE
+
+        assert await until(is_told, seconds=40)
+
+
+async def has_begun(site: BatchSite) -> None:
+    """Wait until the job's wrapper has said its first words."""
+
+    async def is_said() -> bool:
+        log = site.folder() / "job.log"
+        return log.exists() and "registering" in log.read_text()
+
+    assert await until(is_said, seconds=30)
+
+
 async def test_a_strangers_job_with_our_name_is_the_strangers(
     site: BatchSite, spawner: BatchSpawner
 ) -> None:

@@ -83,6 +83,17 @@ async def test_a_job_waits_for_a_hub_that_is_away(url: str, tmp_path: Path) -> N
             assert (await served.hub.launch(launch.id)).status is Status.READY
 
 
+async def test_a_job_that_is_deleted_says_so_to_accounting(url: str, tmp_path: Path) -> None:
+    """Grid Engine's notice is in the exit status, whatever the server's own end was."""
+    async with serving_hub(url, tmp_path) as served:
+        launch = await served.running_launch()
+        async with running_job(served.deliver(launch, tmp_path), SGE_ROOT="/opt/sge") as job:
+            await served.hub.becomes(launch, Status.READY, seconds=30)
+            job.process.send_signal(signal.SIGUSR2)
+            assert await job.exit_status() == 128 + signal.SIGUSR2
+            assert job.end["stop_asked"]
+
+
 async def test_a_job_ends_when_nobody_wants_it(url: str, tmp_path: Path) -> None:
     """A job that starts after its launch was stopped starts nothing and ends."""
     async with serving_hub(url, tmp_path) as served:

@@ -6,6 +6,7 @@ it waited is never in it; what is concluded from that is in `scheduler`.
 """
 
 import re
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -35,6 +36,11 @@ _TO_RUN_AGAIN: Final = frozenset({24, 25, 30})
 _LIMIT: Final = 37
 """``failed``: qmaster enforced h_rt, h_cpu, or h_vmem limit."""
 _KILLED: Final = 128
+_DELETED: Final = _KILLED + signal.SIGUSR2
+"""
+``-notify`` says with this signal that a job will be deleted: who dies of it, or heeds it as our
+wrapper does, ends so.
+"""
 _FULL: Final = 0.95
 """Of its memory: a job killed with this much in use was killed for it."""
 _NOT_FOUND = re.compile(r"not found|no jobs running|no accounting", re.IGNORECASE)
@@ -118,8 +124,10 @@ def end_of(record: Record, *, memory: str, memory_per_slot: bool, was_being_dele
     """
     Return how a job ended.
 
-    `was_being_deleted`: the queue showed it so. Without that a deleted job cannot be told from
-    one that was killed on its node.
+    `was_being_deleted`: the queue showed it so. Without that, a name in accounting or the status
+    of a job that heard the notice, nobody can say: deleted jobs that had to be killed and jobs
+    that were killed on their node have the same record (``failed 100``, 137), and are told as
+    killed.
     """
     detail = f"failed {record.failed}: {record.failure}" if record.failed else ""
     if record.failed in _NEVER_STARTED:
@@ -130,7 +138,7 @@ def end_of(record: Record, *, memory: str, memory_per_slot: bool, was_being_dele
         return End(cause=_exceeded(record), detail=detail)
     if record.failed in _NODE_FAILED:
         return End(cause=Cause.NODE_FAIL, detail=detail)
-    if record.deleted_by or was_being_deleted:
+    if record.deleted_by or was_being_deleted or record.exit_status == _DELETED:
         by = f"deleted by {record.deleted_by}" if record.deleted_by else detail
         return End(cause=Cause.CANCELLED_OUTSIDE, detail=by)
     return _end_by_status(record, memory, memory_per_slot, detail)

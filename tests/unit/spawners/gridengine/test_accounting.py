@@ -59,6 +59,21 @@ def test_a_kill_is_a_signal_unless_more_is_known() -> None:
 
 
 @pytest.mark.parametrize(
+    ("failed", "cause"),
+    [
+        ("0", Cause.CANCELLED_OUTSIDE),
+        ("100 : assumedly after job", Cause.CANCELLED_OUTSIDE),
+        ("37  : qmaster enforced h_rt, h_cpu, or h_vmem limit", Cause.WALLTIME),
+        ("19  : before writing exit_status", Cause.NODE_FAIL),
+    ],
+)
+def test_the_notice_of_a_deletion_is_in_the_exit_status(failed: str, cause: Cause) -> None:
+    """Heeded or died of, it says that the job was deleted, unless Grid Engine says why itself."""
+    heard = record("timeout", failed=failed, exit_status="140                  (User defined)")
+    assert end(heard).cause is cause
+
+
+@pytest.mark.parametrize(
     ("peak", "cause"), [("104.586KB", Cause.OUT_OF_MEMORY), ("60.1KB", Cause.SIGNAL)]
 )
 def test_a_kill_with_full_memory_is_out_of_memory(peak: str, cause: Cause) -> None:
