@@ -4,7 +4,6 @@ import fcntl
 import os
 import pty
 import re
-import socket
 import sqlite3
 import struct
 import subprocess
@@ -14,89 +13,56 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from tests import beds
+from tests import clusters
+from tests.clusters import Cluster
 from tests.e2e.site import Site, a_site, wait_for
-
-Cluster = Literal["slurm", "gridengine"]
 
 CONFIG: Final = """
 title = "Perijove on the test bed"
 logout_stops_servers = true
 
-[auth.pam]
-service = "{service}"
-
 [[policies]]
 named_servers = "unlimited"
 
-[spawners.slurm]
-kind = "slurm"
-scheduler_environment = {{ SLURM_CONF = "{slurm_conf}" }}
-{common}
-[spawners.gridengine]
-kind = "gridengine"
-scheduler_environment = {{ {sge} }}
-parallel_environment = "smp"
-memory_complex = "rmem"
-gpu_complex = "gpu"
-{common}
 [[profiles]]
 name = "slurm"
-title = {{ en = "Interactive session", fr = "Session interactive" }}
+title = { en = "Interactive session", fr = "Session interactive" }
 spawner = "slurm"
 [profiles.fields]
-account = {{}}
-partition = {{}}
-qos = {{}}
-reservation = {{}}
-time = {{ default = "1 h", min = "1 min", max = "24 h" }}
-cpu = {{ default = 1, min = 1, max = 64 }}
-memory = {{ default = "512 MiB", min = "64 MiB", max = "64 GiB" }}
-gpu = {{ default = 0, min = 0, max = 4 }}
-gpu_type = {{}}
-features = {{}}
-ui = {{ default = "lab" }}
+account = {}
+partition = {}
+qos = {}
+reservation = {}
+time = { default = "1 h", min = "1 min", max = "24 h" }
+cpu = { default = 1, min = 1, max = 64 }
+memory = { default = "512 MiB", min = "64 MiB", max = "64 GiB" }
+gpu = { default = 0, min = 0, max = 4 }
+gpu_type = {}
+features = {}
+ui = { default = "lab" }
 
 [[profiles]]
 name = "gridengine"
-title = {{ en = "Session on the old cluster", fr = "Session sur l'ancienne grappe" }}
+title = { en = "Session on the old cluster", fr = "Session sur l'ancienne grappe" }
 spawner = "gridengine"
 [profiles.fields]
-account = {{}}
-partition = {{}}
-time = {{ default = "1 h", min = "1 min", max = "24 h" }}
-cpu = {{ default = 1, min = 1, max = 16 }}
-memory = {{ default = "512 MiB", min = "64 MiB", max = "16 GiB" }}
-gpu = {{ default = 0, min = 0, max = 2 }}
-ui = {{ default = "lab" }}
-"""
-
-COMMON: Final = """
-networks = ["127.0.0.0/8", "{address}/32"]
-software = {{ prefix = "{prefix}" }}
-minimum_period = 1
-survey_period = 2
-survey_busy_period = 1
-stop_grace = 5
-scheduler_timeout = 5
+account = {}
+partition = {}
+time = { default = "1 h", min = "1 min", max = "24 h" }
+cpu = { default = 1, min = 1, max = 16 }
+memory = { default = "512 MiB", min = "64 MiB", max = "16 GiB" }
+gpu = { default = 0, min = 0, max = 2 }
+ui = { default = "lab" }
 """
 
 
 def configuration() -> str:
     """Return the configuration of a site with both schedulers, impatient as no real one is."""
-    common = COMMON.format(
-        address=socket.gethostbyname(os.environ["PERIJOVE_TEST_SGE_HOST"]),
-        prefix=os.environ["PERIJOVE_TEST_JOB_SINGLEUSER"],
-    )
-    names = ("SGE_ROOT", "SGE_CELL", "SGE_QMASTER_PORT", "SGE_EXECD_PORT")
-    return CONFIG.format(
-        service=os.environ["PERIJOVE_TEST_PAM_SERVICE"],
-        slurm_conf=os.environ["PERIJOVE_TEST_SLURM_CONF"],
-        sge=", ".join(f'{name} = "{os.environ[f"PERIJOVE_TEST_{name}"]}"' for name in names),
-        common=common,
-    )
+    software = f'software = {{ prefix = "{os.environ["PERIJOVE_TEST_JOB_SINGLEUSER"]}" }}\n'
+    sections = (clusters.section(cluster, software) for cluster in clusters.BOTH)
+    return "".join([CONFIG, clusters.sign_in_section(), *sections])
 
 
 @dataclass(slots=True)
@@ -104,7 +70,7 @@ class BatchSite:
     """A site, and what stands in the schedulers' queues because of it."""
 
     site: Site
-    blockers: dict[Cluster, list[str]] = field(default_factory=dict)
+    beside: clusters.Blockers = field(default_factory=clusters.Blockers)
 
     def names(self, user: str) -> set[str]:
         """Return the platform names of all launches a person ever had here."""
@@ -116,14 +82,7 @@ class BatchSite:
     def jobs(self, user: str, cluster: Cluster = "slurm") -> dict[str, str]:
         """Return a person's jobs of this site that the queue shows: id and state."""
         ours = self.names(user)
-        if cluster == "slurm":
-            listing = asked("squeue", "--noheader", f"--user={user}", "--format=%i %j %t")
-            rows = [line.split() for line in listing.splitlines()]
-            return {job: state for job, name, state in rows if name in ours}
-        listing = asked("qstat", "-r", "-u", user)
-        states = dict(re.findall(r"^ *(\d+) +\S+ +\S+ +\S+ +(\S+)", listing, re.M))
-        found = re.findall(r"^ *(\d+) [^\n]*\n +Full jobname: +(\S+)", listing, re.M)
-        return {job: states[job] for job, name in found if name in ours}
+        return {job.id: job.state for job in clusters.jobs(cluster) if job.name in ours}
 
     def job(self, user: str, cluster: Cluster = "slurm") -> str:
         """Return the id of a person's one job, as soon as there is one."""
@@ -135,22 +94,6 @@ class BatchSite:
         """Wait until a person has none left."""
         wait_for(lambda: not self.jobs(user, cluster), what=f"{user} to have no job")
 
-    def block(self, user: str, *arguments: str) -> str:
-        """Let a person's job beside the hub occupy something of Slurm; it ends with the site."""
-        command = ["sbatch", "--parsable", "--mem=32M", "--time=30", "--output=/dev/null"]
-        done = beds.run_as(user, *command, *arguments, "--wrap=exec sleep 1800")
-        assert done.returncode == 0, done.stderr
-        job = done.stdout.strip()
-        self.blockers.setdefault("slurm", []).append(job)
-        state = ("squeue", "--noheader", f"--jobs={job}", "--format=%t")
-        wait_for(lambda: asked(*state).strip() == "R", what=f"the blocker {job} to run")
-        return job
-
-    def unblock(self) -> None:
-        """End all blockers."""
-        for job in self.blockers.pop("slurm", []):
-            asked("scancel", job)
-
     def kill_hub(self) -> None:
         """Kill the hub without a warning, and wait until another one is there."""
         before = self.site.parts()["hub"]
@@ -161,46 +104,12 @@ class BatchSite:
 
         wait_for(is_back, what="a new hub")
 
-    def clean_up(self) -> None:
-        """End every server, and wait until no job is left."""
-        self.unblock()
-        for user in PEOPLE:
-            _, model = self.site.api("GET", f"/users/{user}")
-            for server in model.get("servers", {}):
-                path = f"servers/{server}" if server else "server"
-                self.site.api("DELETE", f"/users/{user}/{path}")
-        for user in PEOPLE:
-            self.no_jobs(user, "slurm")
-            self.no_jobs(user, "gridengine")
-
-
-PEOPLE: Final = ("alice", "bob", "carol")
-
-
-def asked(*command: str) -> str:
-    """Return what a scheduler's program answers to root; one that is silent is asked again."""
-    environment = beds.account_environment("root")
-
-    def ask() -> subprocess.CompletedProcess[str] | None:
-        try:
-            return subprocess.run(
-                command, env=environment, check=True, capture_output=True, text=True, timeout=20
-            )
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-            return None
-
-    return wait_for(ask, what=f"an answer to {' '.join(command)}").stdout
-
 
 @contextmanager
 def a_batch_site(directory: Path) -> Iterator[BatchSite]:
-    """Run a site; at the end neither it nor a job of its is left."""
+    """Run a site."""
     with a_site(directory, extra=configuration()) as site:
-        found = BatchSite(site)
-        try:
-            yield found
-        finally:
-            found.clean_up()
+        yield BatchSite(site)
 
 
 @dataclass(slots=True)

@@ -1,23 +1,24 @@
-"""One site for all tests here: it takes seconds to start, and its jobs do not meet."""
+"""One site for the tests of a module: it takes seconds to start."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests import clusters
 from tests.integration.batch.site import BatchSite, a_batch_site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def the_site() -> Iterator[BatchSite]:
-    """Give a site that runs for the whole session."""
+    """Run a site."""
     with a_batch_site() as found:
-        # Grid Engine ends it after a minute, while the other tests run.
-        found.start("bob", "late-gridengine", "gridengine", time="1 min")
         yield found
 
 
 @pytest.fixture
 def site(the_site: BatchSite) -> Iterator[BatchSite]:
-    """Give the site; blockers beside it end with the test, its servers with the session."""
-    yield the_site
-    the_site.unblock()
+    """Give the site on clean clusters; its servers, and the jobs beside it, end with the test."""
+    with clusters.left_clean("slurm", "gridengine") as ends:
+        ends.callback(clusters.end_servers, the_site.site)
+        ends.callback(the_site.beside.unblock)
+        yield the_site

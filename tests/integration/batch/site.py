@@ -1,17 +1,13 @@
 """A real site with both schedulers of the test bed, and ways to look at what it has there."""
 
 import json
-import os
 import pwd
 import shutil
-import socket
 import sqlite3
-import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -19,45 +15,23 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Final
 
-from tests import beds
+from tests import clusters
 from tests.e2e.site import ADMIN_TOKEN, Site, free_port, wait_for
 
 PROGRAM: Final = Path(__file__).with_name("program.py")
 PATIENCE: Final = 60.0
-PEOPLE: Final = ("alice", "bob", "carol")
-PERIOD: Final = 1
-"""Seconds between two questions to a scheduler: real sites want more, tests are in a hurry."""
+ON_THE_WAY: Final = 4
+"""How many servers may be on their way on a cluster at once; the next ones stand in line."""
 
-CONFIG: Final = """
-[auth.pam]
-service = "{service}"
+NAMED_SERVERS: Final = """
 [[policies]]
 named_servers = "unlimited"
-
-[spawners.slurm]
-kind = "slurm"
-scheduler_environment = {{ SLURM_CONF = "{slurm_conf}" }}
-submit_arguments = ["--requeue"]
-{common}
-[spawners.gridengine]
-kind = "gridengine"
-scheduler_environment = {{ {sge} }}
-parallel_environment = "smp"
-memory_complex = "rmem"
-gpu_complex = "gpu"
-{common}
-{profiles}
 """
 
-COMMON: Final = """
+SETTINGS: Final = """\
 command = ["/usr/bin/python3", "-I", "-S", "{program}"]
 software = {{ setup = [["/usr/bin/python3", "-I", "-S", "{program}", "setup"]] }}
-networks = ["127.0.0.0/8", "{address}/32"]
-scheduler_timeout = 5
-minimum_period = {period}
-survey_period = {period}
-survey_busy_period = {period}
-stop_grace = 5
+max_starting = {on_the_way}
 """
 
 PROFILE: Final = """
@@ -76,10 +50,10 @@ partition = {{}}
 
 @dataclass(slots=True)
 class BatchSite:
-    """A site, and the jobs that it has submitted as people."""
+    """A site, and the jobs beside it."""
 
     site: Site
-    blockers: list[tuple[str, str]] = field(default_factory=list)
+    beside: clusters.Blockers = field(default_factory=clusters.Blockers)
 
     # --- asking the hub -------------------------------------------------------------------
 
@@ -251,93 +225,27 @@ class BatchSite:
 
     # --- looking at the schedulers --------------------------------------------------------
 
-    def jobs_of(self, user: str, server: str, profile: str) -> list[str]:
+    def jobs_of(self, user: str, server: str, profile: clusters.Cluster) -> list[str]:
         """Return the ids of the live jobs that carry the name of a server's newest launch."""
-        return live_jobs(profile, self.row(user, server)["name"])
-
-    def block(self, user: str, *command: str) -> str:
-        """Submit a job beside the hub, as a person; it ends with the site."""
-        done = beds.run_as(user, *command)
-        assert done.returncode == 0, done.stderr
-        job_id = done.stdout.strip().partition(";")[0]
-        self.blockers.append((user, job_id))
-        wait_for(lambda: is_running(command[0], user, job_id), what=f"job {job_id} to run")
-        return job_id
-
-    def unblock(self) -> None:
-        """Cancel the jobs beside the hub."""
-        for user, job_id in self.blockers:
-            program = "qdel" if job_id in live_ids("gridengine") else "scancel"
-            beds.run_as(user, program, job_id)
-        self.blockers.clear()
-
-
-def is_running(program: str, user: str, job_id: str) -> bool:
-    """Tell whether a job that `program` submitted has what it asked for."""
-    if program == "qsub":
-        return job_id in asked("qstat", "-u", user, "-s", "r").split()
-    return asked("squeue", "--noheader", f"--jobs={job_id}", "--format=%T").strip() == "RUNNING"
-
-
-def live_jobs(profile: str, name: str) -> list[str]:
-    """Return the ids of the jobs of a name that are in a scheduler's queue and not over."""
-    if profile == "slurm":
-        listing = asked("squeue", "--noheader", f"--name={name}", "--format=%A")
-        return listing.split()
-    listing = asked("qstat", "-u", "*", "-r")
-    found: list[str] = []
-    last = ""
-    for line in listing.splitlines():
-        words = line.split()
-        if words and words[0].isdecimal():
-            last = words[0]
-        if words[:2] == ["Full", "jobname:"] and words[2] == name:
-            found.append(last)
-    return found
-
-
-def live_ids(profile: str) -> set[str]:
-    """Return the ids of all jobs in a scheduler's queue."""
-    if profile == "slurm":
-        return set(asked("squeue", "--noheader", "--format=%A").split())
-    rows = (line.split() for line in asked("qstat", "-u", "*").splitlines())
-    return {row[0] for row in rows if row and row[0].isdecimal()}
-
-
-def asked(*command: str) -> str:
-    """Return what a scheduler's program answers to root."""
-    environment = beds.account_environment("root")
-    return subprocess.run(
-        command, env=environment, check=True, capture_output=True, text=True, timeout=60
-    ).stdout
+        return clusters.jobs_named(profile, self.row(user, server)["name"])
 
 
 def configuration(program: Path) -> str:
     """Return the configuration of a site with both schedulers."""
-    common = COMMON.format(program=program, period=PERIOD, address=own_address())
-    sge = {
-        name.removeprefix("PERIJOVE_TEST_"): os.environ[name]
-        for name in os.environ
-        if name.startswith("PERIJOVE_TEST_SGE_") and not name.endswith(("_HOST", "_CGROUP", "_CTL"))
-    }
-    return CONFIG.format(
-        service=os.environ["PERIJOVE_TEST_PAM_SERVICE"],
-        slurm_conf=os.environ["PERIJOVE_TEST_SLURM_CONF"],
-        sge=", ".join(f'{name} = "{value}"' for name, value in sge.items()),
-        common=common,
-        profiles=PROFILE.format(name="slurm", more="qos = {}\n")
-        + PROFILE.format(name="gridengine", more=""),
+    settings = SETTINGS.format(program=program, on_the_way=ON_THE_WAY)
+    return (
+        clusters.sign_in_section()
+        + NAMED_SERVERS
+        + clusters.section("slurm", settings + 'submit_arguments = ["--requeue"]\n')
+        + clusters.section("gridengine", settings)
+        + PROFILE.format(name="slurm", more="qos = {}\n")
+        + PROFILE.format(name="gridengine", more="")
     )
-
-
-def own_address() -> str:
-    """Return the address that the name of Grid Engine's host stands for."""
-    return socket.gethostbyname(os.environ["PERIJOVE_TEST_SGE_HOST"])
 
 
 @contextmanager
 def a_batch_site() -> Iterator[BatchSite]:
-    """Run a site; at the end neither it nor any job of its is left."""
+    """Run a site."""
     place = Path(mkdtemp(dir="/var/tmp", prefix="perijove-test-"))
     place.chmod(0o711)
     program = place / "program.py"
@@ -348,21 +256,9 @@ def a_batch_site() -> Iterator[BatchSite]:
     found = BatchSite(Site(directory, free_port(), extra=configuration(program)))
     found.site.start()
     try:
-        for user in PEOPLE:
+        for user in clusters.PEOPLE:
             assert found.site.api("POST", f"/users/{user}")[0] == 201
         yield found
     finally:
-        found.unblock()
-        _end_everything(found)
         found.site.stop()
         shutil.rmtree(place)
-
-
-def _end_everything(found: BatchSite) -> None:
-    """Stop all servers, and wait until that has happened: jobs outlive their hub."""
-    live = [(user, server) for user in PEOPLE for server in found.servers(user)]
-    with ThreadPoolExecutor(20) as pool:
-        for user, server in live:
-            pool.submit(found.stop, user, server)
-    for user, server in live:
-        found.becomes(user, server, "ended")

@@ -17,7 +17,7 @@ from perijove.domain.launch import End, Resources
 from perijove.spawners.batch.commands import Allowance, Commands
 from perijove.spawners.batch.scheduler import SCRIPT, Command, Job, JobRequest, Result, Site
 from perijove.spawners.gridengine.scheduler import GridEngineScheduler
-from tests import beds
+from tests import beds, clusters
 
 
 class ShiftedClock:
@@ -114,7 +114,7 @@ class Bed:
 
     async def job(self, job_id: str, until: Callable[[Job], bool]) -> Job:
         """Return a job as soon as the queue shows it as `until` says."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(90):
             while True:
                 for job in await self.scheduler.jobs(self.run, self.prefix):
                     if job.id == job_id and until(job):
@@ -125,7 +125,7 @@ class Bed:
 
     async def end(self, job_id: str) -> End:
         """Return how a job ended as soon as that is known."""
-        with anyio.fail_after(45):
+        with anyio.fail_after(90):
             while True:
                 if ends := await self.ends(job_id):
                     return ends[job_id]
@@ -147,7 +147,10 @@ class Bed:
 
 @pytest.fixture
 async def bed() -> AsyncIterator[Bed]:
-    """Give the bed."""
-    one = Bed()
-    yield one
-    await one.clear()
+    """Give the bed, clean."""
+    with clusters.left_clean("gridengine"):
+        one = Bed()
+        try:
+            yield one
+        finally:
+            await one.clear()

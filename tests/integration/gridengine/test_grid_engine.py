@@ -21,9 +21,8 @@ from tests.integration.gridengine.conftest import Bed
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.needs("root", "gridengine"),
-    # Whatever another test has left in the cell holds these up.
-    pytest.mark.xfail(strict=False, reason="unsettled on a busy machine"),
+    pytest.mark.needs("root", "users", "gridengine"),
+    pytest.mark.timeout(300),
 ]
 
 

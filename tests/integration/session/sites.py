@@ -9,22 +9,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Final
 
-from tests import beds
+from tests import beds, clusters
 from tests.e2e.site import Site, free_port, wait_for
 from tests.integration.session.inside import Inside
 
-PEOPLE: Final = ("alice", "carol")
-
-CLUSTER: Final = """
-[spawners.{name}]
-kind = "{name}"
-scheduler_environment = {{ {environment} }}
-networks = ["127.0.0.0/8"]
-software = {{ prefix = "{software}" }}
-minimum_period = 1
-survey_busy_period = 1
-stop_grace = 5
-{settings}
+PROFILE: Final = """
 [[profiles]]
 name = "{name}"
 spawner = "{name}"
@@ -35,11 +24,6 @@ cpu = {{ default = 2, min = 1, max = 8 }}
 gpu = {{ default = 0, min = 0, max = 2 }}
 partition = {{}}
 ui = {{}}
-"""
-GRID_ENGINE: Final = """\
-parallel_environment = "smp"
-memory_complex = "rmem"
-gpu_complex = "gpu"
 """
 
 
@@ -98,33 +82,30 @@ class Sessions:
 
 @contextmanager
 def running_sessions() -> Iterator[Sessions]:
-    """Run a site; at the end neither it nor any job of its is left."""
+    """Run a site."""
     directory = Path(mkdtemp(dir="/var/tmp", prefix="perijove-test-"))
-    slurm = f'SLURM_CONF = "{os.environ["PERIJOVE_TEST_SLURM_CONF"]}"'
-    names = ("SGE_ROOT", "SGE_CELL", "SGE_QMASTER_PORT", "SGE_EXECD_PORT")
-    sge = ", ".join(f'{name} = "{os.environ["PERIJOVE_TEST_" + name]}"' for name in names)
-    software = os.environ["PERIJOVE_TEST_JOB_SINGLEUSER"]
-    extra = (
-        f'[auth.pam]\nservice = "{os.environ["PERIJOVE_TEST_PAM_SERVICE"]}"\n'
-        '[[policies]]\nnamed_servers = "unlimited"\n'
-        + CLUSTER.format(name="slurm", environment=slurm, software=software, settings="")
-        + CLUSTER.format(
-            name="gridengine", environment=sge, software=software, settings=GRID_ENGINE
-        )
-    )
-    site = Site(directory, free_port(), extra=extra)
+    site = Site(directory, free_port(), extra=configuration())
     site.start()
-    sessions = Sessions(site)
     try:
-        for user in PEOPLE:
+        for user in clusters.PEOPLE:
             assert site.api("POST", f"/users/{user}")[0] == 201
-        yield sessions
+        yield Sessions(site)
     finally:
-        for user in PEOPLE:
-            for name in site.api("GET", f"/users/{user}")[1]["servers"]:
-                sessions.stop(user, name)
         site.stop()
         shutil.rmtree(directory)
+
+
+def configuration() -> str:
+    """Return the configuration of a site with both schedulers."""
+    software = f'software = {{ prefix = "{os.environ["PERIJOVE_TEST_JOB_SINGLEUSER"]}" }}\n'
+    return (
+        clusters.sign_in_section()
+        + "".join(
+            clusters.section(cluster, software) + PROFILE.format(name=cluster)
+            for cluster in clusters.BOTH
+        )
+        + '[[policies]]\nnamed_servers = "unlimited"\n'
+    )
 
 
 def sign_in(user: str) -> dict[str, str]:

@@ -18,13 +18,13 @@ from perijove.domain.launch import Resources
 from perijove.spawners.batch.commands import environment_of
 from perijove.spawners.batch.scheduler import SCRIPT, Command, Job, JobRequest, Result, Site
 from perijove.spawners.slurm.scheduler import SlurmScheduler
-from tests import beds
+from tests import beds, clusters
 
 MIB: Final = 2**20
 SMALL: Final = Resources(cpu=1, memory_bytes=64 * MIB, time_seconds=600)
 
 
-async def until(is_so: Callable[[], Awaitable[bool]], *, seconds: float = 20) -> None:
+async def until(is_so: Callable[[], Awaitable[bool]], *, seconds: float = 60) -> None:
     """Return as soon as something is so; raise `TimeoutError` if it takes too long."""
     with anyio.fail_after(seconds):
         while True:
@@ -83,7 +83,7 @@ class Bed:
         result = await self.attempt(user, request, script, **variables)
         return self.scheduler.read_submission(result)
 
-    async def until(self, job_id: str, is_so: Callable[[Job], bool], *, seconds: float = 50) -> Job:
+    async def until(self, job_id: str, is_so: Callable[[Job], bool], *, seconds: float = 90) -> Job:
         """Return a job as soon as the queue shows that something is so."""
         job: Job | None = None
 
@@ -123,14 +123,17 @@ class Bed:
 
 @pytest.fixture
 async def bed() -> AsyncIterator[Bed]:
-    """Give the cluster, and cancel afterwards what was submitted."""
+    """Give the cluster, clean; afterwards what was submitted is cancelled."""
     variables = {"SLURM_CONF": os.environ["PERIJOVE_TEST_SLURM_CONF"], "SLURM_TIME_FORMAT": "%s"}
     bed = Bed(site=Site(environment=variables), prefix=f"pj-test{secrets.token_hex(4)}-")
-    yield bed
-    for job_id in bed.submitted:
-        await bed.run(bed.scheduler.cancellation(job_id))
-    for directory in bed.directories:
-        shutil.rmtree(directory)
+    with clusters.left_clean("slurm"):
+        try:
+            yield bed
+        finally:
+            for job_id in bed.submitted:
+                await bed.run(bed.scheduler.cancellation(job_id))
+            for directory in bed.directories:
+                shutil.rmtree(directory)
 
 
 @pytest.fixture

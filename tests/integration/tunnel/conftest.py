@@ -7,7 +7,8 @@ from tempfile import mkdtemp
 
 import pytest
 
-from tests.integration.tunnel.sites import Site, free_port
+from tests.e2e.site import free_port
+from tests.integration.tunnel.sites import Site
 
 
 @pytest.fixture

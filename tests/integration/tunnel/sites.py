@@ -169,10 +169,3 @@ class Dialled:
     def hang_up(self) -> None:
         """End the connection."""
         self.writer.transport.abort()
-
-
-def free_port() -> int:
-    """Return a port that nobody has now; the tunnels and their successors get it."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

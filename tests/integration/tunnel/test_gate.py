@@ -103,6 +103,7 @@ async def test_one_run_has_the_tunnel_until_it_leaves(place: Site) -> None:
         good = proof(served, launch)
         path = place.socket_of(launch)
         first = await place.dial(**good)
+        assert first.status == 101
         await exchange(path, first, b"first")
 
         assert (await place.dial(**good, nonce="cd" * 8)).status == 409

@@ -15,8 +15,9 @@ from perijove.db.routes import table_since
 from perijove.domain.errors import ConfigError
 from perijove.kit.loops import until
 from perijove.settings import load
+from tests.e2e.site import free_port
 from tests.integration.cli.programs import refusal
-from tests.integration.tunnel.sites import PATIENCE, free_port
+from tests.integration.tunnel.sites import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

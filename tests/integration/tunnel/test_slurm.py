@@ -1,7 +1,6 @@
 """A person's job on a real Slurm, reached through the tunnels of a whole site."""
 
 import json
-import os
 import shutil
 import urllib.request
 from collections.abc import Iterator
@@ -11,9 +10,10 @@ from tempfile import mkdtemp
 import psutil
 import pytest
 
+from tests import clusters
 from tests.e2e.site import Site, free_port
 
-pytestmark = [pytest.mark.needs("slurm", "root"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.needs("root", "users", "slurm"), pytest.mark.timeout(400)]
 
 SERVER = Path(__file__).with_name("server.py")
 
@@ -24,17 +24,12 @@ password = "any"
 [tunnel]
 url = "http://127.0.0.1:{port}"
 bind = "127.0.0.1:{port}"
+"""
 
-[spawners.slurm]
-kind = "slurm"
+SETTINGS = """
 tunnel = true
 accounts = "trusted"
-scheduler_environment = {{ SLURM_CONF = "{slurm_conf}" }}
 command = ["/usr/bin/python3", "-I", "{server}"]
-minimum_period = 1
-survey_period = 1
-survey_busy_period = 1
-stop_grace = 5
 """
 
 
@@ -48,37 +43,33 @@ def place() -> Iterator[Site]:
     server.chmod(0o644)
     data = directory / "hub"
     data.mkdir(mode=0o700)
-    slurm_conf = os.environ["PERIJOVE_TEST_SLURM_CONF"]
-    extra = CONFIG.format(port=free_port(), slurm_conf=slurm_conf, server=server)
-    site = Site(data, free_port(), extra=extra)
-    site.start()
-    try:
+    section = clusters.section("slurm", SETTINGS.format(server=server))
+    site = Site(data, free_port(), extra=CONFIG.format(port=free_port()) + section)
+    with clusters.left_clean("slurm") as ends:
+        ends.callback(shutil.rmtree, directory)
+        site.start()
+        ends.callback(site.stop)
+        ends.callback(clusters.end_servers, site)
         yield site
-    finally:
-        site.stop()
-        shutil.rmtree(directory)
 
 
 def test_a_job_without_a_port_is_used(place: Site) -> None:
     """Alice's server runs on a node as alice, listens at no port, and answers behind the proxy."""
     assert place.api("POST", "/users/alice")[0] == 201
-    try:
-        place.start_server("alice")
-        with urllib.request.urlopen(f"{place.url}/user/alice/api", timeout=30) as found:
-            world: dict[str, str] = json.load(found)
-        assert world["USER"] == "alice"
-        assert world["JUPYTERHUB_API_TOKEN"]
-        family = processes_of(world["PERIJOVE_LAUNCH"])
-        assert family
-        assert {each.username() for each in family} == {"alice"}
-        assert not [
-            each
-            for process in family
-            for each in process.net_connections()
-            if each.status == psutil.CONN_LISTEN
-        ]
-    finally:
-        place.stop_server("alice")
+    place.start_server("alice")
+    with urllib.request.urlopen(f"{place.url}/user/alice/api", timeout=30) as found:
+        world: dict[str, str] = json.load(found)
+    assert world["USER"] == "alice"
+    assert world["JUPYTERHUB_API_TOKEN"]
+    family = processes_of(world["PERIJOVE_LAUNCH"])
+    assert family
+    assert {each.username() for each in family} == {"alice"}
+    assert not [
+        each
+        for process in family
+        for each in process.net_connections()
+        if each.status == psutil.CONN_LISTEN
+    ]
 
 
 def processes_of(launch: str) -> list[psutil.Process]:
