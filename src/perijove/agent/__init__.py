@@ -1,9 +1,10 @@
 """
 What runs beside the server, where the computing is. Standard library only, Python 3.6 or later.
 
-A job gets `job.sh`, what its server loads (`session/`), and two programs, `wrapper.py` and, for
-clusters where only jobs can connect outward, `tunnel.py`. Each program is the modules that it is
-made of, one after the other in a single file, so that nothing has to be installed on the node.
+A job gets `job.sh`, what its server loads (`session/`), and programs: `wrapper.py`,
+`environments.py` and, for clusters where only jobs can connect outward, `tunnel.py`. Each program
+is the modules that it is made of, one after the other in a single file, so that nothing has to be
+installed on the node.
 """
 
 import ast
@@ -14,7 +15,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from perijove.agent.kernels import KEEPER
+
 _WRAPPER: Final = (
+    "agent/kernels.py",
     "spawners/local/supervisor.py",
     "agent/cannot.py",
     "agent/hub.py",
@@ -27,6 +31,8 @@ _WRAPPER: Final = (
     "agent/wrapper.py",
 )
 """Each needs only those before it."""
+_SUPERVISOR: Final = ("agent/kernels.py", "spawners/local/supervisor.py")
+_KEEPER: Final = ("agent/environments.py",)
 _TUNNEL: Final = ("agent/link.py", "agent/tunnel.py")
 _AS_THEY_ARE: Final = (
     "job.sh",
@@ -44,9 +50,20 @@ def job_files() -> Mapping[str, str]:
     """Return the files that a job is delivered with, beside its `spec.json`, by name."""
     package = files("perijove.agent")
     plain = {Path(name).name: (package / name).read_text("utf-8") for name in _AS_THEY_ARE}
-    return MappingProxyType(
-        {**plain, "wrapper.py": program(_WRAPPER), "tunnel.py": program(_TUNNEL)}
-    )
+    programs = {"wrapper.py": program(_WRAPPER), "tunnel.py": program(_TUNNEL), KEEPER: keeper()}
+    return MappingProxyType({**plain, **programs})
+
+
+@cache
+def local_files() -> Mapping[str, str]:
+    """Return the programs that run a server on the hub's own machine, by name."""
+    return MappingProxyType({"supervisor.py": program(_SUPERVISOR), KEEPER: keeper()})
+
+
+@cache
+def keeper() -> str:
+    """Return the program that keeps a person's environments."""
+    return program(_KEEPER)
 
 
 def program(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 
+from perijove.agent.kernels import offer_environments
 from perijove.agent.rescue import RESCUE_TEXT, biggest_in, look_at, trouble_with
 
 RESCUE_FILE = "RESCUE.md"
@@ -117,8 +118,12 @@ def write_help(home: str, words: str, volumes: "list[str]") -> None:
             file.write(text)
 
 
-def begin(command: "list[str]") -> int:
-    """Turn this process into the server; return an exit status if that cannot be."""
+def begin(keeper: str, command: "list[str]") -> int:
+    """
+    Turn this process into the server; return an exit status if that cannot be.
+
+    `keeper` is the program that keeps the person's environments.
+    """
     environment = dict(os.environ)
     troubles = {path: trouble_with(path) for path in volume_paths(environment)}
     troubles = {path: found for path, found in troubles.items() if found[0]}
@@ -127,6 +132,8 @@ def begin(command: "list[str]") -> int:
             go_to_rescue(environment, troubles)
         except OSError as error:
             say(f"rescue mode failed: {error}")
+    else:
+        offer_environments(environment, [sys.executable, "-I", "-S", "-c", keeper])
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606 - no shell
     except OSError as error:
@@ -135,4 +142,4 @@ def begin(command: "list[str]") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(begin(sys.argv[1:]))
+    sys.exit(begin(sys.argv[1], sys.argv[2:]))

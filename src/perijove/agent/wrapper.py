@@ -28,6 +28,7 @@ from perijove.agent.board import Board
 from perijove.agent.cannot import EXITS, Cannot
 from perijove.agent.doctor import examine
 from perijove.agent.hub import Answer, Line, register
+from perijove.agent.kernels import keeper_in, offer_environments
 from perijove.agent.node import (
     JobMemory,
     Output,
@@ -61,6 +62,7 @@ from perijove.agent.software import (
 )
 from perijove.spawners.local.supervisor import (
     ATTEMPTS,
+    HERE,
     Family,
     Signals,
     descendants,
@@ -370,6 +372,8 @@ class Session(Family):
                 signal.signal(number, signal.SIG_IGN)
         os.umask(0o022)
         os.chdir(self._home)
+        if "PERIJOVE_RESCUE" not in self._environment and not self._spec.get("safe_mode"):
+            offer_environments(self._environment, keeper_in(HERE))
         os.execve(self._command[0], self._command, self._environment)  # noqa: S606 - no shell
 
     def grace(self) -> float:

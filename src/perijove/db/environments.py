@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from perijove.db.tables import environments, users
-from perijove.domain.environments import State
+from perijove.domain.environments import Maker, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class Environment:
     place: str
     """On which storage: ``volume:<platform name>`` or ``homes:<name>``."""
     name: str
-    kind: str
+    maker: Maker
     packages: Sequence[str] = ()
     """What was asked for."""
     lock: str = ""
@@ -103,4 +103,5 @@ def remove(connection: Connection, id_: int) -> None:
 
 def _environment(row: Mapping[Any, Any]) -> Environment:
     values = {name: row[name] for name in Environment.__dataclass_fields__}
-    return Environment(**{**values, "state": State(values["state"])})
+    values |= {"state": State(values["state"]), "maker": Maker(values["maker"])}
+    return Environment(**values)

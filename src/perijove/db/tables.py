@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from perijove.db.types import Id, Instant, Json
-from perijove.domain.environments import EnvironmentKind, State
+from perijove.domain.environments import Maker, State
 from perijove.domain.launch import Cause, Kind, Status, Wanted
 
 metadata = MetaData(
@@ -590,7 +590,7 @@ environments = Table(
     # 'volume:<platform name>' or 'homes:<name>'.
     Column("place", String(128), nullable=False),
     Column("name", String(64), nullable=False),
-    Column("kind", String(8), nullable=False),
+    Column("maker", String(8), nullable=False),
     Column("packages", Json, nullable=False),
     Column("lock", Text, nullable=False, default="", server_default=""),
     Column("is_locked", Boolean, nullable=False, default=False, server_default=text("false")),
@@ -605,7 +605,7 @@ environments = Table(
     Column("created_at", Instant, nullable=False),
     Column("changed_at", Instant, nullable=False),
     Column("seen_at", Instant),
-    _one_of("kind", EnvironmentKind),
+    _one_of("maker", Maker),
     _one_of("state", State),
     UniqueConstraint("user_id", "place", "name"),
     Index(None, "is_shared"),

@@ -37,11 +37,11 @@ class State(StrEnum):
     REMOVING = "removing"  #: Waits for a session that can remove it.
 
 
-class EnvironmentKind(StrEnum):
-    """What made it."""
+class Maker(StrEnum):
+    """Who made it, and so who may change it."""
 
-    VENV = "venv"
-    CONDA = "conda"
+    HUB = "hub"  #: It was asked for here, and a session built it.
+    HAND = "hand"  #: It was found where environments lie; only its owner touches it.
 
 
 def check_name(name: str) -> str:

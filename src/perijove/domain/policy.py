@@ -40,6 +40,7 @@ class Rule(StrEnum):
     IMAGE = "image"  #: Which container images: patterns of names and references.
     STORAGE = "storage"  #: How much a volume of theirs may hold.
     STORAGE_KEPT = "storage-kept"  #: What is kept, whatever a profile that keeps data says.
+    ENVIRONMENTS = "environments"  #: Whether a person may have persistent environments.
     ACTIVE_SERVERS = "active-servers"  #: How many servers of a person may be live at once.
     GROUP_ACTIVE_SERVERS = "group-active-servers"  #: … of all to whom the policy applies.
     TOTAL_ACTIVE_SERVERS = "total-active-servers"  #: … of everybody.
@@ -69,6 +70,7 @@ _BUILT_IN: Final[Mapping[Rule, Any]] = MappingProxyType(
     {
         Rule.NAMED_SERVERS: 5,
         Rule.DEFAULT_SERVER: True,
+        Rule.ENVIRONMENTS: True,
         Rule.SERVER_NAME_LENGTH: SERVER_NAME_LENGTH,
     }
 )

@@ -17,10 +17,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: object) -> None:
     """Replace `path`, mode 0600, as a whole and durably but for its name (see `sync`)."""
+    write_text(path, json.dumps(value))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path`, as `write_json` does."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(file, "w", encoding="utf-8") as stream:
-        json.dump(value, stream)
+        stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
     draft.rename(path)

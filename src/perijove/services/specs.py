@@ -10,6 +10,7 @@ from perijove.db.prepared import Statement
 from perijove.db.tables import tokens
 from perijove.domain.launch import Launch, Resources
 from perijove.kit.ids import hash_secret
+from perijove.services.environments import place_of
 from perijove.services.hub import Hub, client_id_of, quote_name, server_prefix
 from perijove.services.oauth import drop_client, register_server_client
 from perijove.services.roles import server_token_scopes
@@ -140,6 +141,8 @@ def _environment(hub: Hub, launch: Launch) -> Mapping[str, str]:
         "JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED": "0",
         "JUPYTERHUB_DEFAULT_URL": launch.spec.get("default_url", "/lab"),
     }
+    if place := place_of(hub, launch):
+        environment["PERIJOVE_ENVIRONMENTS"] = place.folder
     resources = resources_of(launch)
     if resources.memory_bytes is not None:
         environment["MEM_LIMIT"] = str(resources.memory_bytes)

@@ -205,6 +205,9 @@ class SpawnerSettings(Section):
     api_url: str = ""
     """Where what is started here reaches the hub's API, such as
     `"http://172.17.0.1:8081/hub/api"`; by default at `hub.api_bind`."""
+    home_storage: str = ""
+    """A name for the storage that people's homes are on, where they outlive a session: persistent
+    environments lie there. Spawners with the same homes say the same. Empty: nothing is kept."""
     max_starting: int = 100
     """How many launches may be on their way at once; further ones wait in line."""
     submit_limit: float = 30

@@ -40,6 +40,8 @@ class SoftwareSection(Section):
 class BatchSettings(SpawnerSettings):
     """Sessions as jobs of a batch system."""
 
+    home_storage: str = "cluster"
+    """A name for the storage that homes are on; say the same for all spawners with these homes."""
     accounts: Literal["checked", "trusted"] = "checked"
     """
     Whose account a job is submitted under: the one of the person's name, and nobody else's.

@@ -16,6 +16,8 @@ class LocalSettings(SpawnerSettings):
 
     kind: str = "local"
     """Which driver."""
+    home_storage: str = "local"
+    """A name for the storage that homes are on; say the same for all spawners with these homes."""
     accounts: Literal["auto", "system", "shared"] = "auto"
     """
     Whose account servers run under: ``system``, each under the system account of its person;

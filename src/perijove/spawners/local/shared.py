@@ -7,16 +7,17 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Final, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
 import structlog
 
+from perijove.agent import local_files
 from perijove.domain.errors import ConfigError, SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import End
 from perijove.kit.clock import monotonic
+from perijove.kit.files import write_text
 from perijove.spawners.archive import Archive
 from perijove.spawners.contract import (
     Checkpoint,
@@ -42,7 +43,6 @@ from perijove.spawners.names import check_platform_name, is_platform_name
 
 log = structlog.get_logger()
 
-_SUPERVISOR: Final = Path(__file__).with_name("supervisor.py")
 _THREADS: Final = 8
 _LEAVE_SECONDS: Final = 20.0  # for the supervisor's first process, which only forks
 _ADDRESS_SECONDS: Final = 3.0
@@ -69,6 +69,7 @@ class SharedSpawner:
         root = surroundings.data_dir.absolute()  # A supervisor lives in another directory.
         self._launches = root / "launches"
         self._homes = (settings.homes or root / "homes").absolute()
+        self._programs = root / "programs"
         self._archive = Archive(root)
         self._labels: dict[str, Label] = {}
         self._being_started: set[str] = set()
@@ -176,7 +177,8 @@ class SharedSpawner:
             return
         if self._drop_late(directory) is not None:
             return
-        command = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(directory.path)]
+        supervisor = self._programs / "supervisor.py"
+        command = [sys.executable, "-I", "-S", str(supervisor), str(directory.path)]
         # The process we wait for forks and leaves: the supervisor is nobody's child, has its own
         # session and nothing of our environment, and so outlives this hub.
         result = subprocess.run(  # noqa: S603 - our own program, no shell
@@ -397,6 +399,9 @@ class SharedSpawner:
 
     def _prepare(self) -> None:
         self._launches.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._programs.mkdir(mode=0o700, exist_ok=True)
+        for name, text in local_files().items():
+            write_text(self._programs / name, text)
         self._archive.prepare()
         self._archive.prune()
         LaunchDirectory.sweep(self._launches)

@@ -1,9 +1,9 @@
 """
 Run one launch on this machine: start its server once, watch it, write down how it ended.
 
-A program, not a module of the hub: one file, standard library only, Python 3.6 or later, run as
-``python3 -I -S supervisor.py DIRECTORY``. It outlives the hub that called it. What the files in
-DIRECTORY mean is told in docs/design/spawners.md; in short:
+A program, not a module of the hub: delivered as one file (`agent/__init__.py`), standard library
+only, Python 3.6 or later, run as ``python3 -I -S supervisor.py DIRECTORY``. It outlives the hub
+that called it. What the files in DIRECTORY mean is told in docs/design/spawners.md; in short:
 
 - ``lock`` is held by this process (POSIX record lock) as long as anything of the launch lives;
 - ``started`` is written before the first process is started, and never removed: a launch starts
@@ -11,7 +11,7 @@ DIRECTORY mean is told in docs/design/spawners.md; in short:
 - ``end.json`` is written when nothing of the launch lives any more, before the lock is released.
 """
 # pathlib would add much to what this small program needs to start:
-# ruff: noqa: PTH104, PTH108, PTH123, PTH208
+# ruff: noqa: PTH100, PTH104, PTH108, PTH120, PTH123, PTH208
 
 import contextlib
 import ctypes
@@ -28,11 +28,14 @@ import sys
 import time
 import traceback
 
+from perijove.agent.kernels import keeper_in, offer_environments
+
 TYPE_CHECKING = False  # As in `typing`, whose import would cost more than all the rest.
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+HERE = os.path.dirname(os.path.abspath(__file__))  # Before anybody changes the directory.
 HOST = "127.0.0.1"
 ATTEMPTS = 4  # The first, and three more for a port that somebody else took meanwhile.
 LOST_PORT_SECONDS = 60  # A server that ran longer than this had its port.
@@ -371,6 +374,7 @@ class Launch(Family):
         os.umask(self._spec.get("umask", 0o022))
         os.chdir(self._spec["home"])
         command = self._spec["command"]
+        offer_environments(environment, keeper_in(HERE))
         os.execve(command[0], command, environment)  # noqa: S606 - no shell is wanted
 
     def begun(self) -> None:

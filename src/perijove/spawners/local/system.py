@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import anyio
 import structlog
 
+from perijove.agent import local_files
 from perijove.domain.errors import SpawnerError, SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, End
 from perijove.kit.clock import monotonic
@@ -53,7 +54,6 @@ from perijove.spawners.names import check_platform_name, is_platform_name
 
 log = structlog.get_logger()
 
-_SUPERVISOR: Final = Path(__file__).with_name("supervisor.py")
 _THREADS: Final = 8
 _CALL_SECONDS: Final = 20.0
 _START_SECONDS: Final = 30.0
@@ -119,7 +119,7 @@ class SystemSpawner:
         self._groups: ControlGroups | None = None
         self._key = b""
         # Read once: an update of this package must not deliver what this process does not know.
-        self._supervisor = _SUPERVISOR.read_text(encoding="utf-8")
+        self._programs = local_files()
         self._known: dict[str, Label] = {}
         self._seen: dict[str, _Seen] = {}
         self._asked_at: dict[str, float] = {}
@@ -203,7 +203,7 @@ class SystemSpawner:
             name=spec.name,
             folder=str(folder),
             label=_label_of(spec).fields(),
-            files={"supervisor.py": self._supervisor},
+            files=dict(self._programs),
             spec={
                 "command": list(spec.command),
                 "environment": {

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from perijove.web.api import (
+    environments,
     hub,
     launches,
     options,
@@ -77,6 +78,27 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ),
     ("GET", "/perijove/users/:n/options"): Endpoint(
         on=On.USER, any_of=["read:servers", "start:servers"], acts=options.options, own=True
+    ),
+    ("GET", "/perijove/users/:n/environments"): Endpoint(
+        on=On.USER, any_of=_READ, reads=environments.listed, own=True
+    ),
+    ("POST", "/perijove/users/:n/environments"): Endpoint(
+        on=On.USER, any_of=_START, acts=environments.create, own=True
+    ),
+    ("GET", "/perijove/users/:n/environments/:id"): Endpoint(
+        on=On.USER, any_of=_READ, reads=environments.show, own=True
+    ),
+    ("PATCH", "/perijove/users/:n/environments/:id"): Endpoint(
+        on=On.USER, any_of=_START, acts=environments.change, own=True
+    ),
+    ("DELETE", "/perijove/users/:n/environments/:id"): Endpoint(
+        on=On.USER, any_of=_START, acts=environments.remove, own=True
+    ),
+    ("GET", "/perijove/users/:n/environments/:id/lock"): Endpoint(
+        on=On.USER, any_of=_READ, reads=environments.lock, own=True
+    ),
+    ("POST", "/perijove/environments/sync"): Endpoint(
+        on=On.KNOWN, acts=environments.sync, own=True
     ),
     ("POST", "/perijove/registrations"): Endpoint(on=On.OPEN, acts=registration.register, own=True),
     ("POST", "/perijove/registrations/listening"): Endpoint(

@@ -206,7 +206,7 @@ def upgrade() -> None:
         sa.Column("user_id", Id, nullable=False),
         sa.Column("place", sa.String(length=128), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
-        sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("maker", sa.String(length=8), nullable=False),
         sa.Column("packages", Json, nullable=False),
         sa.Column("lock", sa.Text(), server_default="", nullable=False),
         sa.Column("is_locked", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
@@ -220,7 +220,7 @@ def upgrade() -> None:
         sa.Column("created_at", Instant(), nullable=False),
         sa.Column("changed_at", Instant(), nullable=False),
         sa.Column("seen_at", Instant(), nullable=True),
-        sa.CheckConstraint("kind IN ('venv', 'conda')", name=op.f("ck_environments_kind")),
+        sa.CheckConstraint("maker IN ('hub', 'hand')", name=op.f("ck_environments_maker")),
         sa.CheckConstraint(
             "state IN ('wanted', 'building', 'ready', 'failed', 'removing')",
             name=op.f("ck_environments_state"),
