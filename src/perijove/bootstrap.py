@@ -230,6 +230,7 @@ def _first_rows(settings: Settings, clock: Clock) -> Work[str]:
             profiles=settings.profiles,
             policies=settings.policies,
             spawners=list(settings.spawners),
+            images=settings.images,
             now=now,
         )
         return name

@@ -13,13 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from perijove.domain.errors import ConfigError
+from perijove.domain.images import is_image_name
 from perijove.kit.config import Section
 from perijove.proxy.settings import ProxySettings
+from perijove.services.choices import ImageSection
+from perijove.services.offer_values import option_keys
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.sections import HubSection, LifecycleSection
 from perijove.services.senders import NotifySection
@@ -46,6 +49,8 @@ class Settings(Section):
     the site's main way in."""
     spawners: dict[str, Any]
     """Platforms on which servers are started, `[spawners.NAME]`, each with its `kind`."""
+    images: Annotated[dict[str, ImageSection], AfterValidator(option_keys)] = {}
+    """Container images that profiles offer, `[images.NAME]`, in the order shown."""
     profiles: list[ProfileSection] = []
     """What people can start, in the order shown. One is built in when none is given."""
     policies: list[PolicySection] = []
@@ -91,6 +96,9 @@ def load(
     for group in _DEFAULT_PLUGINS:
         tree[group] = _decode_all(group, tree.get(group, _DEFAULT_PLUGINS[group]), faults)
     settings = _validate(Settings, tree, (), faults)
+    if settings is not None and not faults:
+        for number, profile in enumerate(settings.profiles):
+            _check_profile(settings, profile, ("profiles", str(number)), faults)
     if settings is None or faults:
         lines = _in_words(faults, sources)
         where = str(path) if path else "the configuration"
@@ -229,6 +237,36 @@ def _decode(group: str, name: str, section: Any, faults: list[_Fault]) -> Sectio
         return None
     values = {"kind": kind, **section} if group == "spawners" else section
     return _validate(model, values, (group, name), faults)
+
+
+def _check_profile(
+    settings: Settings, profile: ProfileSection, base: tuple[str, ...], faults: list[_Fault]
+) -> None:
+    """Add what is wrong between a profile, the images there are, and its kind of spawner."""
+    name = profile.spawner or next(iter(settings.spawners))
+    if name not in settings.spawners or (profile.spawner is None and len(settings.spawners) > 1):
+        return  # said by `services.profiles`
+    spawner = plugin("spawners", settings.spawners[name].kind)
+    spoken = profile.images()
+    if profile.fields.image is not None and not spoken:
+        spoken = {"fields.image": ""}
+        if not settings.images and profile.fields.image.free is None:
+            faults.append(_Fault((*base, "fields", "image"), "there is no image to choose from"))
+    for where, image in spoken.items():
+        if "image" not in spawner.Settings.model_fields:
+            message = f"profile {profile.name!r}: spawner {name!r} starts no containers"
+            faults.append(_Fault((*base, where), message))
+        elif is_image_name(image) and image not in settings.images:
+            near = _nearest(image, sorted(settings.images))
+            message = f"profile {profile.name!r}: there is no section [images.{image}]{near}"
+            faults.append(_Fault((*base, where), message))
+    for where, values in profile.platforms().items():
+        model: type[Section] | None = getattr(spawner, "Overrides", None)
+        if model is None:
+            message = f"profile {profile.name!r}: spawner {name!r} takes nothing of its own kind"
+            faults.append(_Fault((*base, where), message))
+        else:
+            _validate(model, values, (*base, where), faults)
 
 
 _MISSING = "is missing"

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from perijove.domain.faults import Fault, RefusedOptions
+from perijove.domain.images import FreeText, permits
 from perijove.domain.market import Market
-from perijove.domain.policy import Limit, Limits
+from perijove.domain.policy import Limit, Limits, Rule
 from perijove.domain.profile import (
     ACCOUNT,
     DEFAULT_URLS,
@@ -21,6 +22,7 @@ from perijove.domain.profile import (
     FIELDS,
     GPU,
     GPU_TYPE,
+    IMAGE,
     NAMES,
     PARTITION,
     QUANTITIES,
@@ -63,6 +65,10 @@ class Bounds:
     """Why the profile cannot be had at all."""
     kind: str = ""
     """Of the spawner: whose words are used."""
+    free: FreeText | None = None
+    """What may be written besides the choices."""
+    ruled_by: Limit | None = None
+    """The policy that what is written must obey."""
 
 
 def bounds_of(
@@ -88,6 +94,7 @@ def bounds_of(
         PARTITION: places,
         FEATURES: _several_bounds(profile, market, within),
         UI: _ui_bounds(profile),
+        IMAGE: _image_bounds(profile, limits),
         **names,
         **numbers,
     }
@@ -455,3 +462,74 @@ def _ui_bounds(profile: Profile) -> Bounds:
         locked=offered.locked,
         is_offered=UI in profile.fields,
     )
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+def _image_bounds(profile: Profile, limits: Limits) -> Bounds:
+    """Return which images a person may have; without any the spawner's own is taken."""
+    offered = profile.fields.get(IMAGE)
+    if offered is None:
+        return Bounds(name=IMAGE, profile=profile.name, default=None, locked=True, is_offered=False)
+    rule = limits[Rule.IMAGE]
+    if offered.locked:
+        return _fixed_image(profile, str(offered.default or ""), limits)
+    listed = [str(each) for each in offered.choices] or list(profile.images)
+    seen = [each for each in listed if _is_for(profile, each, limits)]
+    names = tuple(each for each in seen if _permits(rule, profile, each))
+    default = str(offered.default or "")
+    is_free = offered.free is not None and default and default not in listed
+    if default not in names and not (is_free and _permits(rule, profile, default)):
+        default = next(iter(names), "")
+    return Bounds(
+        name=IMAGE,
+        profile=profile.name,
+        default=default or None,
+        choices=names,
+        free=offered.free,
+        ruled_by=None if rule.value is None else rule,
+        capped_by=rule if len(names) < len(seen) else None,
+        fault=None if names or offered.free else _no_image(profile, listed, seen, limits),
+    )
+
+
+def _fixed_image(profile: Profile, name: str, limits: Limits) -> Bounds:
+    fits = _is_for(profile, name, limits) and _permits(limits[Rule.IMAGE], profile, name)
+    return Bounds(
+        name=IMAGE,
+        profile=profile.name,
+        default=name or None,
+        choices=(name,) if name else (),
+        locked=True,
+        fault=None if fits else _no_image(profile, [name], [name], limits),
+    )
+
+
+def _no_image(
+    profile: Profile, listed: Sequence[str], seen: Sequence[str], limits: Limits
+) -> Fault:
+    """Return why a person may have none of the images of a profile."""
+    name, rule = next(iter(seen or listed), ""), limits[Rule.IMAGE]
+    theirs = seen and _is_for(profile, name, limits)
+    fault = Fault.of(
+        profile=profile.name,
+        field=IMAGE,
+        code="refused-profile" if theirs else "image-not-yours",
+        limit=tuple(rule.value or ()) if theirs else _groups_of(profile, name),
+        asked=name,
+    )
+    return fault.by(rule) if theirs else fault.by_groups(str(Rule.IMAGE))
+
+
+def _groups_of(profile: Profile, name: str) -> tuple[str, ...]:
+    return profile.images[name].groups if name in profile.images else ()
+
+
+def _is_for(profile: Profile, name: str, limits: Limits) -> bool:
+    image = profile.images.get(name)
+    return image is None or image.is_for(limits.groups)
+
+
+def _permits(rule: Limit, profile: Profile, name: str) -> bool:
+    return not name or permits(rule.value, name, profile.reference_of(name))

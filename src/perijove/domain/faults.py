@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from perijove.domain.errors import Invalid, Refused
+from perijove.domain.menus import Menu
 from perijove.domain.offer import Objection
 from perijove.domain.policy import Limit
 from perijove.domain.profile import QUANTITIES, Value, as_json, title
@@ -29,6 +30,14 @@ SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
         "refused-option": "{title}: {asked} asked, policy {policy} allows at most {limit}",
         "refused-profile": "{title}: profile {profile} needs {asked},"
         " policy {policy} allows {limit}",
+        # Of choices and images, see `picks.py` and `bounds.py`.
+        "option-text": "{title}: {asked} is not written as it must be",
+        "option-image": "{title}: {asked} is no reference of an image,"
+        " such as registry.example.org/name:tag",
+        "refused-choice": "{choice}: {title} {asked} is needed, policy {policy} allows {limit}",
+        "choice-lacks": "{choice}: {title} {asked} is needed, the platform has {limit}",
+        "refused-image": "{title}: policy {policy} allows only {limit}",
+        "image-not-yours": "{title}: {asked} is only for members of {limit}",
         # What a scheduler has, see `bounds.py`.
         "over-platform": "{title}: {asked} asked, the platform has at most {limit}",
         "platform-lacks": "{title}: profile {profile} needs {asked}, the platform has {limit}",
@@ -81,6 +90,10 @@ class Fault:
     """Texts that fill the sentence: title, asked, limit, profile, policy."""
     rule: str = ""
     """The rule, when it is a policy that says no."""
+    measure: str = ""
+    """The field whose unit `limit` and `asked` have, where that is not `field` itself."""
+    said: Mapping[str, str] | None = None
+    """What the site itself says of it, by language, instead of the sentence."""
 
     @classmethod
     def of(
@@ -125,15 +138,48 @@ class Fault:
             params={"reason": objection.code, "words": words or objection.code},
         )
 
+    @classmethod
+    def of_menu(
+        cls,
+        menu: Menu,
+        *,
+        profile: str,
+        code: str,
+        limit: str,
+        asked: str,
+        said: Mapping[str, str] | None = None,
+    ) -> "Fault":
+        """Return what is wrong with a choice of a profile's own."""
+        title = menu.title.get("en", menu.name)
+        params = {"title": title, "limit": limit, "asked": asked, "profile": profile}
+        return cls(field=menu.name, code=code, limit=limit, asked=asked, params=params, said=said)
+
+    def from_menu(self, menu: Menu, entry: str) -> "Fault":
+        """Return what is wrong with a field as a fault of the choice that set the field."""
+        codes = {"refused-profile": "refused-choice", "platform-lacks": "choice-lacks"}
+        return replace(
+            self,
+            field=menu.name,
+            code=codes.get(self.code, self.code),
+            params={**self.params, "choice": entry},
+            measure=self.field,
+        )
+
     def by_platform(self) -> "Fault":
         """Return this fault as one that no choice and no policy can mend."""
         return replace(self, params={**self.params, "policy": ""}, rule=PLATFORM)
+
+    def by_groups(self, rule: str) -> "Fault":
+        """Return this fault as one of not being a member."""
+        return replace(self, params={**self.params, "policy": ""}, rule=rule)
 
     def by(self, limit: Limit) -> "Fault":
         """Return this fault as one that a policy finds."""
         return replace(self, params={**self.params, "policy": limit.policy}, rule=str(limit.rule))
 
     def __str__(self) -> str:
+        if self.said and (said := self.said.get("en")):
+            return f"{self.params['title']}: {said}"
         return SENTENCES[self.code].format_map(self.params)
 
 

@@ -25,6 +25,8 @@ from perijove.domain.profile import (
 )
 from perijove.kit.quantities import read_quantity, write_number
 
+OTHER: Final = "--other"
+"""Chosen of a list: what the field beside it says, called like the list with this behind it."""
 _COMMA_LANGUAGES: Final = frozenset({"fr", "es", "pt"})
 _LONGEST: Final = 60
 _UNIT: Final = re.compile("[A-Za-z]*$")
@@ -48,7 +50,7 @@ def parse_form(
     many.
     """
     options: dict[str, object] = {}
-    for name, raw in _split_gpus(form).items():
+    for name, raw in _split_gpus(_with_others(form)).items():
         text, each = raw.strip(), described["properties"].get(name, {})
         if name == FEATURES and (text or each):
             options[name] = [word.strip() for word in text.split(",") if word.strip()]
@@ -69,6 +71,14 @@ def write_form(
     return texts
 
 
+def _with_others(form: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the texts with what was written in place of the choice to write something."""
+    others = {name.removesuffix(OTHER): text for name, text in form.items() if name.endswith(OTHER)}
+    plain = {name: text for name, text in form.items() if not name.endswith(OTHER)}
+    chosen = {name: others.get(name, "") for name, text in plain.items() if text == OTHER}
+    return {**{name: others[name] for name in others if name not in plain}, **plain, **chosen}
+
+
 def _split_gpus(form: Mapping[str, str]) -> Mapping[str, str]:
     kind, colon, count = form.get(GPU.name, "").rpartition(":")
     return {**form, GPU_TYPE: kind, GPU.name: count} if colon else form
@@ -76,7 +86,7 @@ def _split_gpus(form: Mapping[str, str]) -> Mapping[str, str]:
 
 def _parse_text(described: Mapping[str, Any], name: str, text: str, language: str) -> object:
     quantity = QUANTITIES.get(name)
-    if quantity is None:
+    if quantity is None or described.get("type") == "string":
         return text
     if len(text) > _LONGEST:
         return Unreadable(text)

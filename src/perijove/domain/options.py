@@ -7,7 +7,7 @@ fault at once. Forms are read in `forms.py`, and end here like everything else.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Final
@@ -15,8 +15,11 @@ from typing import Any, Final
 from perijove.domain.bounds import Bounds, bounds_of
 from perijove.domain.combination import ceilings, impossible, rules
 from perijove.domain.faults import Fault, InvalidOptions, RefusedOptions, listed, shown
+from perijove.domain.images import LONGEST_TEXT, FreeText, is_reference, permits
 from perijove.domain.launch import Resources
 from perijove.domain.market import Market
+from perijove.domain.menus import Menu
+from perijove.domain.picks import Picks, default_of, pick, possible
 from perijove.domain.policy import Limits, Rule
 from perijove.domain.profile import (
     ACCOUNT,
@@ -24,6 +27,7 @@ from perijove.domain.profile import (
     FEATURES,
     FIELDS,
     GPU_TYPE,
+    IMAGE,
     NAME_PATTERN,
     NAMES,
     PARTITION,
@@ -70,6 +74,11 @@ class Choice:
     """All of them, in their JSON form; without those left to the platform."""
     resources: Resources
     default_url: str
+    image: str = ""
+    """The reference of the image; empty: the spawner's own."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    platform: Mapping[str, Any] = field(default_factory=dict)
+    """What profile and choices say to the spawner's kind alone."""
 
 
 def apply(
@@ -105,12 +114,13 @@ def still_valid(
 
     Bounds change between two starts; what nobody asked for anew must not make the next fail.
     """
-    known = {name: remembered[name] for name in FIELDS if name in remembered}
+    menus = tuple(menu.name for menu in profile.menus)
+    known = {name: remembered[name] for name in (*menus, *FIELDS) if name in remembered}
     while True:
         _, faults = _check(profile, limits, known, market)
         wrong = {fault.field for fault in faults} & known.keys()
         if not wrong and faults:  # a default is to blame, and goes with nothing that was chosen
-            wrong = {name for name in known if name in _PLACE}
+            wrong = {name for name in known if name in (*_PLACE, *menus)}
         if not wrong:
             return known
         known = {name: value for name, value in known.items() if name not in wrong}
@@ -123,14 +133,17 @@ _PLACE: Final = (*NAMES, FEATURES)
 def _check(
     profile: Profile, limits: Limits, given: Mapping[str, object], market: Market | None
 ) -> tuple[Choice, list[Fault]]:
-    bounds = bounds_of(profile, limits, market)
+    picks = pick(profile, limits, given, market)
+    bounds = bounds_of(picks.profile, limits, market)
+    menus = {menu.name for menu in profile.menus}
+    given = {name: value for name, value in given.items() if name not in menus}
     faults: list[Fault] = []
     asked: dict[str, Any] = {}
     values: dict[str, Value] = {}
     for name, each in bounds.items():
         value, fault = each.default, each.fault
         if fault is None and given.get(name) is not None:
-            value, fault = _read(each, given[name])
+            value, fault = _read(each, given[name], picks.profile)
             if fault is None and value is not None:
                 asked[name] = as_json(value)
         if fault is not None:
@@ -140,11 +153,11 @@ def _check(
     unknown = [name for name in given if name not in bounds]
     faults += [_unknown(profile.name, name) for name in unknown[:_MOST_UNKNOWN]]
     values = {name: value for name, value in values.items() if value not in ("", ())}
-    faults = faults or _type_of_gpu(limits, bounds, values)
+    faults = [*picks.faults, *faults] or _type_of_gpu(limits, bounds, values)
     if market is not None and not faults:
         values |= _lowered(bounds, asked, values, market)
         faults = impossible(market, profile.name, values)
-    return _choice(asked, values), faults
+    return _choice(picks, asked, values), [picks.blame(fault) for fault in faults]
 
 
 def _type_of_gpu(
@@ -181,12 +194,12 @@ def _lowered(
     return lowered
 
 
-def _choice(asked: Mapping[str, Any], values: Mapping[str, Value]) -> Choice:
+def _choice(picks: Picks, asked: Mapping[str, Any], values: Mapping[str, Value]) -> Choice:
     numbers = {name: each for name, each in values.items() if isinstance(each, Fraction)}
     wholes = {name: int(each) for name, each in numbers.items()}
     return Choice(
-        asked=asked,
-        options={name: as_json(value) for name, value in values.items()},
+        asked={**asked, **picks.asked},
+        options={name: as_json(value) for name, value in values.items()} | dict(picks.values),
         resources=Resources(
             cpu=float(numbers["cpu"]) if "cpu" in numbers else None,
             memory_bytes=wholes.get("memory"),
@@ -194,17 +207,22 @@ def _choice(asked: Mapping[str, Any], values: Mapping[str, Value]) -> Choice:
             time_seconds=wholes.get("time"),
         ),
         default_url=DEFAULT_URLS[str(values.get(UI, "lab"))],
+        image=picks.profile.reference_of(str(values.get(IMAGE, ""))),
+        environment=picks.profile.environment,
+        platform=picks.profile.platform,
     )
 
 
 # --- reading one value ------------------------------------------------------------------------
 
 
-def _read(bounds: Bounds, raw: object) -> tuple[Value | None, Fault | None]:
+def _read(bounds: Bounds, raw: object, profile: Profile) -> tuple[Value | None, Fault | None]:
     """Return the value, or what is wrong with it."""
     quantity = QUANTITIES.get(bounds.name)
     if bounds.name == FEATURES:
         return _read_several(bounds, raw)
+    if bounds.name == IMAGE and isinstance(raw, str):
+        return _read_image(bounds, raw, profile)
     if quantity is None:
         return _read_word(bounds, raw)
     value = _read_number(quantity, raw)
@@ -225,6 +243,25 @@ def _read_word(bounds: Bounds, raw: object) -> tuple[Value | None, Fault | None]
     if bounds.locked:
         return None, _fault(bounds, "option-locked", str(bounds.default), shown(raw))
     return None, _fault(bounds, "option-choice", listed(_words(bounds)), shown(raw))
+
+
+def _read_image(bounds: Bounds, raw: str, profile: Profile) -> tuple[Value | None, Fault | None]:
+    """Return a name of the catalogue, also where its reference was given, or what was written."""
+    names = {profile.reference_of(str(name)): str(name) for name in bounds.choices}
+    raw = raw if raw in bounds.choices else names.get(raw, raw)
+    if raw in bounds.choices or bounds.free is None:
+        return _read_word(bounds, raw)
+    if not raw:
+        return None, None
+    if not bounds.free.accepts(raw):
+        fault = _fault(bounds, "option-text", bounds.free.pattern, shown(raw))
+        return None, replace(fault, said=bounds.free.message)
+    if not is_reference(raw):
+        return None, _fault(bounds, "option-image", "", shown(raw))
+    rule = bounds.ruled_by
+    if rule is not None and not permits(rule.value, raw):
+        return None, _fault(bounds, "refused-image", tuple(rule.value), raw).by(rule)
+    return raw, None
 
 
 def _read_several(bounds: Bounds, raw: object) -> tuple[Value | None, Fault | None]:
@@ -340,15 +377,25 @@ def schema(profile: Profile, limits: Limits, market: Market | None = None) -> di
     (``slurm.partition``) and ``x-as-of`` how old that is; ``x-rules`` beside the properties are
     what follows from one choice for others, see `combination.rules`, and ``x-taken`` what the
     scheduler takes for a name that is left to it.
+
+    A choice of the profile's own has ``x-sets``, what each of its entries sets, and stands for
+    the fields that these set. Where something else may be written, ``anyOf`` has the entries
+    and the pattern, ``examples`` the entries, and ``x-other`` title and message.
     """
+    picks = pick(profile, limits, {}, market)
+    by_menu = {name for menu in profile.menus for name in menu.fields}
+    menus = {menu.name: _menu_property(profile, menu, limits, market) for menu in profile.menus}
+    fields = {
+        name: _property(bounds, market)
+        for name, bounds in bounds_of(picks.profile, limits, market).items()
+        if (bounds.is_offered or bounds.capped_by is not None) and name not in by_menu
+    }
+    if IMAGE in fields:
+        fields[IMAGE] |= _image_details(profile, fields[IMAGE])
     found: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
-        "properties": {
-            name: _property(bounds, market)
-            for name, bounds in bounds_of(profile, limits, market).items()
-            if bounds.is_offered or bounds.capped_by is not None
-        },
+        "properties": {**menus, **{name: fields[name] for name in fields if name not in menus}},
         "additionalProperties": False,
     }
     if market is not None:
@@ -389,9 +436,64 @@ def _property(bounds: Bounds, market: Market | None) -> dict[str, Any]:
     return found
 
 
+def _menu_property(
+    profile: Profile, menu: Menu, limits: Limits, market: Market | None
+) -> dict[str, Any]:
+    entries = possible(profile, menu, limits, market)
+    free = menu.other.rule if menu.other else None
+    found = {
+        "type": "string",
+        "title": menu.title.get("en", menu.name),
+        **_listed([entry.key for entry in entries], free),
+        "x-labels": [entry.title.get("en", entry.key) for entry in entries],
+        "x-sets": [_shown_setting(entry.sets.fields) for entry in entries],
+    }
+    if entries:
+        found["default"] = default_of(profile, menu, limits, market)
+    return found
+
+
+def _shown_setting(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name in QUANTITIES or name == IMAGE}
+
+
+def _listed(choices: Sequence[str], free: FreeText | None) -> dict[str, Any]:
+    """Return how a schema says which texts there are to choose from, and what else may be."""
+    if free is None:
+        return {"enum": list(choices)}
+    written = {"pattern": f"^(?:{free.pattern})$(?![\\s\\S])", "maxLength": LONGEST_TEXT}
+    return {
+        "anyOf": [{"enum": list(choices)}, written] if choices else [written],
+        "examples": list(choices),
+        "x-other": {"title": dict(free.title), "message": dict(free.message)},
+    }
+
+
+def _image_details(profile: Profile, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the catalogue says of the images to choose from."""
+    names = found.get("enum", found.get("examples", ()))
+    images = [profile.images.get(name) for name in names]
+    return {
+        "x-labels": [
+            image.title.get("en", name) if image else name
+            for name, image in zip(names, images, strict=True)
+        ],
+        "x-images": [
+            {
+                "image": profile.reference_of(name),
+                "description": image.description.get("en", "") if image else "",
+                "packages": list(image.packages) if image else [],
+            }
+            for name, image in zip(names, images, strict=True)
+        ],
+    }
+
+
 def _word_property(bounds: Bounds) -> dict[str, Any]:
     named = {"title": title(bounds.name, bounds.kind)}
     choices = [str(choice) for choice in bounds.choices]
+    if bounds.name == IMAGE:
+        return {"type": "string", **named, **_listed(choices, bounds.free), "x-labels": choices}
     listed = {"pattern": _ANY_NAME} if bounds.is_open else {"enum": choices}
     if bounds.name == FEATURES:
         items = {"type": "string", **listed}

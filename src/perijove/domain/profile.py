@@ -7,11 +7,13 @@ words of schedulers are Slurm's; a Grid Engine queue is a partition, a project a
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Final
 
+from perijove.domain.images import FreeText, Image, is_image_name, is_reference
+from perijove.domain.menus import Menu, Setting, merged
 from perijove.domain.policy import EVERYONE, Rule
 from perijove.kit.quantities import (
     DURATION_UNITS,
@@ -100,6 +102,7 @@ QUANTITIES: Final[Mapping[str, Quantity]] = MappingProxyType(
     {quantity.name: quantity for quantity in (CPU, MEMORY, TIME, GPU)}
 )
 
+IMAGE: Final = "image"
 ACCOUNT: Final = "account"
 PARTITION: Final = "partition"
 QOS: Final = "qos"
@@ -110,6 +113,7 @@ FEATURES: Final = "features"
 NAMES: Final = (ACCOUNT, PARTITION, QOS, RESERVATION, GPU_TYPE)
 """Fields whose value is one name of a scheduler's; "" leaves the choice to the scheduler."""
 FIELDS: Final = (
+    IMAGE,
     *(ACCOUNT, PARTITION, QOS, RESERVATION),
     *(CPU.name, MEMORY.name, TIME.name, GPU.name),
     *(GPU_TYPE, FEATURES, UI),
@@ -127,6 +131,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
 TITLES: Final[Mapping[str, str]] = MappingProxyType(
     {quantity.name: quantity.title for quantity in QUANTITIES.values()}
     | {
+        IMAGE: "Image",
         ACCOUNT: "Account",
         PARTITION: "Partition",
         QOS: "Quality of service",
@@ -140,6 +145,10 @@ TITLES: Final[Mapping[str, str]] = MappingProxyType(
 _TERMS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {"gridengine": MappingProxyType({ACCOUNT: "project", PARTITION: "queue"})}
 )
+_NOT_FOR_MENUS: Final = frozenset(
+    {*NAMES, FEATURES, UI, "profile", "options", "safe_mode", "refresh", "next"}
+)
+"""Options that spawners, forms and clients read by these names."""
 MOST_NAMES: Final = 500
 """Longest list of names to choose from."""
 NAME_PATTERN: Final = r"[A-Za-z0-9_][A-Za-z0-9_.:@/+=-]{0,127}"
@@ -182,6 +191,8 @@ class Field:
     step: Fraction | None = None
     choices: tuple[Value, ...] = ()
     locked: bool = False
+    free: FreeText | None = None
+    """Of an image: what may be written instead of a choice."""
 
     def __post_init__(self) -> None:
         quantity = QUANTITIES.get(self.name)
@@ -189,7 +200,7 @@ class Field:
             self._check_words()
         else:
             self._check_numbers(quantity)
-        if self.choices and not set(self._default_words()) <= set(self.choices):
+        if self.choices and not (self.free or set(self._default_words()) <= set(self.choices)):
             raise ValueError(f"{self.name}: the default is not one of the choices")
 
     @classmethod
@@ -206,6 +217,7 @@ class Field:
                 for choice in body.get("choices", ())
             ),
             locked=body.get("locked", False),
+            free=FreeText.from_body(body["free"]) if "free" in body else None,
         )
 
     def low(self, quantity: Quantity) -> Fraction:
@@ -234,6 +246,9 @@ class Field:
         if self.name == UI:
             if word not in DEFAULT_URLS:
                 raise ValueError(f"{self.name}: {word!r} is none of {', '.join(DEFAULT_URLS)}")
+        elif self.name == IMAGE:
+            if not is_image_name(str(word)) and not is_reference(str(word)):
+                raise ValueError(f"{self.name}: {str(word)[:40]!r} is neither name nor reference")
         elif not isinstance(word, str) or not (is_name(word) or (not word and self.name in NAMES)):
             raise ValueError(f"{self.name}: {str(word)[:40]!r} cannot be a name")
 
@@ -284,8 +299,53 @@ class Profile:
     """Who may see it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Field] = field(default_factory=dict)
+    images: Mapping[str, Image] = field(default_factory=dict)
+    """Those of the catalogue that it speaks of, by name."""
+    menus: tuple[Menu, ...] = ()
+    """What is chosen by name, in the order in which the choices are laid over each other."""
+    platform: Mapping[str, Any] = field(default_factory=dict)
+    """What it says to its kind of spawner alone."""
     storage: Mapping[str, Any] | None = None
     """What is kept, see `perijove.domain.storage`."""
+
+    def __post_init__(self) -> None:
+        for menu in self.menus:
+            self._check_menu(menu)
+
+    def menu(self, name: str) -> Menu | None:
+        """Return the menu of a name."""
+        return next((menu for menu in self.menus if menu.name == name), None)
+
+    def with_setting(self, setting: Setting) -> "Profile":
+        """Return the profile as a choice makes it; raises `ValueError` where it cannot be."""
+        fixed = {
+            name: Field.from_body(name, {"default": value, "locked": True})
+            for name, value in setting.fields.items()
+        }
+        return replace(
+            self,
+            fields={**self.fields, **fixed},
+            environment={**self.environment, **setting.environment},
+            platform=merged(self.platform, setting.platform),
+            menus=(),
+        )
+
+    def reference_of(self, image: str) -> str:
+        """Return what the platform is asked to pull for a name of the catalogue or a reference."""
+        return self.images[image].reference if image in self.images else image
+
+    def _check_menu(self, menu: Menu) -> None:
+        where = f"choices.{menu.name}"
+        if menu.name in _NOT_FOR_MENUS or [each.name for each in self.menus].count(menu.name) > 1:
+            raise ValueError(f"{where}: this name means something else")
+        for name in menu.fields | ({menu.name} & set(FIELDS)):
+            if name in self.fields and not self.fields[name].locked:
+                raise ValueError(f"{where}: {name} is also a field that a person may change")
+        for entry in menu.entries:
+            try:
+                self.with_setting(entry.sets)
+            except ValueError as error:
+                raise ValueError(f"{where}.options.{entry.key}: {error}") from None
 
     def is_seen_by(self, groups: frozenset[str]) -> bool:
         """Tell whether a member of `groups` may know that it exists."""
@@ -306,6 +366,9 @@ class Profile:
             fields={
                 key: Field.from_body(key, each) for key, each in body.get("fields", {}).items()
             },
+            images={each["name"]: Image.from_body(each) for each in body.get("images", ())},
+            menus=tuple(map(Menu.from_body, body.get("menus", ()))),
+            platform=body.get("platform", {}),
         )
 
 

@@ -8,7 +8,7 @@ the policy's, then the total's, always in this order.
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -30,6 +30,7 @@ from perijove.services.discovery import Platforms, platforms_of
 from perijove.services.limits import Person, find_person, limits_of
 from perijove.services.profiles import (
     Wish,
+    choices_in,
     find_profile,
     offers_under,
     refusal_as_json,
@@ -77,7 +78,10 @@ class Admission:
             "options": {**self.choice.options, **({SAFE_MODE: True} if self.safe_mode else {})},
             "resources": asdict(self.choice.resources),
             "default_url": self.choice.default_url,
-            "environment": dict(self.profile.environment),
+            "environment": dict(self.choice.environment),
+            "image": self.choice.image,
+            "platform": dict(self.choice.platform),
+            "environments": bool(self.limits.value(Rule.ENVIRONMENTS)),
             "limits": {
                 "idle_seconds": self.limits.value(Rule.IDLE_TIMEOUT),
                 "max_age_seconds": self.limits.value(Rule.MAX_AGE),
@@ -103,6 +107,7 @@ def admit(
     options: Mapping[str, object] | None,
     now: datetime,
     kinds: Mapping[str, str] = NO_KINDS,
+    extra: Mapping[str, Any] | None = None,
 ) -> Admission:
     """
     Decide whether a person may start a server now, and with what.
@@ -110,9 +115,11 @@ def admit(
     Runs inside the unit that inserts the launch. `profile` and `options` None mean what the
     server remembers, as far as it can still be had. `kinds` are the platforms that can tell
     what they have (`discovery.kinds_of`): what is asked must go together there, by what was
-    last heard of them. Raises `Refused`, with the rule, the
-    policy, the limit and what was asked; `Invalid` with the field; `Throttled` where only the
-    total is reached; `Forbidden` for a blocked account; `NotFound` for no such user.
+    last heard of them. `extra` is what a client said besides, see `profiles.choices_in`.
+
+    Raises `Refused`, with the rule, the policy, the limit and what was asked; `Invalid` with the
+    field; `Throttled` where only the total is reached; `Forbidden` for a blocked account;
+    `NotFound` for no such user.
     """
     hold_user(connection, user_id)
     person = find_person(connection, user_id)
@@ -120,7 +127,7 @@ def admit(
         raise Forbidden(f"the account {person.name} is blocked")
     limits = limits_of(connection, person)
     server = _check_server(connection, person, limits, server_name)
-    wish = wish_of(server, profile, options)
+    wish = wish_of(server, profile, options, extra)
     platforms = platforms_of(connection, kinds, user_id, now)
     found = choose_profile(connection, limits, wish, platforms)
     if wish.safe_mode and found.spawner not in kinds:
@@ -183,17 +190,28 @@ class Asked:
     options: Mapping[str, object] | None
     remembered: Wish
     safe_mode: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What a client said besides: some of it may mean choices of the profile."""
 
 
 def wish_of(
-    server: Server | None, profile: str | None, options: Mapping[str, object] | None
+    server: Server | None,
+    profile: str | None,
+    options: Mapping[str, object] | None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Asked:
     """Return what is asked for of a server; None means what it remembers."""
     safe_mode = options is not None and options.get(SAFE_MODE) in _YES
     if options is not None and safe_mode:
         options = {name: value for name, value in options.items() if name != SAFE_MODE} or None
     remembered = remembered_by(server)
-    return Asked(profile=profile, options=options, remembered=remembered, safe_mode=safe_mode)
+    return Asked(
+        profile=profile,
+        options=options,
+        remembered=remembered,
+        safe_mode=safe_mode,
+        extra=extra or {},
+    )
 
 
 def choose_profile(
@@ -213,6 +231,8 @@ def choose_options(profile: Profile, limits: Limits, asked: Asked, platforms: Pl
         last = asked.remembered
         mine = last.profile == profile.name
         options = still_valid(profile, limits, last.options, market) if mine else {}
+    else:
+        options = {**choices_in(profile, asked.extra), **options}
     return apply(profile, limits, options, market)
 
 

@@ -242,6 +242,7 @@ class _Start:
             server_name=self.server_name,
             profile=self.profile,
             options=self.options,
+            extra=self.extra,
             is_restart=is_restart,
         )
 
@@ -262,6 +263,7 @@ def _admit_and_insert(
         server_name=server_name,
         profile=request.profile,
         options=request.options,
+        extra=request.extra,
         now=now,
         kinds=kinds_of(hub),
     )

@@ -1,60 +1,47 @@
 """The configuration sections of what is offered: profiles and policies (design decision 17)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from perijove.domain.menus import merged
 from perijove.domain.names import SERVER_NAME_LENGTH, SHORTEST_SERVER_NAME_LENGTH
 from perijove.domain.policy import BUILT_IN, EVERYONE
-from perijove.domain.profile import FEATURES, FIELDS, MOST_NAMES, Profile, as_json, exact, is_name
+from perijove.domain.profile import FEATURES, FIELDS, MOST_NAMES, Profile
 from perijove.domain.storage import Kept
-from perijove.kit.config import Duration, Section, Size
+from perijove.kit.config import Duration, Section
+from perijove.services.choices import ChoiceSection, ImageFieldSection, ImageSection
+from perijove.services.offer_values import (
+    Bytes,
+    Count,
+    Environment,
+    ImageChoice,
+    Names,
+    Number,
+    SchedulerName,
+    Texts,
+    Tree,
+    Unlimited,
+    UserInterface,
+    json_of,
+    menu_names,
+    regular_expression,
+)
 
 T = TypeVar("T")
 
 NAME_LENGTH = 64
+NO_IMAGES: Mapping[str, ImageSection] = {}
+"""Without a catalogue."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_OURS = ("JUPYTERHUB_", "JPY_", "PERIJOVE_", "MEM_", "CPU_")
-_LANGUAGES = ("en", "fr", "es", "pt")
-_REPETITION = re.compile(r"[*+}?]\)*[*+{]")
 
 
 def _name(value: str) -> str:
     if len(value) > NAME_LENGTH or not _NAME.fullmatch(value):
         raise ValueError(f"must be at most {NAME_LENGTH} letters, digits, '.', '_' and '-'")
-    return value
-
-
-def _texts(value: Any) -> Any:
-    return {"en": value} if isinstance(value, str) else value
-
-
-def _known_languages(value: dict[str, str]) -> dict[str, str]:
-    if unknown := sorted(value.keys() - set(_LANGUAGES)):
-        raise ValueError(f"no such language: {', '.join(unknown)}; there are en, fr, es, pt")
-    return value
-
-
-def _environment(value: dict[str, str]) -> dict[str, str]:
-    for name, text in value.items():
-        if not _VARIABLE.fullmatch(name) or "\0" in text:
-            raise ValueError(f"{name[:40]!r} cannot be an environment variable")
-        if name.startswith(_OURS):
-            raise ValueError(f"{name} is the hub's own: it tells the server who and where it is")
-    return value
-
-
-def _pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
-    if _REPETITION.search(value):
-        raise ValueError("must not repeat a repetition: such patterns can take for ever")
     return value
 
 
@@ -69,28 +56,6 @@ def _storage_class(value: str) -> str:
     if value and not _NAME.fullmatch(value):
         raise ValueError("must be letters, digits, '.', '_' and '-'")
     return value
-
-
-def _scheduler_name(value: str) -> str:
-    if not is_name(value):
-        raise ValueError(f"{value[:40]!r} cannot be a name of a scheduler")
-    return value
-
-
-def _not_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=0)]
-Bytes = Annotated[Size, BeforeValidator(_not_bool)]
-Texts = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(_known_languages)]
-Unlimited = Literal["unlimited"]
-SchedulerName = Annotated[str, AfterValidator(_scheduler_name)]
-Names = Annotated[list[SchedulerName], Field(max_length=MOST_NAMES)]
-UserInterface = Literal["lab", "notebook", "terminal"]
 
 
 class FieldSection(Section, Generic[T]):
@@ -147,6 +112,9 @@ class FeaturesFieldSection(Section):
 
 class FieldsSection(Section):
     """What the person may change."""
+
+    image: ImageFieldSection | None = None
+    """The container image, of spawners that have one."""
 
     account: NameFieldSection | None = None
     """The account that use is charged to; Grid Engine's project."""
@@ -226,10 +194,20 @@ class ProfileSection(Section):
     """Features a node must have."""
     ui: UserInterface | None = None
     """What opens: `lab` unless given here or as a field."""
-    environment: Annotated[dict[str, str], AfterValidator(_environment)] = Field(default={})
+    image: ImageChoice | None = None
+    """The container image: a name of the catalogue (`[images.NAME]`), or a reference; the
+    spawner's own unless given here, as a field or by a choice."""
+    environment: Environment = Field(default={})
     """Environment variables of the server."""
     fields: FieldsSection = FieldsSection()
     """What the person may change."""
+    choices: Annotated[dict[str, ChoiceSection], AfterValidator(menu_names)] = Field(
+        default={}, max_length=20
+    )
+    """What the person may choose by name, and what each choice sets; of two choices that set
+    the same, the later one counts."""
+    platform: Tree = Field(default={})
+    """What is said to this kind of spawner alone, with the keys of its section."""
     storage: StorageSection | None = None
     """What is kept when a server stops; nothing of ours if not given."""
 
@@ -238,7 +216,9 @@ class ProfileSection(Section):
         Profile.from_body(self.name, self.body("any"), revision=1)
         return self
 
-    def body(self, only_spawner: str) -> dict[str, Any]:
+    def body(
+        self, only_spawner: str, catalogue: Mapping[str, ImageSection] = NO_IMAGES
+    ) -> dict[str, Any]:
         """Return what a revision stores; `only_spawner` is where it goes if it does not say."""
         fields = {name: self._field(name) for name in FIELDS}
         return {
@@ -249,17 +229,62 @@ class ProfileSection(Section):
             "environment": self.environment,
             **({} if self.storage is None else {"storage": _storage(self.storage)}),
             "fields": {name: field for name, field in fields.items() if field is not None},
+            **self._parts(catalogue),
         }
+
+    def images(self) -> dict[str, str]:
+        """Return the images it speaks of, names and references, by the key that says so."""
+        found = {"image": self.image} if self.image else {}
+        if field := self.fields.image:
+            found |= {"fields.image.default": field.default} if field.default else {}
+            found |= {f"fields.image.choices.{n}": each for n, each in enumerate(field.choices)}
+        for name, choice in self.choices.items():
+            sets = {f"options.{key}": option.set for key, option in choice.options.items()}
+            sets |= {"other": choice.other.set} if choice.other else {}
+            found |= {
+                f"choices.{name}.{key}.set.image": each.image
+                for key, each in sets.items()
+                if each.image
+            }
+        return found
+
+    def platforms(self) -> dict[str, dict[str, Any]]:
+        """Return all that it may say to its spawner, by the key that says so."""
+        found = {"platform": self.platform} if self.platform else {}
+        for name, choice in self.choices.items():
+            sets = {f"options.{key}": option.set for key, option in choice.options.items()}
+            sets |= {"other": choice.other.set} if choice.other else {}
+            found |= {
+                f"choices.{name}.{key}.set.platform": merged(self.platform, each.platform)
+                for key, each in sets.items()
+                if each.platform
+            }
+        return found
+
+    def _parts(self, catalogue: Mapping[str, ImageSection]) -> dict[str, Any]:
+        """Return what is stored only where there is some of it."""
+        spoken = set(self.images().values())
+        field = self.fields.image
+        if field is not None and not field.choices and not field.locked:
+            spoken |= catalogue.keys()
+        parts = {
+            "images": [each.body(name) for name, each in catalogue.items() if name in spoken],
+            "menus": [choice.body(name) for name, choice in self.choices.items()],
+            "platform": self.platform,
+        }
+        return {name: part for name, part in parts.items() if part}
 
     def _field(self, name: str) -> dict[str, Any] | None:
         """Return a field as stored: what may be changed of it, or that it is fixed."""
-        value = _json(getattr(self, name))
+        value = json_of(getattr(self, name))
         if name == FEATURES:
             value = value or None
         section: Section | None = getattr(self.fields, name)
         if section is None:
             return None if value is None else {"default": value, "locked": True}
-        field = {key: _json(each) for key, each in section if each not in (None, [])}
+        field = {key: json_of(each) for key, each in section if each not in (None, [])}
+        if isinstance(section, ImageFieldSection) and section.free is not None:
+            field["free"] = section.free.body()
         return {"default": value, **field} if value is not None else field
 
 
@@ -282,9 +307,9 @@ class PolicySection(Section):
         Annotated[int, Field(ge=SHORTEST_SERVER_NAME_LENGTH, le=SERVER_NAME_LENGTH)] | None
     ) = None
     """The longest name of a new server; 30 if no policy says."""
-    server_name_pattern: Annotated[str, Field(max_length=200), AfterValidator(_pattern)] | None = (
-        None
-    )
+    server_name_pattern: (
+        Annotated[str, Field(max_length=200), AfterValidator(regular_expression)] | None
+    ) = None
     """A regular expression that the whole name of a new server must match."""
     cpu: Annotated[Number, Field(ge=0.001)] | Unlimited | None = None
     """CPU cores of one server, at most."""
@@ -302,10 +327,15 @@ class PolicySection(Section):
     """The only partitions of a scheduler, or Grid Engine queues."""
     qos: Names | Unlimited | None = None
     """The only qualities of service of a scheduler."""
+    images: Annotated[list[str], Field(max_length=200)] | Unlimited | None = None
+    """The only container images that profiles give them: names of the catalogue, or patterns of
+    references such as `"registry.example.org/teaching/*"`. Not the spawner's own."""
     storage: Annotated[Bytes, Field(ge=2**20)] | Unlimited | None = None
     """What each volume of theirs may hold, at most."""
     storage_kept: Kept | None = None
     """What is kept of them by profiles with `storage`: `server`, `user` or `none`."""
+    environments: bool | None = None
+    """Whether they may have persistent environments; yes if no policy says."""
     active_servers: Count | Unlimited | None = None
     """How many servers one person may have running or on their way."""
     group_active_servers: Count | Unlimited | None = None
@@ -323,11 +353,11 @@ class PolicySection(Section):
 
     def body(self) -> dict[str, Any]:
         """Return what a revision stores."""
-        return {key: _json(value) for key, value in self if key != "name" and value is not None}
+        return {key: json_of(value) for key, value in self if key != "name" and value is not None}
 
 
 def _storage(section: StorageSection) -> dict[str, Any]:
-    return {name: _json(value) for name, value in section}
+    return {name: json_of(value) for name, value in section}
 
 
 def policy_names(sections: Sequence[PolicySection]) -> list[str]:
@@ -354,11 +384,3 @@ def _first_free(wanted: str, taken: set[str]) -> str:
         count += 1
         name = f"{wanted}-{count}"
     return name
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, timedelta):
-        return as_json(exact(value.total_seconds()))
-    if isinstance(value, float):
-        return as_json(exact(value))
-    return [_json(each) for each in value] if isinstance(value, list) else value

@@ -16,16 +16,17 @@ from perijove.db.offers import (
     replace_ours,
 )
 from perijove.db.servers import Server, find_server
-from perijove.domain.bounds import unavailable
 from perijove.domain.errors import ConfigError, Invalid, Refused
 from perijove.domain.faults import shown
 from perijove.domain.market import Market
 from perijove.domain.options import schema, still_valid
+from perijove.domain.picks import unavailable
 from perijove.domain.policy import Limits, Rule
-from perijove.domain.profile import FIELDS, Profile
+from perijove.domain.profile import FIELDS, IMAGE, Profile
+from perijove.services.choices import ImageSection
 from perijove.services.discovery import NO_PLATFORMS, Platforms
 from perijove.services.limits import find_person, limits_of
-from perijove.services.offers import PolicySection, ProfileSection, policy_names
+from perijove.services.offers import NO_IMAGES, PolicySection, ProfileSection, policy_names
 
 _BUILT_IN_PROFILE: Final[Mapping[str, Any]] = {
     "name": "default",
@@ -45,6 +46,7 @@ def load_offers(
     policies: Sequence[PolicySection],
     spawners: Collection[str],
     now: datetime,
+    images: Mapping[str, ImageSection] = NO_IMAGES,
 ) -> None:
     """
     Make the rows of the configuration file be what it says now; a unit of work of the start.
@@ -60,7 +62,7 @@ def load_offers(
     replace_ours(
         connection,
         PROFILES,
-        _profile_bodies(profiles, spawners),
+        _profile_bodies(profiles, spawners, images),
         source=source,
         actor="configuration",
         now=now,
@@ -82,14 +84,17 @@ def check(
     spawners: Collection[str],
 ) -> None:
     """Raise the `ConfigError` that `load_offers` would, as far as no database is needed."""
-    _profile_bodies(profiles, spawners)
+    _profile_bodies(profiles, spawners, NO_IMAGES)
     _policy_bodies(policies)
 
 
 def _profile_bodies(
-    sections: Sequence[ProfileSection], spawners: Collection[str]
+    sections: Sequence[ProfileSection],
+    spawners: Collection[str],
+    images: Mapping[str, ImageSection],
 ) -> dict[str, Mapping[str, Any]]:
-    return _unique("profile", [(each.name, _profile_body(each, spawners)) for each in sections])
+    named = [(each.name, _profile_body(each, spawners, images)) for each in sections]
+    return _unique("profile", named)
 
 
 def _policy_bodies(sections: Sequence[PolicySection]) -> dict[str, Mapping[str, Any]]:
@@ -97,12 +102,14 @@ def _policy_bodies(sections: Sequence[PolicySection]) -> dict[str, Mapping[str, 
     return _unique("policy", list(zip(policy_names(sections), bodies, strict=True)))
 
 
-def _profile_body(section: ProfileSection, spawners: Collection[str]) -> dict[str, Any]:
+def _profile_body(
+    section: ProfileSection, spawners: Collection[str], images: Mapping[str, ImageSection]
+) -> dict[str, Any]:
     if section.spawner is None and len(spawners) != 1:
         raise ConfigError(
             f"profile {section.name!r} must name its spawner: there are {', '.join(spawners)}"
         )
-    body = section.body(next(iter(spawners), ""))
+    body = section.body(next(iter(spawners), ""), images)
     if body["spawner"] not in spawners:
         raise ConfigError(
             f"profile {section.name!r}: there is no spawner {body['spawner']!r},"
@@ -194,7 +201,7 @@ def options_schema(
             offers=offers,
             profile=chosen.profile.name,
             options=options,
-            dropped=[name for name in FIELDS if name in wish.options and name not in options],
+            dropped=[name for name in _known(chosen.profile, wish) if name not in options],
             platforms=platforms,
         )
     first = next((offer for offer in offers if offer.refusal is None), None)
@@ -256,6 +263,12 @@ def refusal_as_json(refusal: Refused | None) -> dict[str, Any] | None:
     }
 
 
+def _known(profile: Profile, wish: "Wish") -> list[str]:
+    """Return what of a wish the profile could have, as far as its form goes."""
+    names = dict.fromkeys((*(menu.name for menu in profile.menus), *FIELDS))
+    return [name for name in names if name in wish.options]
+
+
 def _find(offers: Sequence[Offer], name: str | None) -> Offer | None:
     return next((offer for offer in offers if offer.profile.name == name), None)
 
@@ -287,8 +300,30 @@ def read_user_options(body: Mapping[str, Any]) -> Wish:
     if options is not None and not isinstance(options, Mapping):
         raise Invalid("options must be an object", field="options", code="options-type")
     if options is None:
-        options = {name: rest.pop(name) for name in FIELDS if name in rest}
+        options = {name: rest.pop(name) for name in FIELDS if name in rest and name != IMAGE}
     return Wish(profile=profile, options=options, extra=rest)
+
+
+def choices_in(profile: Profile, extra: Mapping[str, Any]) -> dict[str, object]:
+    """
+    Return what a client says beside the options that means choices of this profile.
+
+    So clients of KubeSpawner name them (anchors 4.8): ``{"profile": …, "size": "small"}``, or
+    ``{"image--unlisted-choice": "registry/name:tag"}``. What means nothing is let be.
+    """
+    image = profile.fields.get(IMAGE)
+    names = [menu.name for menu in profile.menus]
+    if image is not None and not image.locked:
+        names.append(IMAGE)
+    found: dict[str, object] = {}
+    for name in names:
+        said = extra.get(f"{name}{_UNLISTED}", extra.get(name))
+        if isinstance(said, str):
+            found[name] = said
+    return found
+
+
+_UNLISTED: Final = "--unlisted-choice"
 
 
 def remembered_by(server: Server | None) -> Wish:

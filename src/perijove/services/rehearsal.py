@@ -40,6 +40,7 @@ class Rehearsal:
     server_name: str
     profile: str | None
     options: Mapping[str, Any] | None
+    extra: Mapping[str, Any] | None = None
     is_restart: bool = False
 
 
@@ -88,7 +89,7 @@ def _spawner_of(
         return None
     try:
         limits = limits_of(connection, find_person(connection, start.user_id))
-        wish = wish_of(server, start.profile, start.options)
+        wish = wish_of(server, start.profile, start.options, start.extra)
         platforms = platforms_of(connection, kinds, start.user_id, hub.clock.now())
         return choose_profile(connection, limits, wish, platforms).spawner
     except HubError:
@@ -103,7 +104,7 @@ def _choice_of(
     try:
         person = find_person(connection, start.user_id)
         limits = limits_of(connection, person)
-        wish = wish_of(server, start.profile, start.options)
+        wish = wish_of(server, start.profile, start.options, start.extra)
         platforms = platforms_of(connection, kinds, start.user_id, hub.clock.now())
         profile = choose_profile(connection, limits, wish, platforms)
         return person, choose_options(profile, limits, wish, platforms)

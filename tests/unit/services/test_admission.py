@@ -31,6 +31,7 @@ PROFILES: list[dict[str, Any]] = [
     {
         "name": "small",
         "environment": {"OMP_NUM_THREADS": "1"},
+        "environments": True,
         "memory": "4 GiB",
         "fields": {"cpu": {"default": 1, "max": 4}, "time": {"default": "1 h", "max": "8 h"}},
     },
@@ -163,6 +164,9 @@ def test_admission_freezes_the_whole_decision(connection: Connection) -> None:
         "resources": {"cpu": 2.0, "memory_bytes": 4 * GIB, "gpu": 0, "time_seconds": 3600},
         "default_url": "/lab",
         "environment": {"OMP_NUM_THREADS": "1"},
+        "environments": True,
+        "image": "",
+        "platform": {},
         "limits": {
             "idle_seconds": 7200,
             "max_age_seconds": 86400,

@@ -1,6 +1,7 @@
 """The sections of profiles and policies."""
 
 import tomllib
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -91,7 +92,31 @@ def test_a_value_beside_its_field_is_the_default() -> None:
         ({"environment": {"A=B": "x"}}, "cannot be"),
         ({"environment": {"A": "x\0"}}, "cannot be"),
         ({"title": {"tlh": "mach"}}, "no such language"),
-        ({"image": "x"}, "Extra inputs"),
+        ({"colour": "x"}, "Extra inputs"),
+        ({"image": "not an image"}, "no reference of an image"),
+        ({"image": "quay.io/UPPER/x:1"}, "no reference of an image"),
+        ({"platform": {"at": datetime(2026, 1, 1)}}, "made of texts"),
+        ({"choices": {"a b": {"options": {"x": {}}}}}, "letters, digits"),
+        ({"choices": {"a": {"options": {"x y": {}}}}}, "letters, digits"),
+        ({"choices": {"a": {}}}, "one option at least"),
+        ({"choices": {"partition": {"options": {"x": {}}}}}, "means something else"),
+        (
+            {"choices": {"a": {"options": {"x": {"default": True}, "y": {"default": True}}}}},
+            "only one option",
+        ),
+        ({"choices": {"a": {"options": {"x": {"set": {"cpu": 0}}}}}}, "cpu: 0 is not between"),
+        ({"choices": {"a": {"options": {"x": {"set": {"cpu": "{value}"}}}}}}, "only in what"),
+        (
+            {
+                "fields": {"cpu": {"max": 4}},
+                "choices": {"a": {"options": {"x": {"set": {"cpu": 1}}}}},
+            },
+            "cpu is also a field",
+        ),
+        (
+            {"choices": {"a": {"options": {"x": {}}, "other": {"pattern": "(a+)+"}}}},
+            "must not repeat a repetition",
+        ),
     ],
 )
 def test_slips_in_a_profile_are_named(section: dict[str, Any], words: str) -> None:
@@ -114,7 +139,7 @@ def test_slips_in_a_profile_are_named(section: dict[str, Any], words: str) -> No
         ({"server_name_pattern": "("}, "not a regular expression"),
         ({"server_name_pattern": "(a+)+"}, "must not repeat a repetition"),
         ({"idle_timeout": "1 s"}, "greater than or equal"),
-        ({"storage": "2 GiB"}, "Extra inputs"),
+        ({"colour": "2 GiB"}, "Extra inputs"),
     ],
 )
 def test_slips_in_a_policy_are_named(section: dict[str, Any], words: str) -> None:
