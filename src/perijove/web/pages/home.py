@@ -19,7 +19,7 @@ from perijove.web.pages.cards import card, summary
 from perijove.web.pages.door import asking, back_to, me, owner_of
 from perijove.web.pages.look import Frame
 from perijove.web.pages.offer import allowance_of
-from perijove.web.pages.views import Chip, Links, State, chips_of, name_of, state_of, with_query
+from perijove.web.pages.views import Chip, Links, State, launch_chips, name_of, state_of, with_query
 from perijove.web.signin_flow import apply_logout, logout
 from perijove.web.texts import sentences
 
@@ -267,7 +267,7 @@ def _ask_what_stays(frame: Frame, live: Sequence[Shown]) -> Response:
         Item(
             name_of(texts, shown),
             state_of(texts, shown.launch),
-            chips_of(texts, shown.launch.spec.get("resources", {})) if shown.launch else (),
+            launch_chips(texts, shown.launch),
         )
         for shown in live
     ]

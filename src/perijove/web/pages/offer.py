@@ -29,6 +29,7 @@ from perijove.web.texts.options import (
     field_label,
     gpu_model,
     gpu_text,
+    gpus_text,
     moment,
     option_text,
     unit_text,
@@ -213,7 +214,7 @@ def _profile_view(texts: Texts, offer: Offer, form: OptionsForm, asked: Asked) -
         title=texts.choose(profile.title, fallback=profile.name),
         description=texts.choose(profile.description),
         chips=[
-            Chip(_ICONS[name], option_text(texts, name, each["default"]), of=name)
+            Chip(_ICONS[name], _default_text(texts, name, properties), of=name)
             for name, each in properties.items()
             if name in _ICONS and each.get("default")
         ],
@@ -223,6 +224,13 @@ def _profile_view(texts: Texts, offer: Offer, form: OptionsForm, asked: Asked) -
         chosen=is_asked,
         refusal=_refusal(texts, offer.refusal) if offer.refusal else "",
     )
+
+
+def _default_text(texts: Texts, name: str, properties: Mapping[str, Mapping[str, Any]]) -> str:
+    default = properties[name]["default"]
+    if name == "gpu":
+        return gpus_text(texts, default, properties.get(GPU_TYPE, {}).get("default") or "")
+    return option_text(texts, name, default)
 
 
 def _rules_of(schema: Mapping[str, Any]) -> str:

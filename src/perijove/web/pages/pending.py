@@ -72,6 +72,7 @@ async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Res
             around=look_around(connection, frame.hub, shown),
             settings=placed.settings if placed else None,
             log=log,
+            is_one_of_several=len(kinds_of(frame.hub)) > 1,
         )
         offers = () if launch.is_live else offered(connection, shown.owner.id)
         return seen, offers, followed(connection, launch.id)

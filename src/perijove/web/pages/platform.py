@@ -90,9 +90,10 @@ def free_gpus(market: Market, within: Sequence[str] | None) -> Mapping[str, tupl
 
 def free_said(texts: Texts, kind: str, free: int, total: int) -> str:
     """Say how many GPUs of a type are free."""
-    return texts.gettext(
-        "%(free)s of %(total)s %(model)s free",
-        free=texts.number(free),
+    return texts.ngettext(
+        "%(count)s of %(total)s %(model)s free",
+        "%(count)s of %(total)s %(model)s free",
+        free,
         total=texts.number(total),
         model=gpu_model(texts, kind),
     )
@@ -168,9 +169,10 @@ def _free(texts: Texts, market: Market) -> list[str]:
     if total:
         free = sum(node.cpus for shape in shapes for node in shape.free)
         said.append(
-            texts.gettext(
-                "%(free)s of %(total)s cores free",
-                free=texts.number(free),
+            texts.ngettext(
+                "%(count)s of %(total)s cores free",
+                "%(count)s of %(total)s cores free",
+                free,
                 total=texts.number(total),
             )
         )

@@ -7,10 +7,12 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from perijove.domain.launch import Clock, Launch, Status
+from perijove.domain.profile import GPU_TYPE
 from perijove.services.hub import quote_name, server_prefix
 from perijove.services.overview import Shown
 from perijove.spawners.contract import SpawnerSettings
 from perijove.web.texts import Texts, sentences
+from perijove.web.texts.options import gpus_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +76,23 @@ def state_word_of(texts: Texts, status: Status) -> State:
     return State(word=sentences.state_word(texts, status), icon=icon, tone=tone, code=status)
 
 
-def chips_of(texts: Texts, resources: Mapping[str, Any]) -> list[Chip]:
-    """Return what a launch asked for, from the resources of its spec."""
+def launch_chips(texts: Texts, launch: Launch | None) -> list[Chip]:
+    """Return what a launch asked for."""
+    if launch is None:
+        return []
+    gpu_type = launch.spec.get("options", {}).get(GPU_TYPE) or ""
+    return chips_of(texts, launch.spec.get("resources", {}), gpu_type)
+
+
+def chips_of(texts: Texts, resources: Mapping[str, Any], gpu_type: str = "") -> list[Chip]:
+    """Return what is asked for, from the resources of a spec."""
     chips = []
     if (cpu := resources.get("cpu")) is not None:
         chips.append(Chip("cpu", texts.cores(cpu)))
     if (memory := resources.get("memory_bytes")) is not None:
         chips.append(Chip("memory", texts.size(memory)))
     if gpu := resources.get("gpu"):
-        chips.append(Chip("gpu", texts.gpus(gpu)))
+        chips.append(Chip("gpu", gpus_text(texts, gpu, gpu_type)))
     if (time := resources.get("time_seconds")) is not None:
         chips.append(Chip("clock", texts.duration(time)))
     return chips

@@ -28,6 +28,7 @@ from perijove.web.pages.views import (
     Titles,
     chips_of,
     clock_limit,
+    launch_chips,
     name_of,
     profile_title,
     state_of,
@@ -75,6 +76,8 @@ class Seen:
     around: Around = field(default_factory=Around)
     settings: SpawnerSettings | None = None
     log: str = ""
+    is_one_of_several: bool = False
+    """There are more platforms that can be silent than that of the launch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,8 @@ class Told:
     since: datetime | None
     unknown_since: datetime | None
     silent_since: datetime | None
+    silent: str
+    """Who it is that is silent, where there are several."""
     question: Said | None
     """What its owner is asked, since the limit of the queue was reached."""
     actions: Sequence[Action]
@@ -113,6 +118,8 @@ class Told:
     steps: Sequence[Step]
     log: str
     diagnostic: str
+    codes: Sequence[str]
+    """What its end is called where people look it up."""
     is_live: bool
     is_moving: bool
     is_ready: bool
@@ -134,13 +141,14 @@ def tell(texts: Texts, shown: Shown, seen: Seen) -> Told:
         since=launch.entered_at(),
         unknown_since=launch.unknown_since if launch.is_live else None,
         silent_since=around.silent_since,
+        silent=launch.spawner if seen.is_one_of_several else "",
         question=question_of(texts, launch, seen.now),
         actions=known.actions if known else (),
         is_impossible=is_impossible(launch),
         left=time_left(texts, launch, seen.now),
         others=[_other(texts, other, seen.base_path) for other in around.own_servers],
         jobs=[_job(texts, job) for job in around.own_jobs],
-        chips=chips_of(texts, launch.spec.get("resources", {})),
+        chips=launch_chips(texts, launch),
         facts=[
             fact
             for fact in (
@@ -153,6 +161,7 @@ def tell(texts: Texts, shown: Shown, seen: Seen) -> Told:
         steps=steps_of(texts, launch, events),
         log=seen.log or ending_log,
         diagnostic=launch.id,
+        codes=_codes(launch),
         is_live=launch.is_live,
         is_moving=launch.is_live and launch.status not in (Status.READY, Status.HELD),
         is_ready=launch.status is Status.READY and launch.wanted is Wanted.RUN,
@@ -251,7 +260,7 @@ def _other(texts: Texts, shown: Shown, base_path: str) -> Other:
     return Other(
         name=name_of(texts, shown),
         state=state_of(texts, launch),
-        chips=chips_of(texts, launch.spec.get("resources", {})) if launch else (),
+        chips=launch_chips(texts, launch),
         stop_url=Links(base_path, shown.owner.name, shown.name).act("stop") if is_wanted else "",
     )
 
@@ -344,9 +353,10 @@ def _usual(texts: Texts, usual: Usual | None) -> str:
 
 def _room(texts: Texts, room: Room) -> str:
     parts = [
-        texts.gettext(
-            "%(free)s of %(all)s cores",
-            free=texts.number(room.cpus),
+        texts.ngettext(
+            "%(count)s of %(all)s cores",
+            "%(count)s of %(all)s cores",
+            room.cpus,
             all=texts.number(room.of_cpus),
         )
     ]
@@ -368,14 +378,19 @@ def _room(texts: Texts, room: Room) -> str:
     return texts.listing(parts)
 
 
+def _codes(launch: Launch) -> Sequence[str]:
+    if launch.is_live or launch.end is None:
+        return ()
+    return tuple(dict.fromkeys((str(launch.end), sentences.end_code(launch.end))))
+
+
 def _ends(texts: Texts, launch: Launch, events: Sequence[Event]) -> list[Fact]:
     if launch.is_live:
         return []
     facts = [Fact(label=texts.gettext("Ended by"), text=_ended_by(texts, launch, events))]
     if launch.end is not None:
-        ids = dict.fromkeys((str(launch.end), sentences.end_code(launch.end)))
-        text = texts.listing(ids)
-        facts.append(Fact(label=texts.gettext("Evidence"), text=text, verbatim=True))
+        seen = sentences.evidence(texts, launch.end)
+        facts.append(Fact(label=texts.gettext("Evidence"), text=seen))
     if launch.ready_at is not None and launch.ended_at is not None:
         ran = (launch.ended_at - launch.ready_at).total_seconds()
         facts.append(Fact(label=texts.gettext("It had run for"), text=texts.duration(ran)))

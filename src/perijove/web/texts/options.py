@@ -129,6 +129,11 @@ def gpu_text(texts: Texts, count: int, kind: str) -> str:
     return f"{texts.number(count)} \N{MULTIPLICATION SIGN} {gpu_model(texts, kind)}"
 
 
+def gpus_text(texts: Texts, count: int, kind: str) -> str:
+    """Write ``2 GPUs``, or of which type they are."""
+    return gpu_text(texts, count, kind) if kind else texts.gpus(count)
+
+
 def moment(texts: Texts, at: datetime) -> str:
     """Write an instant with its day, whatever today is."""
     return texts.when(at, at - timedelta(days=1))

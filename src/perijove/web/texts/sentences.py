@@ -119,6 +119,25 @@ CAUSES: Final[Mapping[Cause, Sentence]] = {
 CLEAN_EXIT: Final = Sentence(N_("It was shut down from within."))
 """`Cause.EXITED` with code 0: File, Shut Down."""
 
+EVIDENCE: Final[Mapping[Cause, str]] = {
+    Cause.USER: N_("stopped by its owner"),
+    Cause.ADMIN: N_("stopped by an administrator"),
+    Cause.IDLE: N_("nobody used it"),
+    Cause.MAX_AGE: N_("it had run for as long as it may"),
+    Cause.WALLTIME: N_("the time it was given was over"),
+    Cause.OUT_OF_MEMORY: N_("killed for lack of memory"),
+    Cause.NODE_FAIL: N_("its machine failed"),
+    Cause.PREEMPTED: N_("displaced by work with a higher priority"),
+    Cause.CANCELLED_OUTSIDE: N_("cancelled with the tools of the computing system"),
+    Cause.EXITED: N_("its program ended with exit code %(code)s"),
+    Cause.SIGNAL: N_("its program was killed by signal %(code)s"),
+    Cause.NEVER_STARTED: N_("it never became ready"),
+    Cause.POLICY: N_("ended by a rule of this site"),
+    Cause.MAINTENANCE: N_("stopped for maintenance"),
+    Cause.UNKNOWN: N_("nothing of it was found any more"),
+}
+"""What was seen of an end, in a few words."""
+
 # --- events -----------------------------------------------------------------------------------
 
 EVENTS: Final[Mapping[str, Sentence]] = {
@@ -432,6 +451,12 @@ def end(texts: Texts, ended: End, limit_seconds: float | None = None) -> Said:
         if ended.reason.endswith("-clock"):
             params["limit"] = _UNKNOWN if limit_seconds is None else texts.duration(limit_seconds)
     return say(texts, sentence, params, end_code(ended))
+
+
+def evidence(texts: Texts, ended: End) -> str:
+    """Say in a few words what was seen of an end."""
+    words = texts.translations.gettext(EVIDENCE[ended.cause])
+    return words % _Written({} if ended.code is None else {"code": texts.number(ended.code)})
 
 
 def end_code(ended: End) -> str:

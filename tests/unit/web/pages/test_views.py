@@ -1,6 +1,6 @@
 """What pages show, made of plain values: states, cards, steps, colours, devices."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,11 +20,13 @@ from perijove.services.waits import Around, Room, Usual
 from perijove.web.pages.cards import summary
 from perijove.web.pages.colours import contrast, site_css
 from perijove.web.pages.left import time_left
+from perijove.web.pages.platform import free_said
 from perijove.web.pages.suggest import suggest
 from perijove.web.pages.tokens import device_of
-from perijove.web.pages.views import Fact, Links, chips_of, state_of, with_query
+from perijove.web.pages.views import Fact, Links, chips_of, launch_chips, state_of, with_query
 from perijove.web.pages.waiting import Seen, is_impossible, steps_of, tell
 from perijove.web.texts import Catalogues
+from perijove.web.texts.sentences import evidence
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 EN = Catalogues().get("en")
@@ -91,6 +93,57 @@ def test_what_was_asked_for_is_shown_with_units() -> None:
     everything = {"cpu": 4, "memory_bytes": 2**34, "gpu": 2, "time_seconds": 10800}
     texts = [chip.text.replace("\xa0", " ") for chip in chips_of(EN, everything)]
     assert texts == ["4 cores", "16 GiB", "2 GPUs", "3 h"]
+
+
+def test_the_type_of_the_gpus_is_on_their_chip() -> None:
+    """Two of one type are another thing than two of any; who asked for none has no chip."""
+    asked = make_launch(spec={"resources": {"gpu": 2}, "options": {"gpu_type": "a100"}})
+    assert [chip.text for chip in launch_chips(EN, asked)] == ["2 × A100"]
+    none = make_launch(spec={"resources": {"gpu": 0}, "options": {"gpu_type": "a100"}})
+    assert launch_chips(EN, none) == launch_chips(EN, None) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "seen", "codes"),
+    [
+        (
+            End(cause=Cause.CANCELLED_OUTSIDE),
+            "cancelled with the tools of the computing system",
+            ("cancelled-outside",),
+        ),
+        (End(cause=Cause.EXITED, code=3), "its program ended with exit code 3", ("exited(3)",)),
+    ],
+)
+def test_the_evidence_of_an_end_is_in_words(end: End, seen: str, codes: Sequence[str]) -> None:
+    """What it is called in the reference stands with what one sends to an administrator."""
+    launch = make_launch(status=Status.ENDED, end=end, ended_at=NOON)
+    told = tell(EN, make_shown(launch), make_seen(launch))
+    assert facts_of(launch)["Evidence"].text == seen
+    assert tuple(told.codes[:1]) == codes
+    assert told.diagnostic == launch.id
+
+
+def test_every_end_has_words_for_its_evidence() -> None:
+    """Whatever an end was, something is said; a number that is not known is a question mark."""
+    said = {evidence(EN, End(cause=cause)) for cause in Cause}
+    assert len(said) == len(Cause)
+    assert evidence(EN, End(cause=Cause.SIGNAL)).endswith("?")
+
+
+def test_numbers_of_what_is_free_agree_with_it() -> None:
+    """One core is free, two are; in French and its like also in the adjective."""
+    french = Catalogues().get("fr")
+    for count, said in ((0, "libre"), (1, "libre"), (2, "libres")):
+        assert f"{count} {said} sur 8" in free_said(french, "a100", count, 8)
+
+
+@pytest.mark.parametrize(("several", "silent"), [(False, ""), (True, "local")])
+def test_who_is_silent_is_named_among_several(*, several: bool, silent: str) -> None:
+    """Where only one can be silent its name would say nothing."""
+    launch = make_launch(status=Status.QUEUED)
+    around = Around(silent_since=NOON)
+    told = tell(EN, make_shown(launch), make_seen(launch, around=around, is_one_of_several=several))
+    assert (told.silent, told.silent_since) == (silent, NOON)
 
 
 def test_the_steps_tell_what_was_what_is_and_what_comes() -> None:
