@@ -31,7 +31,6 @@ PROFILES: list[dict[str, Any]] = [
     {
         "name": "small",
         "environment": {"OMP_NUM_THREADS": "1"},
-        "environments": True,
         "memory": "4 GiB",
         "fields": {"cpu": {"default": 1, "max": 4}, "time": {"default": "1 h", "max": "8 h"}},
     },
