@@ -28,6 +28,8 @@ from perijove.spawners.contract import (
     SpawnerSettings,
     Surroundings,
     Survey,
+    VolumeSighting,
+    VolumeSurvey,
 )
 
 
@@ -56,6 +58,10 @@ class MemoryPlatform:
     """What is on its way to running: it gets there at the next survey, or before."""
     stopped: list[str] = field(default_factory=list)
     """Every name whose removal was asked for."""
+    volumes: dict[str, "MemoryVolume"] = field(default_factory=dict)
+    mounted: dict[str, Sequence[str]] = field(default_factory=dict)
+    """The volumes of each launch."""
+    enforces_size: bool = True
 
     def show(
         self, name: str, phase: Phase, *, reason: Reason | None = None, url: str | None = None
@@ -74,8 +80,22 @@ class MemoryPlatform:
         del self.present[name]
 
 
+@dataclass(slots=True)
+class MemoryVolume:
+    """A volume of the platform in memory."""
+
+    installation: str
+    size_bytes: int | None
+    labels: Mapping[str, str]
+    files: dict[str, bytes] = field(default_factory=dict)
+    made_for: str = ""
+    """The launch at whose start it was made."""
+    stuck: bool = False
+    """Something that is no launch has it: it cannot be removed."""
+
+
 class MemorySpawner:
-    """A spawner of the platform in memory; keeps the whole contract."""
+    """A spawner of the platform in memory; keeps the whole contract, and volumes."""
 
     Settings: ClassVar[type[SpawnerSettings]] = MemorySettings
 
@@ -125,10 +145,59 @@ class MemorySpawner:
         ]
         return Survey(complete=True, sightings=own)
 
+    def enforces_size(self) -> bool:
+        """Say what the test wishes."""
+        return self.platform.enforces_size
+
+    async def survey_volumes(self) -> VolumeSurvey:
+        """Return the volumes of this installation."""
+        await anyio.lowlevel.checkpoint()
+        return VolumeSurvey(
+            complete=True,
+            volumes=[
+                VolumeSighting(
+                    name=name,
+                    size_bytes=volume.size_bytes if self.enforces_size() else None,
+                    used_bytes=sum(map(len, volume.files.values())),
+                    held_by=self._holders(name),
+                    labels=volume.labels,
+                )
+                for name, volume in self.platform.volumes.items()
+                if volume.installation == self._installation
+            ],
+        )
+
+    async def remove_volume(self, name: str) -> bool:
+        """Remove a volume that nobody has."""
+        await anyio.lowlevel.checkpoint()
+        volume = self.platform.volumes.get(name)
+        if volume is None or volume.installation != self._installation:
+            return True
+        if volume.stuck or self._holders(name):
+            return False
+        del self.platform.volumes[name]
+        return True
+
+    def _holders(self, volume: str) -> list[str]:
+        """Return the launches that are there and have a volume."""
+        return [
+            name
+            for name, sighting in self.platform.present.items()
+            if sighting.phase is not Phase.GONE and volume in self.platform.mounted.get(name, ())
+        ]
+
     def _accept(self, spec: LaunchSpec) -> None:
         platform = self.platform
         platform.started.append(spec.name)
         platform.accepted.add(spec.name)
+        platform.mounted[spec.name] = [volume.name for volume in spec.volumes]
+        for volume in spec.volumes:
+            platform.volumes.setdefault(
+                volume.name,
+                MemoryVolume(
+                    spec.installation, volume.size_bytes, volume.labels, made_for=spec.name
+                ),
+            )
         platform.installations[spec.name] = spec.installation
         platform.present[spec.name] = Sighting(
             name=spec.name,

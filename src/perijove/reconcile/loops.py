@@ -13,8 +13,10 @@ from perijove.reconcile.launches import run_launches
 from perijove.reconcile.notices import Messenger
 from perijove.reconcile.observe import Observer
 from perijove.reconcile.probe import Prober
+from perijove.reconcile.volumes import PERIOD, VolumeKeeper
 from perijove.services import activity
 from perijove.services.hub import Hub
+from perijove.spawners.contract import KeepsVolumes
 
 Step = Callable[[], Awaitable[None]]
 Wait = Callable[[float], Awaitable[None]]
@@ -44,6 +46,9 @@ def start_loops(tasks: TaskGroup, hub: Hub, prober: Prober, *, database_url: str
     for name, placed in hub.spawners.items():
         observer = Observer(hub, name, placed, prober)
         loop(1, observer.look, f"observe:{name}", 300, wait=observer.pause)
+        if isinstance(placed.spawner, KeepsVolumes):
+            keeper = VolumeKeeper(hub, name, placed.spawner)
+            loop(PERIOD, keeper.step, f"volumes:{name}", float("inf"))
     if database_url.startswith("postgresql"):
 
         def heard(what: str) -> None:
