@@ -137,7 +137,9 @@ WAITING: Final[Mapping[str, Known]] = MappingProxyType(
 )
 """Why a launch waits."""
 
-PREPARING: Final = frozenset({"pulling-image", "image-pull-failing", "volume-pending"})
+PREPARING: Final = frozenset(
+    {"pulling-image", "image-pull-failing", "volume-pending", "namespace-quota"}
+)
 """Meanwhile the platform has not taken the request yet, and is not late with that either."""
 
 CANNOT: Final[Mapping[str, Known]] = MappingProxyType(

@@ -1,0 +1,284 @@
+"""
+The way to the API server: the official client, with plain mappings in and out.
+
+Here, and only here, its answers become what the spawner acts on: `NotThere`, `AlreadyThere`,
+`Outdated`, or an error of the contract.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import anyio
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from perijove.domain.errors import (
+    ConfigError,
+    SpawnerError,
+    SpawnerPending,
+    SpawnerRejected,
+    SpawnerTransient,
+)
+from perijove.spawners.kubernetes.objects import Kind, Object
+
+TIMEOUT: Final = 20.0
+"""Seconds the API server has for one answer; watching is apart."""
+_PAGE: Final = 500
+_LINE_LIMIT: Final = 8 * 2**20
+_WORDS: Final = 1000
+
+
+class NotThere(Exception):
+    """Nothing has this name."""
+
+
+class AlreadyThere(Exception):
+    """Something has this name, or is not as old as it was said to be."""
+
+
+class Outdated(Exception):
+    """The API server does not remember what happened since: list anew."""
+
+
+class Api:
+    """Asks the API server, counts how often, and gives up in time."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self.calls: Counter[str] = Counter()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
+        """Return one object, as it is now; raises `NotThere`."""
+        return await self._json("get", kind, kind.path(namespace, name))
+
+    async def create(self, kind: Kind, one: Object, *, namespace: str | None) -> Object:
+        """Make an object; raises `AlreadyThere`."""
+        return await self._json("create", kind, kind.path(namespace), body=one)
+
+    async def replace(self, kind: Kind, one: Object, *, namespace: str | None) -> Object:
+        """Put an object in the place of the one of its name; raises `NotThere`."""
+        path = kind.path(namespace, str(one["metadata"]["name"]))
+        return await self._json("update", kind, path, body=one)
+
+    async def delete(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str = "",
+        grace: int | None = None,
+    ) -> Object:
+        """
+        Have an object removed, which may take a while.
+
+        Raises `NotThere`, and `AlreadyThere` where another one than that with `uid` has the name.
+        """
+        body: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
+        return await self._json("delete", kind, kind.path(namespace, name), body=body)
+
+    async def delete_all(self, kind: Kind, namespace: str | None, *, labels: str) -> None:
+        """Have all objects removed that `labels` selects."""
+        query = {"labelSelector": labels}
+        await self._json("deletecollection", kind, kind.path(namespace), query=query)
+
+    async def list(
+        self, kind: Kind, namespace: str | None, *, labels: str = "", fields: str = ""
+    ) -> tuple[list[Object], str]:
+        """Return all objects that are selected, and the version that this answer has."""
+        found: list[Object] = []
+        query = {"limit": str(_PAGE)} | _selectors(labels, fields)
+        while True:
+            page = await self._json("list", kind, kind.path(namespace), query=query)
+            found.extend(page.get("items") or ())
+            following = page["metadata"].get("continue")
+            if not following:
+                return found, str(page["metadata"].get("resourceVersion", ""))
+            query = query | {"continue": str(following)}
+
+    @asynccontextmanager
+    async def watch(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        labels: str,
+        fields: str,
+        since: str,
+        seconds: int,
+    ) -> AsyncIterator[AsyncIterator[Mapping[str, Any]]]:
+        """
+        Give what happens since a version, for about `seconds`.
+
+        A server that is away without having said so is noticed soon after them. Raises `Outdated`.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": since,
+            "timeoutSeconds": str(seconds),
+        }
+        timeout = aiohttp.ClientTimeout(total=seconds + TIMEOUT, sock_connect=TIMEOUT)
+        path = kind.path(namespace)
+        query |= _selectors(labels, fields)
+        async with self._answer("watch", kind, path, query=query, within=timeout) as answer:
+            yield _notices(answer)
+
+    async def log_tail(self, namespace: str, name: str, *, container: str, lines: int) -> str:
+        """Return the last lines that a container has written; raises `NotThere`."""
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(2**20)}
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}/log"
+        counted = Kind("Pod", "pods/log")
+        async with self._answer("get", counted, path, query=query, within=timeout) as answer:
+            return (await answer.content.read(2**20)).decode(errors="replace")
+
+    async def _json(
+        self,
+        verb: str,
+        kind: Kind,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+    ) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+        async with self._answer(
+            verb, kind, path, query=query or {}, body=body, within=timeout
+        ) as answer:
+            answered: dict[str, Any] = json.loads(await answer.read())
+            return answered
+
+    @asynccontextmanager
+    async def _answer(
+        self,
+        verb: str,
+        kind: Kind,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        within: aiohttp.ClientTimeout,
+        body: Object | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask, and give an answer that is good."""
+        self.calls[f"{verb} {kind.resource}"] += 1
+        try:
+            method, url, headers, content, _ = await self._client.param_serialize(
+                _METHODS[verb],
+                path,
+                query_params=list(query.items()),
+                header_params={"Accept": "application/json"},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            answer = (
+                await self._client.call_api(
+                    method, url, headers, body=content, _request_timeout=within
+                )
+            ).response
+            try:
+                if answer.status >= 400:
+                    raise fault_of(answer.status, await answer.read())
+                yield answer
+            finally:
+                answer.release()
+        except (aiohttp.ClientError, TimeoutError, OSError, ConfigException, ValueError) as error:
+            words = str(error)[:200] or type(error).__name__
+            raise SpawnerTransient(f"the cluster does not answer: {words}") from error
+
+
+_METHODS: Final[Mapping[str, str]] = {
+    "get": "GET",
+    "list": "GET",
+    "watch": "GET",
+    "create": "POST",
+    "update": "PUT",
+    "delete": "DELETE",
+    "deletecollection": "DELETE",
+}
+
+
+async def connect(kubeconfig: Path | None, context: str) -> Api:
+    """
+    Return the way to the cluster of `kubeconfig`, else to the one that this process runs in.
+
+    Raises `ConfigError` when neither says how.
+    """
+
+    async def configure() -> ApiClient:
+        configuration = Configuration()
+        if kubeconfig is None:
+            load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+        else:
+            await load_kube_config(  # type: ignore[no-untyped-call]
+                str(kubeconfig), context or None, configuration, persist_config=False
+            )
+        configuration.client_session_kwargs = {"read_bufsize": _LINE_LIMIT}
+        return ApiClient(configuration)
+
+    try:
+        # It reads certificates and may run a program for a token: nothing for this loop.
+        return Api(await anyio.to_thread.run_sync(lambda: anyio.run(configure)))
+    except (ConfigException, OSError, ValueError, KeyError) as error:
+        where = kubeconfig or "the service account of this pod"
+        raise ConfigError(f"no way to the cluster by {where}: {error}") from error
+
+
+def fault_of(status: int, content: bytes) -> Exception:
+    """Return what an answer that is an error means."""
+    try:
+        said = json.loads(content)
+        words, reason = str(said.get("message", ""))[:_WORDS], str(said.get("reason", ""))
+    except (ValueError, AttributeError):
+        words, reason = content[:_WORDS].decode(errors="replace"), ""
+    match status:
+        case 404:
+            return NotThere(words)
+        case 409 if reason == "AlreadyExists" or "precondition" in words.lower():
+            return AlreadyThere(words)
+        case 410:
+            return Outdated(words)
+        case 403:
+            return _forbidden(words)
+        case 400 | 413 | 422:
+            return SpawnerRejected(words, code="container-refused")
+    return SpawnerTransient(f"the cluster answered {status}: {words}")
+
+
+def _forbidden(words: str) -> SpawnerError:
+    if "exceeded quota" in words:
+        return SpawnerPending(words, code="namespace-quota")
+    if "being terminated" in words:
+        return SpawnerTransient(words)
+    # Either we may not ask at all, or what is asked for breaks a rule of the cluster.
+    is_right = re.search(r" cannot \w+ resource ", words)
+    return SpawnerRejected(words, code="platform-forbids" if is_right else "container-refused")
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    chosen = {"labelSelector": labels, "fieldSelector": fields}
+    return {name: value for name, value in chosen.items() if value}
+
+
+async def _notices(answer: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any]]:
+    """Read what a watch says, one line each."""
+    while line := await answer.content.readline():
+        notice = json.loads(line)
+        if notice["type"] == "ERROR":
+            said = notice["object"]
+            raise fault_of(int(said.get("code") or 500), json.dumps(said).encode())
+        yield notice
