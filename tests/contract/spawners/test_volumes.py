@@ -1,0 +1,118 @@
+"""What `KeepsVolumes` promises, on every platform that keeps some (failure 5.17)."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from perijove.kit.ids import platform_name
+from perijove.spawners.contract import KeepsVolumes, LaunchSpec, Phase, VolumeSighting, VolumeSpec
+from tests.contract.spawners.sites import eventually, make_spec, phase, recorded
+
+pytestmark = pytest.mark.anyio
+
+KEEPERS: list[Any] = ["memory_site"]
+"""Fixtures of the sites whose spawner keeps volumes."""
+SIZE = 2**20
+
+
+@pytest.fixture(params=KEEPERS)
+def keeper(request: pytest.FixtureRequest) -> Any:
+    """Give each platform that keeps volumes in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+async def spawner(keeper: Any) -> AsyncIterator[Any]:
+    """Give an entered spawner on it."""
+    async with AsyncExitStack() as stack:
+        yield await stack.enter_async_context(keeper.spawner())
+
+
+def _launch(volume: VolumeSpec) -> LaunchSpec:
+    return make_spec(platform_name("inst"), volumes=[volume])
+
+
+def _volume() -> VolumeSpec:
+    return VolumeSpec(
+        name=platform_name("inst"),
+        path="/home/jovyan",
+        size_bytes=SIZE,
+        labels={"user": "ann", "server": "lab"},
+    )
+
+
+async def _find(spawner: KeepsVolumes, name: str) -> VolumeSighting | None:
+    survey = await spawner.survey_volumes()
+    assert survey.complete
+    found = [one for one in survey.volumes if one.name == name]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+async def _is_removed(spawner: KeepsVolumes, name: str) -> bool:
+    return await eventually(lambda: spawner.remove_volume(name))
+
+
+async def test_a_volume_outlives_its_launch(spawner: Any) -> None:
+    """It is made at the first start, found by the next, and there is only one."""
+    assert isinstance(spawner, KeepsVolumes)
+    volume = _volume()
+    for _ in range(2):
+        spec = _launch(volume)
+        await spawner.start(spec, recorded)
+        await phase(spawner, spec.name, Phase.RUNNING)
+        seen = await _find(spawner, volume.name)
+        assert seen is not None
+        assert spec.name in seen.held_by
+        await spawner.stop(spec.name, None, grace=0)
+        seen = await _find(spawner, volume.name)
+        assert seen is not None
+        assert not seen.held_by
+    assert await _is_removed(spawner, volume.name)
+
+
+async def test_a_volume_in_use_is_not_removed(spawner: Any) -> None:
+    """Removal waits for who has it; afterwards nothing of it is left, asked once or twice."""
+    volume = _volume()
+    spec = _launch(volume)
+    await spawner.start(spec, recorded)
+    await phase(spawner, spec.name, Phase.RUNNING)
+    assert await spawner.remove_volume(volume.name) is False
+    await spawner.stop(spec.name, None, grace=0)
+    assert await _is_removed(spawner, volume.name)
+    assert await _find(spawner, volume.name) is None
+    assert await spawner.remove_volume(volume.name) is True
+
+
+async def test_only_what_is_ours_is_seen_and_removed(keeper: Any, spawner: Any) -> None:
+    """Another installation on the same platform neither sees a volume nor takes it away."""
+    volume = _volume()
+    spec = _launch(volume)
+    await spawner.start(spec, recorded)
+    await phase(spawner, spec.name, Phase.RUNNING)
+    await spawner.stop(spec.name, None, grace=0)
+    async with keeper.spawner("other") as stranger:
+        assert await _find(stranger, volume.name) is None
+        await stranger.remove_volume(volume.name)
+    assert await _find(spawner, volume.name) is not None
+    assert await _is_removed(spawner, volume.name)
+
+
+async def test_a_size_is_enforced_or_the_use_is_told(spawner: Any) -> None:
+    """A platform says whether it enforces sizes; one that does says how large a volume is."""
+    volume = _volume()
+    spec = _launch(volume)
+    await spawner.start(spec, recorded)
+    await phase(spawner, spec.name, Phase.RUNNING)
+    seen = await _find(spawner, volume.name)
+    assert seen is not None
+    if spawner.enforces_size():
+        assert seen.size_bytes is not None
+        assert seen.size_bytes >= SIZE
+    else:
+        assert seen.size_bytes is None
+    assert seen.labels.get("user") == "ann"
+    await spawner.stop(spec.name, None, grace=0)
+    assert await _is_removed(spawner, volume.name)
