@@ -48,6 +48,13 @@ disclaim() {
     rm -f "$STATE/clone"
 }
 
+# unmount_state: what is mounted below $STATE still, when nobody uses it any more.
+unmount_state() {
+    awk -v below="$STATE/" 'index($2, below) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mount; do
+        umount "$mount" || umount --lazy "$mount"
+    done
+}
+
 # random_secret FILE: a secret for root's eyes, made once.
 random_secret() {
     [ -s "$1" ] || (umask 077 && od -An -N 24 -t x1 /dev/urandom | tr -d ' \n' >"$1")

@@ -19,6 +19,7 @@ stop_engine ending
 ! running second || remove_containers second
 stop_daemon second TERM 60
 ip link delete "$SECOND_BRIDGE" 2>/dev/null || true
+unmount_state
 
 if [ "${1:-}" = --purge ]; then
     rm -rf --one-file-system "$STATE"

@@ -32,9 +32,7 @@ if docker version >/dev/null 2>&1; then
     mapfile -t left < <(docker ps -aq --filter label=io.kubernetes.pod.uid)
     [ ${#left[@]} = 0 ] || docker rm --force --volumes "${left[@]}" >/dev/null
 fi
-awk -v below="$STATE/" 'index($2, below) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mount; do
-    umount "$mount" || umount --lazy "$mount"
-done
+unmount_state
 for group in /sys/fs/cgroup/*/kubepods /sys/fs/cgroup/kubepods; do
     [ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
 done
