@@ -157,8 +157,8 @@ class Keeper:
         folder = self._folder(task)
         mark = read_mark(folder)
         if os.path.lexists(folder) and mark.get("id") != task["id"]:
-            if os.path.exists(os.path.join(folder, BUILT)) or not is_unfinished(folder):
-                raise Failed(f"{folder} is there already, and was made by somebody else")
+            if not is_unfinished(folder):
+                raise Failed(f"{folder} is there already, and was not made for this")
             shutil.rmtree(folder)
         os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
         os.makedirs(os.path.join(self._root, "logs"), mode=0o700, exist_ok=True)
