@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from perijove.db.core import upsert
-from perijove.db.tables import servers, unknown_volumes, volumes
+from perijove.db.tables import servers, unknown_volumes, users, volumes
 from perijove.domain.storage import Fullness, Kept, fullness
 
 
@@ -62,6 +62,18 @@ class Volume:
         return fullness(self.used_bytes, self.size_bytes)
 
 
+_NAMES = {
+    "user_name": func.coalesce(users.c.name, volumes.c.user_name).label("user_name"),
+    "server_name": func.coalesce(servers.c.name, volumes.c.server_name).label("server_name"),
+}
+_SELECT = (
+    select(*(_NAMES.get(column.name, column) for column in volumes.c))
+    .outerjoin(users, users.c.id == volumes.c.user_id)
+    .outerjoin(servers, servers.c.id == volumes.c.server_id)
+)
+"""People and servers as they are called now; those that are no more, as they were called last."""
+
+
 def insert_volume(connection: Connection, volume: Volume) -> Volume:
     """Write a new row; returns the volume with its id."""
     values = {column.name: getattr(volume, column.name) for column in volumes.c}
@@ -77,7 +89,7 @@ def change_volume(connection: Connection, volume_id: int, **values: Any) -> None
 
 def find_volume(connection: Connection, name: str) -> Volume | None:
     """Return the volume of a platform name, also one that is gone."""
-    row = connection.execute(select(volumes).where(volumes.c.name == name)).mappings().first()
+    row = connection.execute(_SELECT.where(volumes.c.name == name)).mappings().first()
     return _volume(row) if row else None
 
 
@@ -86,7 +98,7 @@ def find_attached(
 ) -> Volume | None:
     """Return the volume that a start uses: the server's own, or the person's."""
     of_server = volumes.c.server_id == server_id
-    query = select(volumes).where(
+    query = _SELECT.where(
         volumes.c.attached,
         volumes.c.spawner == spawner,
         volumes.c.kind == kind,
@@ -105,20 +117,13 @@ def list_volumes(
     spawner: str | None = None,
 ) -> Sequence[Volume]:
     """Return the volumes that are not gone, of one person, server or platform or of all."""
-    query = select(volumes).where(volumes.c.deleted_at.is_(None))
+    query = _SELECT.where(volumes.c.deleted_at.is_(None))
     given = {"user_id": user_id, "server_id": server_id, "spawner": spawner}
     for column, value in given.items():
         if value is not None:
             query = query.where(volumes.c[column] == value)
-    query = query.order_by(volumes.c.user_name, volumes.c.created_at, volumes.c.id)
+    query = query.order_by(_NAMES["user_name"], volumes.c.created_at, volumes.c.id)
     return [_volume(row) for row in connection.execute(query).mappings()]
-
-
-def server_names(connection: Connection, found: Sequence[Volume]) -> Mapping[int, str]:
-    """Return what the servers of volumes are called now, by id: names change, ids do not."""
-    ids = {volume.server_id for volume in found if volume.server_id is not None}
-    query = select(servers.c.id, servers.c.name).where(servers.c.id.in_(ids))
-    return {row.id: row.name for row in connection.execute(query)}
 
 
 def _volume(row: Mapping[str, Any] | Any) -> Volume:

@@ -8,11 +8,12 @@ import pytest
 
 from perijove.kit.ids import platform_name
 from perijove.spawners.contract import KeepsVolumes, LaunchSpec, Phase, VolumeSighting, VolumeSpec
+from tests.contract.spawners.conftest import DOCKER
 from tests.contract.spawners.sites import eventually, make_spec, phase, recorded
 
 pytestmark = pytest.mark.anyio
 
-KEEPERS: list[Any] = ["memory_site"]
+KEEPERS: list[Any] = ["memory_site", DOCKER]
 """Fixtures of the sites whose spawner keeps volumes."""
 SIZE = 2**20
 
@@ -43,7 +44,11 @@ def _volume() -> VolumeSpec:
     )
 
 
-async def _find(spawner: KeepsVolumes, name: str) -> VolumeSighting | None:
+def _keeps_volumes(spawner: object) -> bool:
+    return isinstance(spawner, KeepsVolumes)
+
+
+async def _find(spawner: Any, name: str) -> VolumeSighting | None:
     survey = await spawner.survey_volumes()
     assert survey.complete
     found = [one for one in survey.volumes if one.name == name]
@@ -51,13 +56,13 @@ async def _find(spawner: KeepsVolumes, name: str) -> VolumeSighting | None:
     return found[0] if found else None
 
 
-async def _is_removed(spawner: KeepsVolumes, name: str) -> bool:
+async def _is_removed(spawner: Any, name: str) -> bool:
     return await eventually(lambda: spawner.remove_volume(name))
 
 
 async def test_a_volume_outlives_its_launch(spawner: Any) -> None:
     """It is made at the first start, found by the next, and there is only one."""
-    assert isinstance(spawner, KeepsVolumes)
+    assert _keeps_volumes(spawner)
     volume = _volume()
     for _ in range(2):
         spec = _launch(volume)

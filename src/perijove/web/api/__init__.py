@@ -13,6 +13,7 @@ from perijove.web.api import (
     servers,
     tokens,
     users,
+    volumes,
     waits,
 )
 from perijove.web.api.models import READ_USER
@@ -100,6 +101,13 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ("POST", "/perijove/environments/sync"): Endpoint(
         on=On.KNOWN, acts=environments.sync, own=True
     ),
+    ("GET", "/perijove/volumes"): Endpoint(on=On.KNOWN, reads=volumes.listed, long=True, own=True),
+    ("GET", "/perijove/volumes/:id"): Endpoint(on=On.KNOWN, reads=volumes.show, own=True),
+    ("DELETE", "/perijove/volumes/:id"): Endpoint(on=On.KNOWN, acts=volumes.delete, own=True),
+    ("POST", "/perijove/volumes/:id/restore"): Endpoint(
+        on=On.KNOWN, acts=volumes.restore, own=True
+    ),
+    ("POST", "/perijove/volumes/:id/attach"): Endpoint(on=On.KNOWN, acts=volumes.attach, own=True),
     ("POST", "/perijove/registrations"): Endpoint(on=On.OPEN, acts=registration.register, own=True),
     ("POST", "/perijove/registrations/listening"): Endpoint(
         on=On.OPEN, acts=registration.listening, own=True
