@@ -1,0 +1,91 @@
+"""A Docker engine as a platform for the contract suite."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from perijove.domain.launch import Cause, End
+from perijove.kit.ids import new_installation_id
+from perijove.spawners.contract import Checkpoint, LaunchSpec, Sighting, Surroundings
+from perijove.spawners.docker import DockerSettings, DockerSpawner
+from perijove.spawners.docker.labels import INSTALLATION
+
+_PROGRAM: Final = ("python3", "-I", "-S", "/srv/program.py")
+_HERE: Final = 4
+"""How many words of the suite's command say where its program is on this machine."""
+
+
+def docker(*words: str) -> str:
+    """Return what the engine's own command says."""
+    done = subprocess.run(
+        ["docker", "--host", os.environ["PERIJOVE_TEST_DOCKER_HOST"], *words],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class ImageSpawner(DockerSpawner):
+    """Starts by the Python of the test bed's image what a test orders by its own."""
+
+    async def start(self, spec: LaunchSpec, checkpoint: Checkpoint) -> Sighting:
+        """Start the program that is in the image."""
+        command: Sequence[str] = [*_PROGRAM, *spec.command[_HERE:]]
+        return await super().start(replace(spec, command=command), checkpoint)
+
+
+AnySpawner = TypeVar("AnySpawner", bound=DockerSpawner)
+
+
+@dataclass(slots=True)
+class DockerSite:
+    """The engine of the test bed; a test has installations of its own there."""
+
+    data_dir: Path
+    installations: dict[str, str] = field(default_factory=dict)
+
+    def spawner(self, installation: str = "inst") -> ImageSpawner:
+        """Return a spawner on the engine, for the suite."""
+        return self.place(ImageSpawner, installation)
+
+    def place(
+        self,
+        kind: type[AnySpawner],
+        installation: str = "inst",
+        *,
+        section: str = "docker",
+        **settings: Any,
+    ) -> AnySpawner:
+        """Return a spawner on the engine, of a class, as a section configures it."""
+        given: dict[str, Any] = {
+            "url": os.environ["PERIJOVE_TEST_DOCKER_HOST"],
+            "image": os.environ["PERIJOVE_TEST_IMAGE_NULL"],
+        }
+        around = Surroundings(
+            name=section, installation=self.own(installation), data_dir=self.data_dir / section
+        )
+        return kind(DockerSettings(**given | settings), around)
+
+    def own(self, installation: str = "inst") -> str:
+        """Return the installation id that stands for one of the suite's."""
+        return self.installations.setdefault(installation, new_installation_id())
+
+    async def kill(self, sighting: Sighting) -> End:
+        """Kill the server behind the spawner's back."""
+        docker("kill", sighting.name)
+        return End(cause=Cause.SIGNAL, code=9)
+
+    def clear(self) -> None:
+        """Leave nothing of the test's installations on the engine."""
+        for installation in self.installations.values():
+            label = f"label={INSTALLATION}={installation}"
+            for kind, listing, removal in (
+                ("container", ("ls", "--all"), ("rm", "--force", "--volumes")),
+                ("volume", ("ls",), ("rm",)),
+                ("network", ("ls",), ("rm",)),
+            ):
+                if left := docker(kind, *listing, "--quiet", "--filter", label).split():
+                    docker(kind, *removal, *left)
