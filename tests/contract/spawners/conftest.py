@@ -11,6 +11,7 @@ import pytest
 
 from perijove.spawners.contract import Spawner
 from perijove.spawners.local import LocalSpawner
+from tests.contract.spawners.docker_site import DockerSite
 from tests.contract.spawners.sites import (
     PROGRAM,
     LocalSite,
@@ -25,7 +26,8 @@ from tests.contract.spawners.sites import (
 from tests.fakes.spawners import MemoryPlatform
 
 SYSTEM = pytest.param("system_site", marks=pytest.mark.needs("root", "users"))
-PLATFORMS = ["local_site", "null_site", "memory_site", SYSTEM]
+DOCKER = pytest.param("docker_site", marks=pytest.mark.needs("docker"))
+PLATFORMS = ["local_site", "null_site", "memory_site", SYSTEM, DOCKER]
 
 
 class _Fine(BaseHTTPRequestHandler):
@@ -100,6 +102,14 @@ def null_site(tmp_path: Path, target: str) -> NullSite:
 def memory_site(target: str) -> MemorySite:
     """Give the fake platform."""
     return MemorySite(MemoryPlatform(url=target))
+
+
+@pytest.fixture
+def docker_site(tmp_path: Path) -> Iterator[DockerSite]:
+    """Give the test bed's engine; afterwards nothing of the test is left there."""
+    site = DockerSite(tmp_path / "docker")
+    yield site
+    site.clear()
 
 
 @pytest.fixture(params=PLATFORMS)

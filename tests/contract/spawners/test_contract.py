@@ -5,7 +5,8 @@ import pytest
 
 from perijove.domain.launch import Cause
 from perijove.spawners.contract import Handle, LaunchSpec, Phase, Sighting, Spawner
-from tests.contract.spawners.conftest import SYSTEM
+from tests.contract.spawners.conftest import DOCKER, SYSTEM
+from tests.contract.spawners.docker_site import DockerSite
 from tests.contract.spawners.sites import (
     NAME,
     LocalSite,
@@ -255,14 +256,17 @@ async def test_any_user_name_will_do(spawner: Spawner, user: str) -> None:
     await answers(await phase(spawner, NAME, Phase.RUNNING))
 
 
-@pytest.fixture(params=["local_site", "memory_site", SYSTEM])
-def mortal(request: pytest.FixtureRequest) -> LocalSite | MemorySite | SystemSite:
+Mortal = LocalSite | MemorySite | SystemSite | DockerSite
+
+
+@pytest.fixture(params=["local_site", "memory_site", SYSTEM, DOCKER])
+def mortal(request: pytest.FixtureRequest) -> Mortal:
     """Give each platform on which a server can end by itself."""
-    found: LocalSite | MemorySite | SystemSite = request.getfixturevalue(request.param)
+    found: Mortal = request.getfixturevalue(request.param)
     return found
 
 
-async def test_end_is_seen_with_its_evidence(mortal: LocalSite | MemorySite | SystemSite) -> None:
+async def test_end_is_seen_with_its_evidence(mortal: Mortal) -> None:
     """A server that was killed is gone, with the signal, for every hub until it is removed."""
     async with mortal.spawner() as spawner:
         await spawner.start(make_spec(), recorded)
@@ -277,7 +281,7 @@ async def test_end_is_seen_with_its_evidence(mortal: LocalSite | MemorySite | Sy
     assert left is None
 
 
-async def test_what_ended_is_not_started_again(mortal: LocalSite | MemorySite | SystemSite) -> None:
+async def test_what_ended_is_not_started_again(mortal: Mortal) -> None:
     """Starting what has ended returns its end and starts nothing."""
     async with mortal.spawner() as spawner:
         await spawner.start(make_spec(), recorded)
