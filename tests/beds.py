@@ -147,6 +147,10 @@ NEEDS: Final[Mapping[str, Need]] = {
         met=partial(_names_a_file, "PERIJOVE_TEST_DOCKER_CTL"),
         provided_by="testbeds/up docker, as root, where no other engine has the socket",
     ),
+    "docker-compose": Need(
+        met=lambda: shutil.which("docker-compose") is not None,
+        provided_by="apt-get install docker-compose",
+    ),
     "kubernetes": Need(
         met=partial(_names_a_file, "PERIJOVE_TEST_KUBECONFIG"),
         provided_by="testbeds/up docker kubernetes, as root",

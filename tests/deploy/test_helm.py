@@ -1,0 +1,255 @@
+"""The Helm chart: valid for old and new clusters, and the configuration it makes is one."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from perijove.settings import load
+from perijove.spawners.kubernetes import rights
+from scripts import chart_rights
+from tests import beds
+
+CHART: Final = beds.ROOT / "deploy/helm/perijove"
+HELM: Final = Path(sys.executable).with_name("helm")
+OLD, NEW = "1.20.2", "1.33.0"
+DATABASE: Final = "postgresql://perijove@db.example.org/perijove"
+
+VALUES: Final[dict[str, dict[str, Any]]] = {
+    "trial": {},
+    "site": {
+        "image": {"repository": "registry.example.org/perijove", "pullSecrets": ["registry"]},
+        "database": {"existingSecret": "site-database", "existingSecretKey": "url"},
+        "secret": {"existing": "site-secrets"},
+        "hub": {
+            "replicas": 3,
+            "upgradeDatabase": True,
+            "env": {"TZ": "Europe/Paris"},
+            "secretEnv": {"PERIJOVE__NOTIFY__SMTP__PASSWORD": "s3cret"},
+            "nodeSelector": {"pool": "core"},
+            "tolerations": [{"key": "core", "operator": "Exists"}],
+            "service": {"clusterIP": "10.96.7.7"},
+        },
+        "proxy": {"tlsSecret": "site-tls", "service": {"type": "LoadBalancer", "port": 443}},
+        "ingress": {
+            "enabled": True, "className": "nginx", "hosts": ["hub.example.org"],
+            "tls": [{"hosts": ["hub.example.org"], "secretName": "tls"}],
+        },
+        "servers": {"namespace": "people"},
+        "networkPolicy": {"proxyFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
+        "prePull": {"images": ["registry.example.org/r:1"]},
+        "config": {
+            "hub": {
+                "base_path": "/jupyter/", "title": 'A "lab" & ü', "admins": ["ann"],
+                "links": {"how to get one": "https://example.org/?a=1&b=2"},
+            },
+            "proxy": {"trusted_proxies": ["10.0.0.0/8"], "max_connections": 20000},
+            "spawners": {"kubernetes": {"image": "registry.example.org/lab:1"}},
+            "profiles": [
+                {"name": "small", "cpu": 1, "memory": "4 GiB"},
+                {"name": "large", "cpu": 4.5, "memory": "16 GiB", "environment": {"A_B": "c"}},
+            ],
+        },
+        "configText": '[auth.native]\n\n[auth.pam]\nservice = "login"\n',
+    },
+    "spread": {
+        "servers": {"createNamespace": False},
+        "config": {
+            "spawners": {"kubernetes": {"namespace_per_user": True, "look_at_nodes": False}}
+        },
+    },
+    "outside": {
+        "database": {"url": DATABASE},
+        "networkPolicy": {"enabled": False},
+        "prePull": {"enabled": False},
+        "servers": {"enabled": False},
+        "hub": {"disruptionBudget": {"enabled": False}, "serviceAccount": {"existing": "mine"}},
+        "proxy": {"disruptionBudget": {"enabled": False}},
+        "config": {"spawners": {"null": {"url": "http://127.0.0.1:9"}}},
+    },
+}  # fmt: skip
+"""Sets of values that between them take every way through the templates."""
+
+Manifest = dict[str, Any]
+
+
+def helm(tmp_path: Path, command: str, name: str, kubernetes: str, *arguments: str) -> str:
+    """Return what Helm says of the chart with a set of values."""
+    values = tmp_path / "values.yaml"
+    values.write_text(json.dumps(VALUES[name]))
+    release = ["a-site"] if command == "template" else []
+    done = subprocess.run(
+        [HELM, command, *release, CHART, "--values", values, "--kube-version", kubernetes,
+         "--namespace", "hubs", *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def rendered(tmp_path: Path, name: str, kubernetes: str = NEW) -> list[Manifest]:
+    """Return the objects that a set of values makes."""
+    text = helm(tmp_path, "template", name, kubernetes)
+    return [found for found in yaml.safe_load_all(text) if found]
+
+
+def one(manifests: list[Manifest], kind: str, ending: str = "") -> Manifest:
+    """Return the object of a kind whose name ends so."""
+    found = [
+        each for each in manifests
+        if each["kind"] == kind and each["metadata"]["name"].endswith(ending)
+    ]  # fmt: skip
+    assert len(found) == 1, (kind, ending)
+    return found[0]
+
+
+def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """Return the pods that are made, with the names of what makes them."""
+    for each in manifests:
+        if each["kind"] in {"Deployment", "StatefulSet", "DaemonSet"}:
+            yield each["metadata"]["name"], each["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("kubernetes", [OLD, NEW])
+def test_helm_finds_nothing_to_say(tmp_path: Path, name: str, kubernetes: str) -> None:
+    """The linter accepts every set of values; on a new cluster nothing is deprecated either."""
+    strict = ["--strict"] if kubernetes == NEW else []
+    assert "0 chart(s) failed" in helm(tmp_path, "lint", name, kubernetes, *strict)
+
+
+@pytest.mark.parametrize(("kubernetes", "api"), [(OLD, "policy/v1beta1"), (NEW, "policy/v1")])
+def test_budgets_are_what_the_cluster_knows(tmp_path: Path, kubernetes: str, api: str) -> None:
+    """Hub and proxy keep one pod each while nodes are drained, on old clusters too."""
+    manifests = rendered(tmp_path, "trial", kubernetes)
+    budgets = [each for each in manifests if each["kind"] == "PodDisruptionBudget"]
+    assert [each["apiVersion"] for each in budgets] == [api, api]
+    assert {each["spec"]["minAvailable"] for each in budgets} == {1}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_configuration_is_the_values(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """perijove.toml has what the values say, the chart's addresses, and is accepted by the hub."""
+    manifests = rendered(tmp_path, name)
+    secret = {"PERIJOVE__HUB__PROXY_SECRET": "x" * 40}
+    hub = tmp_path / "hub.toml"
+    hub.write_text(one(manifests, "ConfigMap", "-hub")["data"]["perijove.toml"])
+    said = tomllib.loads(hub.read_text())
+    wanted = VALUES[name].get("config", {})
+    for section, value in wanted.items():
+        if isinstance(value, dict):
+            assert said[section].items() >= _scalars(value).items()
+        else:
+            assert said[section] == value
+    settings = load(hub, secret)
+    assert settings.hub.proxy_bind == "0.0.0.0:8082"
+    if VALUES[name].get("configText"):
+        assert list(settings.auth) == ["native", "pam"]
+
+    proxy = tmp_path / "proxy.toml"
+    proxy.write_text(one(manifests, "ConfigMap", "-proxy")["data"]["perijove.toml"])
+    assert load(proxy, secret).hub.proxy_url == settings.hub.proxy_url
+    assert {"hub", "proxy"} >= tomllib.loads(proxy.read_text()).keys()
+
+
+def _scalars(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if not isinstance(value, dict)}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_pod_is_shut_in(tmp_path: Path, name: str) -> None:
+    """No pod runs as root, gains rights, or writes where it need not; tokens are for hubs alone."""
+    for owner, pod in pods(rendered(tmp_path, name)):
+        assert pod["securityContext"]["runAsNonRoot"] is True, owner
+        assert pod["automountServiceAccountToken"] is (owner.endswith("-hub") and name != "outside")
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False, owner
+            assert security["readOnlyRootFilesystem"] is True, owner
+            assert security["capabilities"] == {"drop": ["ALL"]}, owner
+
+
+def test_secrets_are_in_secrets(tmp_path: Path) -> None:
+    """What is secret is in no other object, and proxies get the one secret they share."""
+    text = helm(tmp_path, "template", "site", NEW)
+    assert "s3cret" not in text
+    manifests = rendered(tmp_path, "trial")
+    proxy = dict(pods(manifests))["a-site-perijove-proxy"]["containers"][0]
+    assert [each["name"] for each in proxy["env"]] == ["PERIJOVE__HUB__PROXY_SECRET"]
+    assert "envFrom" not in proxy
+    made = one(manifests, "Secret", "perijove")["data"]
+    assert made.keys() >= {"keyring", "proxy-secret", "admin-password", "database-url"}
+
+
+def test_a_site_with_secrets_of_its_own_gets_none_made(tmp_path: Path) -> None:
+    """Tools that only render templates make no new keys each time."""
+    made = one(rendered(tmp_path, "site"), "Secret", "perijove")
+    assert not made["data"]
+
+
+def test_only_proxies_reach_what_believes_them(tmp_path: Path) -> None:
+    """The address of the hub that takes proxies' word is open to proxies and to nobody else."""
+    policy = one(rendered(tmp_path, "site"), "NetworkPolicy", "-hub")
+    (rule,) = [each for each in policy["spec"]["ingress"] if {"port": "proxies"} in each["ports"]]
+    (peer,) = rule["from"]
+    labels = peer["podSelector"]["matchLabels"]
+    assert labels["app.kubernetes.io/component"] == "proxy"
+    assert "namespaceSelector" not in peer
+
+
+def test_the_rights_are_those_of_the_spawner(tmp_path: Path) -> None:
+    """The hub may do what its spawner says it does, where it does it, and nothing else."""
+    assert chart_rights.FILE.read_text() == chart_rights.text()
+    manifests = rendered(tmp_path, "site")
+    assert one(manifests, "Role") == _as_written(one(manifests, "Role"), rights.role("", "people"))
+    everywhere = one(manifests, "ClusterRole")
+    assert everywhere == _as_written(everywhere, rights.cluster_role(""))
+
+    manifests = rendered(tmp_path, "spread")
+    assert not [each for each in manifests if each["kind"] in {"Role", "RoleBinding"}]
+    made = one(manifests, "ClusterRole")["rules"]
+    wanted = rights.cluster_role("", namespace_per_user=True)["rules"]
+    assert made == [rule for rule in wanted if rule["resources"] != ["nodes"]]
+
+
+def _as_written(found: Manifest, wanted: Mapping[str, Any]) -> Manifest:
+    """Return what the spawner wants, there, with the name and labels that the chart gives it."""
+    namespace = {
+        key: wanted["metadata"][key] for key in ("namespace",) if key in wanted["metadata"]
+    }
+    ours = {key: found["metadata"][key] for key in ("name", "labels")}
+    return {**wanted, "metadata": ours | namespace}
+
+
+def test_servers_share_no_namespace_with_the_hub(tmp_path: Path) -> None:
+    """Who starts pods beside the keyring could read it; and people's files outlive a release."""
+    manifests = rendered(tmp_path, "trial")
+    made = one(manifests, "Namespace")["metadata"]
+    assert made["name"] == one(manifests, "Role")["metadata"]["namespace"] == "hubs-servers"
+    assert made["annotations"] == {"helm.sh/resource-policy": "keep"}
+    keyring = one(manifests, "Secret", "perijove")
+    assert keyring["metadata"].get("namespace", "hubs") == "hubs"
+
+
+def test_images_are_fetched_ahead(tmp_path: Path) -> None:
+    """Those of the configuration and those that are named, each once."""
+    pod = dict(pods(rendered(tmp_path, "site")))["a-site-perijove-prepull"]
+    images = [each["image"] for each in pod["initContainers"]]
+    assert images == ["registry.example.org/r:1", "registry.example.org/lab:1"]
+
+
+def test_the_public_path_is_that_of_the_configuration(tmp_path: Path) -> None:
+    """Ingress and probes know base_path."""
+    manifests = rendered(tmp_path, "site")
+    rule = one(manifests, "Ingress")["spec"]["rules"][0]["http"]["paths"][0]
+    assert (rule["path"], rule["backend"]["service"]["port"]["number"]) == ("/jupyter/", 443)
+    hub = dict(pods(manifests))["a-site-perijove-hub"]["containers"][0]
+    assert hub["readinessProbe"]["httpGet"]["path"] == "/jupyter/hub/health"
