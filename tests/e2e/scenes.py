@@ -26,6 +26,7 @@ from perijove.kit.clock import SystemClock
 from perijove.kit.keyring import Keyring
 from perijove.services import profiles, roles
 from perijove.services.access import caller_of_user
+from perijove.services.choices import ImageSection
 from perijove.services.hub import Hub, PlacedSpawner
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.people import StoredPasswords, ensure_user, store_password
@@ -118,6 +119,82 @@ BATCH = ProfileSection.model_validate(
     }
 )
 """On a platform that tells what it has; for some people only."""
+IMAGES = {
+    name: ImageSection.model_validate(each)
+    for name, each in {
+        "astro": {
+            "image": "registry.example.org/site/astronomy:2026-11",
+            "title": {"en": "Astronomy", "fr": "Astronomie"},
+            "description": {
+                "en": "Python and R with the site’s database library.",
+                "fr": "Python et R avec la bibliothèque de la base de données du site.",
+            },
+            "packages": ["Python 3.13", "R 4.5", "Astropy 7", "NumPy", "Matplotlib"],
+        },
+        "minimal": {
+            "image": "registry.example.org/site/minimal:2026-11",
+            "title": {"en": "Minimal", "fr": "Minimale"},
+            "description": {
+                "en": "Python alone: install what you need.",
+                "fr": "Python seul : installez ce dont vous avez besoin.",
+            },
+            "packages": ["Python 3.13"],
+        },
+    }.items()
+}
+CONTAINERS = ProfileSection.model_validate(
+    {
+        "name": "workspace",
+        "title": {"en": "Workspace", "fr": "Espace de travail"},
+        "description": {"en": "In a container on the cloud.", "fr": "Dans un conteneur."},
+        "groups": ["astronomers"],
+        "spawner": "cluster",
+        "fields": {
+            "image": {
+                "free": {
+                    "pattern": r"(quay\.io|registry\.example\.org)/\S+",
+                    "title": {"en": "Another image", "fr": "Une autre image"},
+                    "message": {
+                        "en": "Only images of quay.io and registry.example.org can be used.",
+                        "fr": "Seules les images de quay.io et de registry.example.org"
+                        " sont utilisables.",
+                    },
+                }
+            }
+        },
+        "choices": {
+            "size": {
+                "title": {"en": "Size", "fr": "Taille"},
+                "options": {
+                    "small": {
+                        "title": {"en": "Small", "fr": "Petite"},
+                        "set": {"cpu": 1, "memory": "4 GiB"},
+                    },
+                    "medium": {
+                        "title": {"en": "Medium", "fr": "Moyenne"},
+                        "set": {"cpu": 2, "memory": "8 GiB"},
+                    },
+                    "large": {
+                        "title": {"en": "Large", "fr": "Grande"},
+                        "set": {"cpu": 4, "memory": "16 GiB"},
+                    },
+                },
+            },
+            "catalogue": {
+                "title": {"en": "Catalogue", "fr": "Catalogue"},
+                "options": {
+                    f"release-{number}": {"title": f"Data release {number}"}
+                    for number in range(1, 11)
+                },
+                "other": {
+                    "pattern": "[a-z0-9-]{1,40}",
+                    "set": {"environment": {"CATALOGUE": "{value}"}},
+                },
+            },
+        },
+    }
+)
+"""In containers: images, sizes, a long list of choices, and texts of one's own."""
 POLICIES = [
     PolicySection.model_validate(
         {"name": "everyone", "named_servers": 25, "cpu": 64, "idle_timeout": "2 h"}
@@ -342,7 +419,9 @@ async def gallery_hub(
                 profiles=[
                     *(each.model_copy(update={"spawner": "cluster"}) for each in PROFILES),
                     BATCH,
+                    CONTAINERS,
                 ],
+                images=IMAGES,
                 policies=POLICIES,
                 spawners=["cluster", "slurm"],
                 now=now,
@@ -399,11 +478,12 @@ def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
     now = hub.clock.now()
     people = {
         name: ensure_user(connection, name, now=now, admin=name == "admin").id
-        for name in ("admin", "ann", "bea", "kim", "zoe", "max", "o.brien@example.org")
+        for name in ("admin", "ann", "bea", "ida", "kim", "zoe", "max", "o.brien@example.org")
     }
-    group = insert(groups).values(name="researchers", created_at=now).returning(groups.c.id)
-    group_id = connection.scalar(group)
-    connection.execute(insert(group_members).values(group_id=group_id, user_id=people["bea"]))
+    for group, member in (("researchers", "bea"), ("astronomers", "ida")):
+        made = insert(groups).values(name=group, created_at=now).returning(groups.c.id)
+        group_id = connection.scalar(made)
+        connection.execute(insert(group_members).values(group_id=group_id, user_id=people[member]))
     for user_id in people.values():
         store_password(connection, user_id, hash_, now=now)
     for scene in ANNS:

@@ -30,6 +30,7 @@ PAGES: Final = {
     "new-server": ("ann", "new"),
     "options": ("ann", "spawn/ann/memory?form=1&opt-profile=interactive"),
     "options-batch": ("bea", "spawn/bea?form=1&opt-profile=batch"),
+    "options-images": ("ida", "spawn/ida?form=1&opt-profile=workspace"),
     "options-running": ("ann", "spawn/ann?again=1"),
     "waiting-in-queue": ("ann", "spawn-pending/ann/climate"),
     "waiting-at-limit": ("kim", "spawn-pending/kim/limit"),

@@ -15,10 +15,20 @@ from perijove.domain.forms import write_form
 from perijove.domain.market import Market, most_of, shapes_in, usable_reservations
 from perijove.domain.names import SERVER_NAME_LENGTH
 from perijove.domain.policy import Rule
-from perijove.domain.profile import FEATURES, GPU_TYPE, NAMES, PARTITION, RESERVATION, term
+from perijove.domain.profile import (
+    FEATURES,
+    GPU_TYPE,
+    IMAGE,
+    NAMES,
+    PARTITION,
+    RESERVATION,
+    Profile,
+    term,
+)
 from perijove.services.limits import find_person, limits_of
 from perijove.services.overview import Owner
 from perijove.services.profiles import Offer, OptionsForm
+from perijove.web.pages.choosing import FieldView, Option, image_title, image_view, menu_view
 from perijove.web.pages.look import Frame
 from perijove.web.pages.platform import free_gpus, free_said
 from perijove.web.pages.views import Chip, Titles
@@ -53,39 +63,6 @@ class Allowance:
     named_servers: int | None
     name_length: int
     titles: Titles
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One entry of a list to choose from."""
-
-    value: str
-    text: str
-    chosen: bool
-    verbatim: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldView:
-    """One thing that may be changed."""
-
-    name: str
-    label: str
-    kind: str
-    """``number``, ``text``, ``choice``, ``several`` or ``fixed``."""
-    value: str = ""
-    unit: str = ""
-    one: str = ""
-    many: str = ""
-    """How one and several are said, with ``#`` for the number."""
-    minimum: str = ""
-    maximum: str = ""
-    step: str = "any"
-    choices: Sequence[Option] = ()
-    hint: str = ""
-    error: str = ""
-    factor: float = 1
-    """What one of it is in the schema's unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +129,8 @@ def dropped_said(texts: Texts, form: OptionsForm) -> str:
     offer = next(each for each in form.offers if each.profile.name == form.profile)
     market = form.platforms.of(offer.profile.spawner)
     kind = market.kind if market else ""
-    names = [field_label(texts, term(name, kind)) for name in form.dropped]
+    menus = {menu.name: texts.choose(menu.title) for menu in offer.profile.menus}
+    names = [menus.get(name) or field_label(texts, term(name, kind)) for name in form.dropped]
     return texts.gettext(
         "What you chose last time is not possible any more for: %(fields)s.",
         fields=", ".join(names),
@@ -208,7 +186,8 @@ def _profile_view(texts: Texts, offer: Offer, form: OptionsForm, asked: Asked) -
     properties: Mapping[str, Mapping[str, Any]] = offer.schema["properties"]
     found = reversed(_faults(asked.problem)) if is_asked else ()
     faults = {_field_of(fault, properties): fault for fault in found}
-    fields = _Fields(texts, properties, typed, faults, form.platforms.of(profile.spawner))
+    market = form.platforms.of(profile.spawner)
+    fields = _Fields(texts, profile, properties, typed, faults, market)
     return ProfileView(
         name=profile.name,
         title=texts.choose(profile.title, fallback=profile.name),
@@ -216,7 +195,7 @@ def _profile_view(texts: Texts, offer: Offer, form: OptionsForm, asked: Asked) -
         chips=[
             Chip(_ICONS[name], _default_text(texts, name, properties), of=name)
             for name, each in properties.items()
-            if name in _ICONS and each.get("default")
+            if name in _ICONS and each.get("default") and profile.menu(name) is None
         ],
         usually="",
         fields=fields.views() if offer.refusal is None else [],
@@ -253,6 +232,7 @@ class _Fields:
     """The fields of one profile: described by its schema, filled in with what was typed."""
 
     texts: Texts
+    profile: Profile
     properties: Mapping[str, Mapping[str, Any]]
     typed: Mapping[str, str]
     faults: Mapping[str, Fault]
@@ -260,9 +240,18 @@ class _Fields:
 
     def views(self) -> list[FieldView]:
         """Return those that a page shows; nothing but fixed names is not worth a form."""
-        found = [self._view(name, each) for name, each in self.properties.items()]
+        found = [self._named(name, each) for name, each in self.properties.items()]
         views = [each for each in found if each is not None]
         return views if any(each.kind != "fixed" for each in views) else []
+
+    def _named(self, name: str, described: Mapping[str, Any]) -> FieldView | None:
+        """Show what is chosen by a name of the site's own, and all else as what it is."""
+        if (menu := self.profile.menu(name)) is not None:
+            error = self._error(name)
+            return menu_view(self.texts, self.profile, menu, described, self.typed, error)
+        if name == IMAGE and not described.get("readOnly"):
+            return image_view(self.texts, self.profile, described, self.typed, self._error(name))
+        return self._view(name, described)
 
     def _view(self, name: str, described: Mapping[str, Any]) -> FieldView | None:
         if described.get("readOnly"):
@@ -290,9 +279,14 @@ class _Fields:
     def _fixed(self, name: str, described: Mapping[str, Any]) -> FieldView | None:
         """Show a name that cannot be changed; a number that cannot is on the card already."""
         value = described.get("default")
-        if not value or name not in (*NAMES, FEATURES) or (name == GPU_TYPE and self._has_gpus):
+        if not value or name not in (*NAMES, FEATURES, IMAGE):
             return None
-        text = option_text(self.texts, name, value)
+        if name == GPU_TYPE and self._has_gpus:
+            return None
+        if name == IMAGE:
+            text = image_title(self.texts, self.profile, value)
+        else:
+            text = option_text(self.texts, name, value)
         return FieldView(name=name, label=self._label(name), kind="fixed", value=text)
 
     # --- choices ------------------------------------------------------------------------------

@@ -116,7 +116,11 @@ async def take_options(frame: Frame) -> Response:
     own = f"{profile}."
     plain = {name: text for name, text in form.items() if "." not in name}
     texts = {name: text for name, text in plain.items() if name not in _FORM_KEYS}
-    texts |= {name.removeprefix(own): text for name, text in form.items() if name.startswith(own)}
+    texts |= {
+        name.removeprefix(own): text
+        for name, text in form.items()
+        if name.startswith(own) and "." not in name.removeprefix(own)
+    }
     asked = _asked(subject.form, {**texts, "profile": profile})
     return _page(frame, subject, asked) if wants_news else await _start(frame, subject, asked)
 

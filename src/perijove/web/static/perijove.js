@@ -124,7 +124,9 @@
       return words ? words.replace("#", value) : value;
     };
     const say = (field) => {
-      if (field.type === "checkbox") return field.checked ? field.dataset.one : "";
+      const other = field.value === "--other" && form.elements.namedItem(`${field.name}--other`);
+      if (other && (field.checked ?? true)) return other.value;
+      if (field.type === "checkbox" || field.type === "radio") return field.checked ? field.dataset.one : "";
       if (field.tagName === "SELECT") return field.value === "0" ? "" : field.selectedOptions[0]?.textContent.trim();
       return count(field, field.value);
     };

@@ -25,6 +25,17 @@ FAULTS: Final[Mapping[str, str]] = {
     "refused-profile": N_(
         "This profile needs %(asked)s; you may have %(limit)s here (rule: %(policy)s)."
     ),
+    "refused-choice": N_(
+        "This choice needs %(asked)s; you may have %(limit)s here (rule: %(policy)s)."
+    ),
+    "choice-lacks": N_("This choice needs %(asked)s; the computing system has %(limit)s for you."),
+    "option-text": N_("This cannot be used as it is written: %(asked)s."),
+    "option-image": N_(
+        "This is no address of an image: %(asked)s."
+        " Write one such as registry.example.org/name:tag."
+    ),
+    "refused-image": N_("You may use only these images here: %(limit)s (rule: %(policy)s)."),
+    "image-not-yours": N_("The image %(asked)s is only for members of: %(limit)s."),
     "over-platform": N_(
         "%(asked)s is too much: the computing system has at most %(limit)s for you."
     ),
@@ -71,6 +82,7 @@ _TYPE_PART: Final = re.compile(r"\d+g\.\d+gb(?:\+\w+)?", re.IGNORECASE)
 def field_label(texts: Texts, name: str) -> str:
     """Return what a field, or a scheduler's word for one, is called."""
     labels = {
+        "image": texts.gettext("Image"),
         "account": texts.gettext("Account"),
         "project": texts.gettext("Project"),
         "partition": texts.gettext("Partition"),
@@ -157,11 +169,14 @@ def unit_text(texts: Texts, name: str, unit: str) -> str:
 
 
 def fault_said(texts: Texts, fault: Fault) -> str:
-    """Say what is wrong with an option."""
+    """Say what is wrong with an option; what the site itself says of it comes first."""
+    if fault.said and (said := texts.choose(fault.said)):
+        return said
+    measure = fault.measure or fault.field
     params = {
         **fault.params,
-        "limit": option_text(texts, fault.field, fault.limit),
-        "asked": option_text(texts, fault.field, fault.asked),
+        "limit": option_text(texts, measure, fault.limit),
+        "asked": option_text(texts, measure, fault.asked),
     }
     if "gpu_type" in params:
         kind = "" if params["gpu_type"] == "GPU" else params["gpu_type"]
