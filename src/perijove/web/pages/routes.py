@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from perijove.services.hub import Hub
-from perijove.web.pages import admin, home, pending, signin, spawning, tokens
+from perijove.web.pages import admin, environments, home, pending, signin, spawning, tokens, volumes
 from perijove.web.pages.assets import send
 from perijove.web.pages.door import Endpoint, Handler, for_everyone, for_people
 from perijove.web.pages.errors import show_error
@@ -51,9 +51,17 @@ def page_routes(hub: Hub) -> Sequence[BaseRoute]:
         at("token", tokens.take_token, "POST"),
         at("token/revoke", tokens.revoke, "POST"),
         at("token/sessions", tokens.end_sessions, "POST"),
+        at("environments", environments.show),
+        at("environments", environments.take, "POST"),
+        at("environments/{id}", environments.act, "POST"),
+        at("environments/{id}/lock", environments.download),
         at("password", signin.show_password),
         at("password", signin.take_password, "POST"),
+        at("data", volumes.show_mine),
+        at("data/{volume}/{verb}", volumes.confirm),
+        at("data/{volume}/{verb}", volumes.act, "POST"),
         at("admin", admin.show_admin),
+        at("admin/data", volumes.show_all),
         *_in_its_place(hub),
         *_for_strangers(hub),
         _route(hub, "logo", logo),

@@ -329,6 +329,39 @@ ERRORS: Final[Mapping[str, Sentence]] = {
         N_("This page was open for too long, or cookies are switched off."),
         N_("Go back, reload the page, and try again."),
     ),
+    "environment-unknown": Sentence(N_("There is no such environment.")),
+    "environment-name": Sentence(
+        N_("“%(name)s” cannot be an environment's name."),
+        N_("Take 1 to %(limit)s lower-case letters, digits, - and _."),
+    ),
+    "environment-package": Sentence(
+        N_("“%(line)s” is not a package."), N_("Write a name such as numpy, or numpy>=2.")
+    ),
+    "environment-packages": Sentence(N_("An environment has at most %(limit)s packages.")),
+    "environment-lock": Sentence(N_("This list of exact versions is too long.")),
+    "environment-not-exact": Sentence(N_("“%(line)s” is not an exact version.")),
+    "environment-exists": Sentence(
+        N_("There is an environment of this name already."), N_("Choose another name.")
+    ),
+    "environment-most": Sentence(
+        N_("You have %(limit)s environments there, and more are not possible."),
+        N_("Remove one that you no longer need."),
+    ),
+    "environment-locked": Sentence(
+        N_("The environment %(name)s is locked."), N_("Unlock it before you change it.")
+    ),
+    "environment-not-built": Sentence(
+        N_("This environment was not built yet."), N_("Wait until it is ready.")
+    ),
+    "environment-group": Sentence(
+        N_("You are not in %(groups)s."), N_("Share with groups that you are in.")
+    ),
+    "environment-place": Sentence(N_("Nothing of yours is kept there.")),
+    "environment-nowhere": Sentence(
+        N_("There is no place yet where environments could lie."),
+        N_("Start a server that keeps its files first."),
+    ),
+    "not-a-server": Sentence(N_("Only a running server may say this.")),
     "signin": Sentence(N_("Invalid username or password")),
     "signin-expired": Sentence(N_("Login form invalid or expired. Try again.")),
     "signin-throttled": Sentence(
@@ -368,6 +401,10 @@ REFUSALS: Final[Mapping[Rule, Sentence]] = {
     Rule.ACCOUNT: Sentence(N_("You may not use the account %(asked)s here.")),
     Rule.PARTITION: Sentence(N_("You may not use the partition %(asked)s here.")),
     Rule.QOS: Sentence(N_("You may not use the quality of service %(asked)s here.")),
+    Rule.ENVIRONMENTS: Sentence(
+        N_("You may not keep environments here."),
+        N_("What you install lasts as long as the session."),
+    ),
     Rule.ACTIVE_SERVERS: Sentence(
         N_("You may have %(limit)s servers running at once; this would be number %(asked)s."),
         N_("Stop one of your servers first."),
