@@ -104,6 +104,8 @@ def choose(page: Page, bed: BatchSite, profile: str, *, of: str = "", **options:
     page.check(f"input[name=profile][value={profile}]")
     for name, value in {**OFFERED, **options}.items():
         entry = page.locator(f"[name='{profile}.{name}']:not([type=hidden])").first
+        if name not in options and not entry.count():
+            continue  # there is no choice for this person
         if entry.evaluate("entry => entry.tagName") == "SELECT":
             entry.select_option(value)
         else:

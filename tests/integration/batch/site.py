@@ -19,7 +19,8 @@ from tests import clusters
 from tests.e2e.site import ADMIN_TOKEN, Site, free_port, wait_for
 
 PROGRAM: Final = Path(__file__).with_name("program.py")
-PATIENCE: Final = 60.0
+PATIENCE: Final = 120.0
+"""Seconds; all of it takes a few on an idle machine."""
 ON_THE_WAY: Final = 4
 """How many servers may be on their way on a cluster at once; the next ones stand in line."""
 

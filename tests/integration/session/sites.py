@@ -44,7 +44,7 @@ class Sessions:
             assert model, f"{self.log(user)}\n{self.site.output[-3000:]}"
             return model["ready"] and model
 
-        model = wait_for(is_ready, what=f"the server of {user}", seconds=100)
+        model = wait_for(is_ready, what=f"the server of {user}", seconds=200)
         status, token = self.site.api("POST", f"/users/{user}/tokens", {"note": "tests"})
         assert status == 201, token
         prefix = self.site.url.partition("/hub")[0]
