@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from perijove.db.volumes import Volume
 from perijove.domain.launch import WAITING, Launch, Status, Wanted
 from perijove.services.hub import Hub
 from perijove.services.overview import Shown
@@ -20,6 +21,7 @@ from perijove.web.pages.views import (
     profile_title,
     state_of,
 )
+from perijove.web.pages.volumes import of_server, warning_of
 from perijove.web.pages.waiting import question_of
 from perijove.web.texts import Texts, sentences
 
@@ -47,6 +49,7 @@ class Card:
     why: str
     left: Left | None
     idle: str
+    data_warning: str
     last_end: LastEnd | None
     is_live: bool
     is_ready: bool
@@ -60,8 +63,15 @@ class Card:
     delete_url: str
 
 
-def card(texts: Texts, shown: Shown, hub: Hub, now: datetime, titles: Titles) -> Card:
-    """Return the card of a server."""
+def card(
+    texts: Texts,
+    shown: Shown,
+    hub: Hub,
+    now: datetime,
+    titles: Titles,
+    kept: Sequence[Volume] = (),
+) -> Card:
+    """Return the card of a server; `kept` are the volumes of its owner."""
     launch = shown.launch
     live = launch if launch is not None and launch.is_live else None
     links = Links(hub.base_path, shown.owner.name, shown.name)
@@ -77,6 +87,7 @@ def card(texts: Texts, shown: Shown, hub: Hub, now: datetime, titles: Titles) ->
         why=_why(texts, live, now),
         left=time_left(texts, live, now),
         idle=_idle(texts, live, now),
+        data_warning=warning_of(texts, of_server(kept, shown.name)),
         last_end=last_end(texts, launch, hub),
         is_live=live is not None,
         is_ready=is_ready,

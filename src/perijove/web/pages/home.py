@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from starlette.responses import RedirectResponse, Response
 
 from perijove.db.core import Connection, bound
+from perijove.db.volumes import Volume, list_volumes
 from perijove.domain.errors import HubError, Invalid, NotFound
 from perijove.domain.launch import Cause
 from perijove.domain.names import check_display_name, slug
+from perijove.domain.storage import Kept
 from perijove.services.admission import SAFE_MODE
 from perijove.services.launches import request_restart, request_start, request_stop
 from perijove.services.overview import Owner, Shown, find_shown, get_owner, list_shown
+from perijove.services.volumes import any_keeps_volumes
 from perijove.web import xsrf
 from perijove.web.forms import read_form
-from perijove.web.pages import following
+from perijove.web.pages import following, volumes
 from perijove.web.pages.cards import card, summary
 from perijove.web.pages.door import asking, back_to, me, owner_of
 from perijove.web.pages.look import Frame
@@ -28,7 +31,10 @@ async def show_home(frame: Frame) -> Response:
     """Show one's servers."""
     owner, all_shown = await _mine(frame)
     allowed = await allowance_of(frame, owner)
-    cards = [card(frame.texts, shown, frame.hub, frame.now, allowed.titles) for shown in all_shown]
+    kept = await _kept(frame, owner)
+    cards = [
+        card(frame.texts, shown, frame.hub, frame.now, allowed.titles, kept) for shown in all_shown
+    ]
     named = sum(1 for shown in all_shown if shown.name)
     named_limit = allowed.named_servers
     return frame.page(
@@ -90,6 +96,13 @@ async def _mine(frame: Frame) -> tuple[Owner, Sequence[Shown]]:
         return owner, list_shown(connection, owner)
 
     return await frame.hub.database.read(unit)
+
+
+async def _kept(frame: Frame, owner: Owner) -> Sequence[Volume]:
+    """Return what a person keeps, where anything can be kept."""
+    if not any_keeps_volumes(frame.hub):
+        return ()
+    return await frame.hub.database.read(bound(list_volumes, user_id=owner.id))
 
 
 # --- a new one --------------------------------------------------------------------------------
@@ -155,7 +168,12 @@ class Item:
 async def confirm(frame: Frame) -> Response:
     """Ask before a server is stopped, restarted or deleted; says what happens to the data."""
     owner, server = await owner_of(frame)
+    return await _ask(frame, owner, server)
+
+
+async def _ask(frame: Frame, owner: Owner, server: str, *, error: str = "") -> Response:
     shown = await _known(frame, owner, server)
+    lost: Sequence[Volume] = ()
     texts, verb = frame.texts, frame.request.path_params["verb"]
     unsaved = texts.gettext("What runs in it ends, and what is not saved is lost.")
     kept = texts.gettext("Your files are kept: they belong to you, not to this server.")
@@ -169,15 +187,21 @@ async def confirm(frame: Frame) -> Response:
         case "delete":
             heading, button = texts.gettext("Delete this server?"), texts.gettext("Delete")
             gone = texts.gettext("The server, its name and its remembered options are deleted.")
-            told = [gone, kept] if not shown.is_live else [unsaved, gone, kept]
+            lost = _own(await _kept(frame, owner), server)
+            files = [volumes.deletion_sentence(texts, volume) for volume in lost] or [kept]
+            told = [*([unsaved] if shown.is_live else []), gone, *files]
         case _:
             raise NotFound("no such page")
     links = Links(frame.hub.base_path, owner.name, server)
     return frame.page(
         "confirm.html",
+        status=400 if error else 200,
         heading=heading,
         what=name_of(texts, shown),
         sentences=told,
+        facts=[volumes.deletion_facts(texts, volume) for volume in lost],
+        word=volumes.typed_word(shown, owner.name) if lost else "",
+        error=error,
         items=[],
         action=links.act(verb),
         choices=[Choice(verb, button, "primary" if verb == "restart" else "danger")],
@@ -206,6 +230,9 @@ async def act(frame: Frame) -> Response:
             cause = Cause.USER if me(frame).name == owner.name else Cause.ADMIN
             if verb == "delete" and not server:
                 raise Invalid("the default server cannot be deleted", code="default-server-stays")
+            if verb == "delete" and not await _may_delete(frame, owner, server):
+                wrong = frame.texts.gettext("This is not the name that was asked for.")
+                return await _ask(frame, owner, server, error=wrong)
             await request_stop(
                 hub,
                 user_id=owner.id,
@@ -216,6 +243,19 @@ async def act(frame: Frame) -> Response:
             )
             return RedirectResponse(await back_to(frame, f"{hub.hub_prefix}home"), 302)
     raise NotFound("no such page")
+
+
+def _own(kept: Sequence[Volume], server: str) -> Sequence[Volume]:
+    """Return the volumes that are deleted with a server."""
+    return [volume for volume in volumes.of_server(kept, server) if volume.kind is Kept.SERVER]
+
+
+async def _may_delete(frame: Frame, owner: Owner, server: str) -> bool:
+    """Tell whether the name was typed of a server with which data is deleted."""
+    if not _own(await _kept(frame, owner), server):
+        return True
+    shown = await frame.hub.database.read(bound(find_shown, owner, server))
+    return shown is None or await volumes.is_typed(frame, volumes.typed_word(shown, owner.name))
 
 
 async def _known(frame: Frame, owner: Owner, server: str) -> Shown:

@@ -28,6 +28,7 @@ from perijove.services.access import Caller
 from perijove.services.hub import Hub
 from perijove.services.sections import HubSection
 from perijove.services.sessions import Session
+from perijove.services.volumes import any_keeps_volumes
 from perijove.web import xsrf
 from perijove.web.identity import find_signed_in
 from perijove.web.pages.assets import Assets
@@ -165,6 +166,7 @@ class Frame:
                 "now": self.now,
                 "me": self.me,
                 "nav": nav,
+                "keeps_data": any_keeps_volumes(self.hub),
                 "here": own_address(self.request),
                 "xsrf_token": own.value,
                 "jhdata": self._page_data(own.value),

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from perijove.db.core import Connection, bound
 from perijove.db.events import Event, list_events
 from perijove.db.launches import list_handles
+from perijove.db.volumes import Volume, list_volumes
 from perijove.domain.errors import HubError, NotFound, SpawnerError
 from perijove.domain.launch import Cause, Clock, End, Launch, Status, Wanted
 from perijove.domain.names import normalise_user_name
@@ -21,6 +22,7 @@ from perijove.services.launches import place_in_line
 from perijove.services.notices import Channel, followed
 from perijove.services.overview import Owner, Shown, find_shown, get_owner
 from perijove.services.profiles import Offer, offered
+from perijove.services.volumes import any_keeps_volumes
 from perijove.services.waits import look_around
 from perijove.spawners.contract import HasLogs
 from perijove.web.next_url import next_of
@@ -31,6 +33,7 @@ from perijove.web.pages.look import Frame, own_address
 from perijove.web.pages.offer import titles_of
 from perijove.web.pages.suggest import suggest
 from perijove.web.pages.views import Links, name_of, with_query
+from perijove.web.pages.volumes import of_server, warning_of
 from perijove.web.pages.waiting import Seen, tell
 
 _LOG_LINES: Final = 50
@@ -60,8 +63,11 @@ async def show_pending(frame: Frame) -> Response:
 async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Response:
     placed = frame.hub.spawners.get(launch.spawner)
     log = await _log_of(frame, launch)
+    keeps = any_keeps_volumes(frame.hub)
 
-    def unit(connection: Connection) -> tuple[Seen, Sequence[Offer], Collection[Channel]]:
+    def unit(
+        connection: Connection,
+    ) -> tuple[Seen, Sequence[Offer], Collection[Channel], Sequence[Volume]]:
         seen = Seen(
             launch=launch,
             now=frame.now,
@@ -75,15 +81,17 @@ async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Res
             is_one_of_several=len(kinds_of(frame.hub)) > 1,
         )
         offers = () if launch.is_live else offered(connection, shown.owner.id)
-        return seen, offers, followed(connection, launch.id)
+        kept = list_volumes(connection, user_id=shown.owner.id) if keeps else ()
+        return seen, offers, followed(connection, launch.id), kept
 
-    seen, offers, channels = await frame.hub.database.read(unit)
+    seen, offers, channels, kept = await frame.hub.database.read(unit)
     told = tell(frame.texts, shown, seen)
     return frame.page(
         "spawn_pending.html",
         status=_status_of(launch),
         nav="home",
         told=told,
+        data_warning=warning_of(frame.texts, of_server(kept, shown.name)),
         suggestion=suggest(frame.texts, launch, offers, links.spawn),
         stream_url=_stream_url(frame, launch, seen.events),
         open_url=links.open,

@@ -169,6 +169,9 @@ EVENTS: Final[Mapping[str, Sentence]] = {
     "queue-limit": Sentence(N_("Asked whether to go on waiting")),
     "kept-waiting": Sentence(N_("Goes on waiting")),
     "released": Sentence(N_("Released")),
+    "volume-lost": Sentence(
+        N_("Your files were not found where they were kept: an empty folder is made at %(path)s")
+    ),
     "followed": Sentence(N_("Somebody will be told (%(by)s)")),
     "breaker": Sentence(N_("Held back: too many servers seemed to vanish at once")),
 }
@@ -275,6 +278,22 @@ ERRORS: Final[Mapping[str, Sentence]] = {
     ),
     "default-server-stays": Sentence(
         N_("The default server cannot be deleted."), N_("You can stop it.")
+    ),
+    "volume-unknown": Sentence(
+        N_("These files are not there, or not for you to see."),
+        N_("The page “My data” shows what there is."),
+    ),
+    "volume-in-use": Sentence(
+        N_("A server uses these files at the moment."), N_("Stop it first, then try again.")
+    ),
+    "volume-server-active": Sentence(
+        N_("This server is running or on its way."), N_("Stop it first, then try again.")
+    ),
+    "volume-gone": Sentence(N_("These files are being removed, and nobody can bring them back.")),
+    "name-not-typed": Sentence(N_("This is not the name that was asked for.")),
+    "storage-impossible": Sentence(
+        N_("This profile keeps files, and its computing system cannot keep any."),
+        N_("This is for your administrator to repair."),
     ),
     "profile-none": Sentence(N_("No profile is offered to you."), N_("Ask your administrator.")),
     "profile-unknown": Sentence(
