@@ -12,6 +12,7 @@ import pytest
 from perijove.spawners.contract import Spawner
 from perijove.spawners.local import LocalSpawner
 from tests.contract.spawners.docker_site import DockerSite
+from tests.contract.spawners.kubernetes_site import KubernetesSite, a_namespace
 from tests.contract.spawners.sites import (
     PROGRAM,
     LocalSite,
@@ -27,7 +28,8 @@ from tests.fakes.spawners import MemoryPlatform
 
 SYSTEM = pytest.param("system_site", marks=pytest.mark.needs("root", "users"))
 DOCKER = pytest.param("docker_site", marks=pytest.mark.needs("docker"))
-PLATFORMS = ["local_site", "null_site", "memory_site", SYSTEM, DOCKER]
+KUBERNETES = pytest.param("kubernetes_site", marks=pytest.mark.needs("kubernetes"))
+PLATFORMS = ["local_site", "null_site", "memory_site", SYSTEM, DOCKER, KUBERNETES]
 
 
 class _Fine(BaseHTTPRequestHandler):
@@ -108,6 +110,21 @@ def memory_site(target: str) -> MemorySite:
 def docker_site(tmp_path: Path) -> Iterator[DockerSite]:
     """Give the test bed's engine; afterwards nothing of the test is left there."""
     site = DockerSite(tmp_path / "docker")
+    yield site
+    site.clear()
+
+
+@pytest.fixture(scope="package")
+def namespace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesSite]:
+    """Give a namespace of the test bed's cluster."""
+    with a_namespace(tmp_path_factory.mktemp("kubernetes")) as site:
+        yield site
+
+
+@pytest.fixture
+def kubernetes_site(namespace: KubernetesSite) -> Iterator[KubernetesSite]:
+    """Give the test bed's cluster; afterwards no pod of the test is left there."""
+    site = KubernetesSite(namespace.namespace, namespace.kubeconfig)
     yield site
     site.clear()
 

@@ -57,6 +57,7 @@ class DockerSite:
         installation: str = "inst",
         *,
         section: str = "docker",
+        system_accounts: bool = False,
         **settings: Any,
     ) -> AnySpawner:
         """Return a spawner on the engine, of a class, as a section configures it."""
@@ -65,7 +66,10 @@ class DockerSite:
             "image": os.environ["PERIJOVE_TEST_IMAGE_NULL"],
         }
         around = Surroundings(
-            name=section, installation=self.own(installation), data_dir=self.data_dir / section
+            name=section,
+            installation=self.own(installation),
+            data_dir=self.data_dir / section,
+            system_accounts=system_accounts,
         )
         return kind(DockerSettings(**given | settings), around)
 

@@ -5,8 +5,9 @@ import pytest
 
 from perijove.domain.launch import Cause
 from perijove.spawners.contract import Handle, LaunchSpec, Phase, Sighting, Spawner
-from tests.contract.spawners.conftest import DOCKER, SYSTEM
+from tests.contract.spawners.conftest import DOCKER, KUBERNETES, SYSTEM
 from tests.contract.spawners.docker_site import DockerSite
+from tests.contract.spawners.kubernetes_site import KubernetesSite
 from tests.contract.spawners.sites import (
     NAME,
     LocalSite,
@@ -256,10 +257,10 @@ async def test_any_user_name_will_do(spawner: Spawner, user: str) -> None:
     await answers(await phase(spawner, NAME, Phase.RUNNING))
 
 
-Mortal = LocalSite | MemorySite | SystemSite | DockerSite
+Mortal = LocalSite | MemorySite | SystemSite | DockerSite | KubernetesSite
 
 
-@pytest.fixture(params=["local_site", "memory_site", SYSTEM, DOCKER])
+@pytest.fixture(params=["local_site", "memory_site", SYSTEM, DOCKER, KUBERNETES])
 def mortal(request: pytest.FixtureRequest) -> Mortal:
     """Give each platform on which a server can end by itself."""
     found: Mortal = request.getfixturevalue(request.param)

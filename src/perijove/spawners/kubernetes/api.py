@@ -195,7 +195,7 @@ class Api:
                     raise fault_of(answer.status, await answer.read())
                 yield answer
             finally:
-                answer.release()
+                _let_go(answer)
         except (aiohttp.ClientError, TimeoutError, OSError, ConfigException, ValueError) as error:
             words = str(error)[:200] or type(error).__name__
             raise SpawnerTransient(f"the cluster does not answer: {words}") from error
@@ -272,6 +272,13 @@ def _forbidden(words: str) -> SpawnerError:
 def _selectors(labels: str, fields: str) -> dict[str, str]:
     chosen = {"labelSelector": labels, "fieldSelector": fields}
     return {name: value for name, value in chosen.items() if value}
+
+
+def _let_go(answer: aiohttp.ClientResponse) -> None:
+    """Give a connection back; one on which more may come is cut, without waiting for its end."""
+    if answer.connection is not None and answer.connection.transport is not None:
+        answer.connection.transport.abort()
+    answer.release()
 
 
 async def _notices(answer: aiohttp.ClientResponse) -> AsyncIterator[Mapping[str, Any]]:

@@ -70,7 +70,7 @@ class Mirror:
         self._version = ""
         self._listed = -math.inf
         self._heard = -math.inf
-        self._following = False
+        self._unbroken = False
         self._failures = 0
         self._gong = Gong()
         self.synced = anyio.Event()
@@ -93,8 +93,8 @@ class Mirror:
 
     @property
     def is_current(self) -> bool:
-        """Tell whether all is known: there is a watch, and it is not too quiet."""
-        return self._following and not self.is_old
+        """Tell whether all is known: neither list nor watch has failed, nor is it too quiet."""
+        return self._unbroken and not self.is_old
 
     @property
     def is_old(self) -> bool:
@@ -142,7 +142,7 @@ class Mirror:
             except Outdated:
                 self._version = ""
             except (SpawnerError, NotThere) as error:
-                self._following = False
+                self._unbroken = False
                 self._failures += 1
                 log.warning(
                     "watch_broken",
@@ -165,8 +165,7 @@ class Mirror:
             since=self._version,
             seconds=self._rhythm.watch_seconds,
         ) as notices:
-            self._following = True
-            self._heard = self._now()
+            self._unbroken, self._heard = True, self._now()
             async for notice in notices:
                 self._heard = self._now()
                 self._failures = 0
@@ -185,6 +184,7 @@ class Mirror:
         for one in found:
             self._put(one)
         self._version, self._listed, self._heard = version, asked, self._now()
+        self._unbroken = True
         self.synced.set()
 
     def _take(self, notice: Mapping[str, Any]) -> None:

@@ -144,14 +144,12 @@ class KubernetesSpawner:
         for volume in spec.volumes:
             await self._volumes.ensure(volume, spec, namespace)
         # Before its pod, which would wait for it; a stop removes it also without one.
-        with suppress(AlreadyThere):
-            await self._cluster.api.create(SECRETS, secret, namespace=namespace)
+        await self._put_secret(secret, namespace)
         try:
             return await self._cluster.api.create(PODS, pod, namespace=namespace)
         except AlreadyThere:
             found = await self._cluster.find(spec.name, namespace)
         except NotThere as error:
-            self._prepared.discard(namespace)
             raise SpawnerTransient(f"there is no namespace {namespace}") from error
         except SpawnerRejected:
             await self._remove_secret(spec.name, namespace)
@@ -159,6 +157,19 @@ class KubernetesSpawner:
         if found is None:
             raise SpawnerTransient(f"there was another pod called {spec.name}")
         return found
+
+    async def _put_secret(self, secret: Object, namespace: str) -> None:
+        """Make a secret; one that is there may go with a pod that is gone, and is renewed."""
+        try:
+            await self._cluster.api.create(SECRETS, secret, namespace=namespace)
+        except AlreadyThere:
+            try:
+                await self._cluster.api.replace(SECRETS, secret, namespace=namespace)
+            except NotThere as error:
+                raise SpawnerTransient(f"{namespace} lost a secret") from error
+        except NotThere as error:
+            self._prepared.discard(namespace)
+            raise SpawnerTransient(f"there is no namespace {namespace}") from error
 
     async def _namespace_of(self, spec: LaunchSpec) -> str:
         """Return where a launch is; what it keeps its data on decides, whatever people's names."""
