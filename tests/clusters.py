@@ -209,12 +209,12 @@ def end_servers(site: Site) -> None:
 
 
 @contextmanager
-def left_clean(*clusters: Cluster) -> Iterator[ExitStack]:
+def left_clean(*clusters: Cluster, patience: float = _PATIENCE) -> Iterator[ExitStack]:
     """
     Give a stack of what is to be done at the end, on clusters where nothing is in the way.
 
-    Afterwards they are so again: what does not leave in time is named, and removed all the same.
-    Other runs on this machine wait meanwhile.
+    Afterwards they are so again: what does not leave within `patience` seconds is named, and
+    removed all the same. Other runs on this machine wait meanwhile.
     """
     with ExitStack() as held:
         for cluster in sorted(clusters):
@@ -226,7 +226,7 @@ def left_clean(*clusters: Cluster) -> Iterator[ExitStack]:
             with ExitStack() as ends:
                 yield ends
         finally:
-            _settle(clusters, "is left of this test")
+            _settle(clusters, "is left of this test", seconds=patience)
 
 
 @functools.cache
