@@ -27,6 +27,7 @@ from perijove.kit.loops import until
 from perijove.reconcile.loops import start_loops
 from perijove.reconcile.probe import Prober
 from perijove.services import profiles, roles
+from perijove.services.choices import ImageSection
 from perijove.services.hub import Hub, PlacedSpawner
 from perijove.services.launches import request_start, request_stop
 from perijove.services.offers import PolicySection, ProfileSection
@@ -160,6 +161,7 @@ async def running_hub(
     spawner: Mapping[str, Any] | None = None,
     profile_sections: list[ProfileSection] | None = None,
     policies: list[PolicySection] | None = None,
+    images: Mapping[str, ImageSection] | None = None,
     loops: bool = True,
     with_proxy: bool = True,
 ) -> AsyncIterator[TestHub]:
@@ -176,6 +178,7 @@ async def running_hub(
                 section=section,
                 profile_sections=profile_sections or [],
                 policies=policies or [],
+                images=images or {},
                 clock=clock,
             )
         )
@@ -217,6 +220,7 @@ def _first_rows(
     section: HubSection,
     profile_sections: list[ProfileSection],
     policies: list[PolicySection],
+    images: Mapping[str, ImageSection],
     clock: Clock,
 ) -> str:
     now = clock.now()
@@ -224,7 +228,12 @@ def _first_rows(
     beat(connection, now=now)
     roles.load(connection, section, now=now)
     profiles.load_offers(
-        connection, profiles=profile_sections, policies=policies, spawners=["memory"], now=now
+        connection,
+        profiles=profile_sections,
+        policies=policies,
+        spawners=["memory"],
+        images=images,
+        now=now,
     )
     return name
 

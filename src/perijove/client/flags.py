@@ -169,6 +169,9 @@ def _fault(field: Mapping[str, Any], value: Any) -> str:
         return "this is fixed"
     if isinstance(value, list):
         return next((fault for each in value if (fault := _fault(field["items"], each))), "")
+    if "anyOf" in field:
+        fits = any(not _fault(each, value) for each in field["anyOf"])
+        return "" if fits else _said(field.get("x-other", {}).get("message"), "not as it must be")
     if "enum" in field and value not in field["enum"]:
         return "this is not one of the choices"
     if isinstance(value, str):
@@ -209,16 +212,30 @@ def _allowed(field: Mapping[str, Any]) -> str:
         return f"only {_default(field)}"
     if "items" in field:
         return f"any of {_allowed(field['items'])}"
+    if "anyOf" in field:
+        other = _said(field.get("x-other", {}).get("title"), "a text of your own")
+        known = _choices(field, field.get("examples", ()))
+        return f"{known}, or {other}" if known else other
     if "enum" in field:
-        choices = [_written(field, each) for each in field["enum"]]
-        more = "…" if len(choices) > _SHOWN_CHOICES else ""
-        return " | ".join(choices[:_SHOWN_CHOICES]) + more
+        return _choices(field, field["enum"])
     low, high = field.get("minimum"), field.get("maximum")
     bounds = [
         "" if low is None else f"from {_written(field, low)}",
         "" if high is None else f"up to {_written(field, high)}",
     ]
     return " ".join(part for part in bounds if part) or "any"
+
+
+def _choices(field: Mapping[str, Any], values: Sequence[Any]) -> str:
+    choices = [_written(field, each) for each in values]
+    more = "…" if len(choices) > _SHOWN_CHOICES else ""
+    return " | ".join(choices[:_SHOWN_CHOICES]) + more
+
+
+def _said(by_language: object, otherwise: str) -> str:
+    """Return what the site says in English, if it does."""
+    said = by_language.get("en") if isinstance(by_language, Mapping) else None
+    return str(said or otherwise)
 
 
 def _default(field: Mapping[str, Any]) -> str:

@@ -36,6 +36,12 @@ PROFILE = Profile(
             "features": {"type": "array", "items": {"type": "string", "enum": ["ib", "ssd"]}},
             "exclusive": {"type": "boolean"},
             "account": {"type": "string", "maxLength": 8, "pattern": "^[a-z]+$"},
+            "image": {
+                "type": "string",
+                "anyOf": [{"enum": ["r", "astro"]}, {"pattern": "^(?:quay\\.io/.+)$"}],
+                "examples": ["r", "astro"],
+                "x-other": {"title": {"en": "your own"}, "message": {"en": "only quay.io"}},
+            },
         }
     },
 )
@@ -59,6 +65,8 @@ PROFILE = Profile(
         ("features", "ib, ssd", ["ib", "ssd"]),
         ("exclusive", "yes", True),
         ("account", "physics", "physics"),
+        ("image", "astro", "astro"),
+        ("image", "quay.io/a/b:1", "quay.io/a/b:1"),
     ],
 )
 def test_a_value_is_read_as_the_form_reads_it(flag: str, text: str, value: object) -> None:
@@ -84,6 +92,7 @@ def test_a_value_is_read_as_the_form_reads_it(flag: str, text: str, value: objec
         ("exclusive", "perhaps", "neither true nor false"),
         ("account", "astronomy", "at most 8 characters"),
         ("account", "a b", "not written as it must be"),
+        ("image", "docker.io/a/b", "only quay.io"),
     ],
 )
 def test_a_bad_value_is_said_with_its_bound(flag: str, text: str, said: str) -> None:

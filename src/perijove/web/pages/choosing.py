@@ -1,7 +1,7 @@
 """What is chosen by name on the options page: images, and choices of a profile's own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from perijove.domain.forms import OTHER
@@ -52,6 +52,8 @@ class FieldView:
     error: str = ""
     factor: float = 1
     """What one of it is in the schema's unit."""
+    verbatim: bool = False
+    """The label is the site's own, not ours."""
     other: "Written | None" = None
     """What may be written instead of a choice."""
 
@@ -63,6 +65,8 @@ class Written:
     label: str
     value: str
     chosen: bool
+    verbatim: bool = False
+    """The label is the site's own, not ours."""
 
 
 def menu_view(
@@ -96,7 +100,8 @@ def menu_view(
         )
     free = menu.other.rule if menu.other else None
     label = texts.choose(menu.title, fallback=menu.name)
-    return _view(texts, menu.name, label, options, free, typed, error)
+    view = _view(texts, menu.name, label, options, free, typed, error)
+    return replace(view, verbatim=True)
 
 
 def image_view(
@@ -182,4 +187,5 @@ def _written(
         label=texts.choose(free.title) or texts.gettext("Something else"),
         value=written,
         chosen=value == OTHER or bool(value and not is_listed),
+        verbatim=bool(texts.choose(free.title)),
     )
