@@ -130,7 +130,8 @@ def test_an_end_by_choice_is_no_fault() -> None:
 def test_every_rule_has_a_refusal(texts: Texts) -> None:
     """A refusal names limit and asked for each rule that admission can refuse by."""
     unlimited = {Rule.IDLE_TIMEOUT, Rule.MAX_AGE, Rule.QUEUE_LIMIT, Rule.QUEUE_UNANSWERED}
-    assert set(sentences.REFUSALS) == set(Rule) - unlimited
+    lessening = {Rule.STORAGE, Rule.STORAGE_KEPT}
+    assert set(sentences.REFUSALS) == set(Rule) - unlimited - lessening
     for rule in sentences.REFUSALS:
         said = sentences.error(texts, Refused("no", rule=str(rule), limit=5, asked=7, policy="p"))
         assert "%(" not in said.text + said.advice
