@@ -104,6 +104,20 @@ def is_sensible(sighting: object) -> bool:
     )
 
 
+def is_outdated(launch: Launch, sighting: Sighting, asked_at: datetime) -> bool:
+    """
+    Tell whether an answer that shows a launch waiting is older than what is known of it.
+
+    Since `asked_at` its server has spoken, or its job has, or a younger answer has shown it
+    running: a platform may take long to say how things were.
+    """
+    if sighting.phase not in (Phase.PENDING, Phase.HELD):
+        return False
+    if launch.heard_at is not None and launch.heard_at >= asked_at:
+        return True
+    return launch.status in _RUNS and launch.entered_at() >= asked_at
+
+
 def read_sighting(launch: Launch, sighting: Sighting, *, now: datetime) -> Change:
     """Return what a sighting of a live launch changes; nothing for one that is ending."""
     if launch.status in (Status.ENDING, Status.ENDED):

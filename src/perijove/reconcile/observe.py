@@ -37,6 +37,7 @@ from perijove.reconcile.judge import (
     ABSENCES_TO_BE_GONE,
     BREAKER_HOLD,
     is_of,
+    is_outdated,
     read_sighting,
     sensible,
     trips_breaker,
@@ -159,7 +160,7 @@ class Observer:
                 continue
             seen.add(sighting.name)
             if launch is not None:
-                if not _is_outdated(launch, sighting, asked_at):
+                if not is_outdated(launch, sighting, asked_at):
                     self._see(connection, launch, sighting, now)
             elif self._is_leftover(connection, sighting, strangers, now):
                 leftovers.append(sighting)
@@ -323,12 +324,6 @@ class Observer:
                 continue
             log.info("orphan_removed", spawner=self._name, name=sighting.name)
             await self._hub.database.write(bound(forget_orphan, self._name, sighting.name))
-
-
-def _is_outdated(launch: Launch, sighting: Sighting, asked_at: datetime) -> bool:
-    """Tell whether an answer that shows a launch waiting is older than its server's own word."""
-    waits = sighting.phase in (Phase.PENDING, Phase.HELD)
-    return waits and launch.heard_at is not None and launch.heard_at >= asked_at
 
 
 def _must_be_there(launch: Launch, asked_at: datetime) -> bool:

@@ -37,6 +37,7 @@ from perijove.reconcile.judge import (
     Change,
     deadline_of,
     is_of,
+    is_outdated,
     is_sensible,
     limit_of,
     out_of_time,
@@ -126,6 +127,7 @@ class Steps:
                 bound(rows.append_handle, launch.id, handle, now=self._hub.clock.now())
             )
 
+        asked_at = self._hub.clock.now()
         try:
             with anyio.fail_after(placed.settings.submit_limit):
                 sighting = await self._seen_before(launch, placed)
@@ -143,8 +145,7 @@ class Steps:
             raise SpawnerTransient("the platform's answer to the start makes no sense")
         if sighting.handle is not None and sighting.handle not in recorded:
             await checkpoint(sighting.handle)
-        seen = read_sighting(launch, sighting, now=self._hub.clock.now())
-        launch = await self._apply(launch, seen, failures=0)
+        launch = await self._note_start(launch, sighting, asked_at)
         if launch.status is Status.CONNECTING and launch.wanted is Wanted.RUN:
             await self._connect(launch, placed)  # it runs already: no need to be claimed again
 
@@ -467,13 +468,20 @@ class Steps:
         )
         self._hub.due.ring()
 
-    async def _apply(self, launch: Launch, change: Change, **values: Any) -> Launch:
-        """Write what a sighting changed; returns the launch as it is then."""
+    async def _note_start(self, launch: Launch, sighting: Sighting, asked_at: datetime) -> Launch:
+        """
+        Write what the answer to a start says; returns the launch as it is then.
+
+        Its job may run and have registered before the answer came: that is not taken back.
+        """
 
         def unit(connection: Connection) -> Launch:
             current = rows.get_launch(connection, launch.id)
             now = self._hub.clock.now()
-            return apply_change(connection, current, change, now=now, lease=self._token, **values)
+            change = Change(values={}, params={})
+            if not is_outdated(current, sighting, asked_at):
+                change = read_sighting(current, sighting, now=now)
+            return apply_change(connection, current, change, now=now, lease=self._token, failures=0)
 
         changed = await self._hub.database.write(unit)
         self._hub.events.strike(launch.id)

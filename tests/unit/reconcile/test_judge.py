@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from perijove.domain.launch import Cause, Clock, End, Reason, Status, may_follow
 from perijove.reconcile.judge import (
     deadline_of,
+    is_outdated,
     is_sensible,
     limit_of,
     out_of_time,
@@ -55,6 +56,23 @@ def test_a_sighting_changes_the_status(old: Status, phase: Phase, url: str, new:
     assert change.event == ("" if new is old else str(new))
     assert change.end is None
     assert may_follow(old, new)
+
+
+@pytest.mark.parametrize("phase", list(P))
+@pytest.mark.parametrize("status", [S.SUBMITTED, S.QUEUED, S.STARTING, S.CONNECTING, S.READY])
+def test_what_is_known_to_run_does_not_wait_by_an_older_answer(
+    status: Status, phase: Phase
+) -> None:
+    """An answer counts unless it shows waiting what was seen, or has said, to run since."""
+    stamps: dict[str, Any] = {f"{status}_at": NOW, "heard_at": None}
+    known = replace(launch(status), **stamps)
+    waits, runs = phase in (P.PENDING, P.HELD), status in (S.STARTING, S.CONNECTING, S.READY)
+    shown = seen(phase)
+
+    assert is_outdated(known, shown, NOW - MINUTE) is (waits and runs)
+    assert not is_outdated(known, shown, NOW + MINUTE)
+    spoke = replace(known, heard_at=NOW)
+    assert is_outdated(spoke, shown, NOW - MINUTE) is waits
 
 
 def test_a_server_that_was_ready_is_so_again_when_resumed() -> None:
