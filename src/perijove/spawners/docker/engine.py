@@ -136,9 +136,10 @@ class Engine:
 
     async def give_directory(self, container_id: str, path: str, uid: int, gid: int) -> None:
         """Let a directory in a container that was not started yet belong to somebody."""
+        parent, _, name = path.rstrip("/").rpartition("/")
         with self._asking("own") as docker:
-            archive = _directory(uid, gid)
-            await DockerContainer(docker, id=container_id).put_archive(path, archive)
+            container = DockerContainer(docker, id=container_id)
+            await container.put_archive(parent or "/", _directory(name, uid, gid))
 
     # --- images ---------------------------------------------------------------------------
 
@@ -299,11 +300,11 @@ class _Unless:
         return isinstance(error, DockerError) and error.status in self._statuses
 
 
-def _directory(uid: int, gid: int) -> bytes:
+def _directory(name: str, uid: int, gid: int) -> bytes:
     """Return an archive with nothing but a directory that belongs to somebody."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
-        entry = tarfile.TarInfo("./")
+        entry = tarfile.TarInfo(name)
         entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, uid, gid
         archive.addfile(entry)
     return content.getvalue()

@@ -103,11 +103,11 @@ class Images:
         Raises `SpawnerPending` while it is fetched, in `tasks`, and `SpawnerRejected` when that
         is useless or has taken too long.
         """
-        pull = self._pulls.get(reference)
-        if pull is not None and pull.ended is not None and not self._counts(pull, name):
-            pull = None
-        if pull is None and not await self._is_needed(reference):
-            return
+        pull = self._under_way(reference, name)
+        if pull is None:
+            if not await self._is_needed(reference):
+                return
+            pull = self._under_way(reference, name)  # Others may have asked meanwhile.
         if pull is None:
             pull = self._pulls[reference] = _Pull()
             tasks.start_soon(self._fetch, reference, pull)
@@ -118,12 +118,15 @@ class Images:
         if pull.code:
             raise SpawnerRejected(pull.trouble, code=pull.code, image=reference)
 
-    def _counts(self, pull: _Pull, name: str) -> bool:
-        """Tell whether a pull that is over says something to a launch; else it is begun anew."""
+    def _under_way(self, reference: str, name: str) -> _Pull | None:
+        """Return the pull that a launch waits for, or whose result is one for it."""
+        pull = self._pulls.get(reference)
+        if pull is None or pull.ended is None:
+            return pull
         if pull.code:
-            return name in pull.waiting
-        is_fresh = monotonic() - (pull.ended or 0.0) < _FRESH_SECONDS
-        return is_fresh and self._settings.pull == "always"
+            return pull if name in pull.waiting else None
+        is_fresh = monotonic() - pull.ended < _FRESH_SECONDS
+        return pull if is_fresh and self._settings.pull == "always" else None
 
     async def _is_needed(self, reference: str) -> bool:
         try:

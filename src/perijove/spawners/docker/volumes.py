@@ -81,10 +81,11 @@ class Volumes:
         """
         Let the volumes of a container that was not started yet belong to whom it runs as.
 
-        A new volume at a path that the image does not have would be root's, and useless.
+        A new volume at a path that the image does not have would be root's, and useless. Engines
+        refuse that where the container's own file system can only be read.
         """
         owner = _OWNER.fullmatch(container["Config"].get("User") or "")
-        if owner is None:
+        if owner is None or container["HostConfig"].get("ReadonlyRootfs"):
             return  # Root needs nothing, and what a name stands for is known in the image only.
         uid, gid = int(owner[1]), int(owner[2] or 0)
         for mount in container["Mounts"]:
