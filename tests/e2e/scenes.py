@@ -17,11 +17,13 @@ from perijove.db.core import open_database
 from perijove.db.events import record
 from perijove.db.installation import beat, ensure_installation
 from perijove.db.launches import append_handle
-from perijove.db.servers import ensure_server
+from perijove.db.servers import Server, ensure_server
 from perijove.db.tables import discoveries, group_members, groups, launches, servers, spawner_states
+from perijove.db.volumes import UnknownVolume, Volume, insert_volume, note_unknown
 from perijove.domain.asking import HUB, Asking
 from perijove.domain.launch import Status
 from perijove.domain.offer import Free, Offer, OwnJob, Shape
+from perijove.domain.storage import Kept
 from perijove.kit.clock import SystemClock
 from perijove.kit.keyring import Keyring
 from perijove.services import profiles, roles
@@ -280,6 +282,24 @@ ANNS = [
 ]
 
 
+PEOPLE = ("admin", "ann", "bea", "ida", "kim", "zoe", "max", "vera", "o.brien@example.org")
+VERAS = [
+    Scene(server="", ago=95),
+    *(
+        Scene(
+            server=server,
+            display_name=display_name,
+            status=Status.ENDED,
+            ago=4000,
+            end={"cause": "idle", "code": None, "reason": "", "detail": ""},
+        )
+        for server, display_name in (
+            ("spectra", "Infrared spectra"),
+            ("rescue", "Sequencing run 17"),
+            ("lost", "Old survey"),
+        )
+    ),
+]
 _SMALL = {"cpu": 2, "memory_bytes": 8 * GIB, "time_seconds": 2 * 3600}
 KIMS = [
     Scene(
@@ -478,7 +498,17 @@ def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
     now = hub.clock.now()
     people = {
         name: ensure_user(connection, name, now=now, admin=name == "admin").id
-        for name in ("admin", "ann", "bea", "ida", "kim", "zoe", "max", "o.brien@example.org")
+        for name in (
+            "admin",
+            "ann",
+            "bea",
+            "ida",
+            "kim",
+            "zoe",
+            "max",
+            "vera",
+            "o.brien@example.org",
+        )
     }
     for group, member in (("researchers", "bea"), ("astronomers", "ida")):
         made = insert(groups).values(name=group, created_at=now).returning(groups.c.id)
@@ -508,6 +538,7 @@ def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
         )
         _insert(connection, people["max"], "max", scene, now)
     _insert_token(connection, people["ann"], now)
+    _insert_volumes(connection, people["vera"], now)
     connection.execute(
         insert(spawner_states).values(
             name="cluster", answered_at=now, complete_at=now - timedelta(seconds=8)
@@ -520,6 +551,55 @@ def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
             failing_since=now - timedelta(minutes=7),
             error="commlib error: can't connect",
         )
+    )
+
+
+def _insert_volumes(connection: Connection, user_id: int, now: datetime) -> None:
+    """Let vera keep something in every state."""
+    for number, scene in enumerate(VERAS):
+        _insert(connection, user_id, "vera", scene, now)
+        server = ensure_server(connection, user_id, scene.server, now=now)
+        insert_volume(connection, _volume(f"pj-s4g2-{number:016}", user_id, server, now))
+    spare = _volume("pj-s4g2-thesisthesis2025", user_id, None, now)
+    until = now + timedelta(days=6)
+    deleted = replace(spare, server_name="thesis", delete_after=until, attached=False)
+    insert_volume(connection, deleted)
+    note_unknown(
+        connection,
+        UnknownVolume(
+            spawner="cluster",
+            name="pj-s4g2-yesterday0yester",
+            used_bytes=41 * GIB,
+            labels={"user": "h.curien", "server": "spectra"},
+            first_seen_at=now - timedelta(days=2),
+        ),
+    )
+
+
+def _volume(name: str, user_id: int, server: Server | None, now: datetime) -> Volume:
+    measured = {"": 0.95, "spectra": 1.4, "rescue": 2.0, "lost": None}
+    used = measured.get(server.name) if server else 0.7
+    is_lost = server is not None and server.name == "lost"
+    return Volume(
+        name=name,
+        spawner="cluster",
+        kind=Kept.SERVER,
+        user_id=user_id,
+        user_name="vera",
+        server_id=server.id if server else None,
+        server_name=server.name if server else "",
+        path="/home/jovyan",
+        size_bytes=2 * GIB,
+        storage_class="",
+        retention_seconds=7 * 86400,
+        created_at=now - timedelta(days=90),
+        last_used_at=now - timedelta(days=3),
+        seen_at=now,
+        missing_since=now - timedelta(hours=5) if is_lost else None,
+        used_bytes=None if used is None else int(used * GIB),
+        measured_at=None if used is None else now,
+        enforced=server is None or server.name != "spectra",
+        held_by="pj-lch" if server is not None and not server.name else "",
     )
 
 

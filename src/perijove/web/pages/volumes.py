@@ -36,6 +36,7 @@ class VolumeView:
     """Whether the title is a name that a person gave."""
     owner: str
     place: str
+    path: str
     used: str
     limit: str
     share: float | None
@@ -164,7 +165,9 @@ async def show_mine(frame: Frame) -> Response:
     return frame.page(
         "data.html",
         nav="data",
-        volumes=[_view(frame, volume, named) for volume in kept],
+        volumes=[
+            _view(frame.texts, volume, named, warning_of(frame.texts, [volume])) for volume in kept
+        ],
         is_everybodys=False,
         unknown=[],
         newer_url="",
@@ -190,7 +193,7 @@ async def show_all(frame: Frame) -> Response:
     return frame.page(
         "data.html",
         nav="admin",
-        volumes=[_view(frame, volume, {}) for volume in kept[offset : offset + _PAGE]],
+        volumes=[_view(frame.texts, volume, {}) for volume in kept[offset : offset + _PAGE]],
         is_everybodys=True,
         unknown=[_unknown_view(frame.texts, each) for each in unknown[:_PAGE]],
         newer_url=page_at(max(0, offset - _PAGE)) if offset else "",
@@ -219,8 +222,7 @@ def _unknown_view(texts: Texts, unknown: UnknownVolume) -> UnknownView:
     )
 
 
-def _view(frame: Frame, volume: Volume, named: Mapping[str, Shown]) -> VolumeView:
-    texts = frame.texts
+def _view(texts: Texts, volume: Volume, named: Mapping[str, Shown], note: str = "") -> VolumeView:
     share = None
     if volume.used_bytes is not None and volume.size_bytes:
         share = min(1.0, volume.used_bytes / volume.size_bytes)
@@ -233,13 +235,14 @@ def _view(frame: Frame, volume: Volume, named: Mapping[str, Shown]) -> VolumeVie
         title=title,
         verbatim=verbatim,
         owner=volume.user_name,
-        place=f"{volume.spawner} · {volume.path}",
+        place=volume.spawner,
+        path=volume.path,
         used=used_text(texts, volume),
         limit=limit_text(texts, volume),
         share=share,
         low=volume.fullness in (Fullness.FULL, Fullness.NEARLY_FULL),
         state=_state(texts, volume),
-        note="" if is_deleted else warning_of(texts, [volume]),
+        note="" if is_deleted else note,
         last_used_at=volume.last_used_at,
         delete_after=volume.delete_after if not is_removing else None,
         may_delete=not is_deleted,
