@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from perijove.domain.launch import Cause, End
 from perijove.kit.ids import new_installation_id
@@ -19,6 +19,8 @@ from perijove.spawners.kubernetes.sections import KubernetesSettings
 from perijove.spawners.kubernetes.spawner import KubernetesSpawner
 from tests.contract.spawners.docker_site import docker
 from tests.e2e.site import wait_for
+
+S = TypeVar("S", bound=KubernetesSpawner)
 
 _PROGRAM: Final = ("python3", "-I", "-S", "/srv/program.py")
 _HERE: Final = 4
@@ -70,8 +72,12 @@ class KubernetesSite:
     """Of the hub: it has the rights of `rights.py` and no others."""
     installations: dict[str, str] = field(default_factory=dict)
 
-    def spawner(self, installation: str = "inst", **settings: Any) -> ImageSpawner:
+    def spawner(self, installation: str = "inst") -> ImageSpawner:
         """Return a spawner on the cluster."""
+        return self.place(ImageSpawner, installation)
+
+    def place(self, kind: type[S], installation: str = "inst", **settings: Any) -> S:
+        """Return a spawner of some kind on the cluster, configured further."""
         given: dict[str, Any] = {
             "kind": "kubernetes",
             "kubeconfig": self.kubeconfig,
@@ -83,7 +89,7 @@ class KubernetesSite:
         around = Surroundings(
             name="kubernetes", installation=self.own(installation), data_dir=Path("/nowhere")
         )
-        return ImageSpawner(KubernetesSettings(**given | settings), around)
+        return kind(KubernetesSettings(**given | settings), around)
 
     def own(self, installation: str = "inst") -> str:
         """Return the installation id that stands for one of the suite's."""

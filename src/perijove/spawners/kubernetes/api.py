@@ -262,7 +262,8 @@ def fault_of(status: int, content: bytes) -> Exception:
 def _forbidden(words: str) -> SpawnerError:
     if "exceeded quota" in words:
         return SpawnerPending(words, code="namespace-quota")
-    if "being terminated" in words:
+    # A namespace that has just been made gets its account a moment later.
+    if "being terminated" in words or 'serviceaccount "default" not found' in words:
         return SpawnerTransient(words)
     # Either we may not ask at all, or what is asked for breaks a rule of the cluster.
     is_right = re.search(r" cannot \w+ resource ", words)
