@@ -26,6 +26,7 @@ from perijove.services.offer_values import option_keys
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.sections import HubSection, LifecycleSection
 from perijove.services.senders import NotifySection
+from perijove.spawners.contract import KeepsVolumes
 from perijove.tunnel.settings import TunnelSettings
 
 PREFIX = "PERIJOVE__"
@@ -247,6 +248,9 @@ def _check_profile(
     if name not in settings.spawners or (profile.spawner is None and len(settings.spawners) > 1):
         return  # said by `services.profiles`
     spawner = plugin("spawners", settings.spawners[name].kind)
+    if profile.storage is not None and not issubclass(spawner, KeepsVolumes):
+        message = f"profile {profile.name!r}: spawner {name!r} keeps no volumes"
+        faults.append(_Fault((*base, "storage"), message))
     spoken = profile.images()
     if profile.fields.image is not None and not spoken:
         spoken = {"fields.image": ""}

@@ -146,8 +146,6 @@ def _environment(hub: Hub, launch: Launch) -> Mapping[str, str]:
     resources = resources_of(launch)
     if resources.memory_bytes is not None:
         environment["MEM_LIMIT"] = str(resources.memory_bytes)
-    if volumes := launch.spec.get("volumes"):
-        environment["PERIJOVE_VOLUMES"] = json.dumps([volume["path"] for volume in volumes])
     if resources.cpu is not None:
         environment["CPU_LIMIT"] = str(resources.cpu)
     return environment | dict(launch.spec.get("environment", {}))

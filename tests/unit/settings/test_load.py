@@ -339,3 +339,34 @@ def test_plug_ins_are_found_by_name() -> None:
     assert plugin("spawners", "local") is LocalSpawner
     with pytest.raises(ConfigError, match="did you mean 'null'"):
         plugin("spawners", "nul")
+
+
+def test_storage_needs_a_platform_with_volumes(tmp_path: Path) -> None:
+    """A profile that keeps something on a platform that cannot is refused before the start."""
+    profile = '[[profiles]]\nname = "a"\n[profiles.storage]\nsize = "2 GiB"\nretention = "7 d"\n'
+    assert faults(tmp_path, f"{profile}[spawners.local]\n") == [
+        "profiles.0.storage: profile 'a': spawner 'local' keeps no volumes"
+    ]
+    settings = read(tmp_path, f'{profile}[spawners.docker]\nimage = "x:1"\n')
+    storage = settings.profiles[0].storage
+    assert storage is not None
+    assert (storage.kept, storage.size, storage.retention) == ("server", 2**31, timedelta(days=7))
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('path = "home"', "must be an absolute path such as /home/jovyan"),
+        ('path = "/home/../etc"', "must be an absolute path such as /home/jovyan"),
+        ('path = "/"', "must be an absolute path such as /home/jovyan"),
+        ('storage_class = "a b"', "must be letters, digits, '.', '_' and '-'"),
+        ('size = "1 KiB"', "must be greater than or equal to 1048576"),
+    ],
+)
+def test_storage_is_checked(tmp_path: Path, line: str, fault: str) -> None:
+    """Where and how much is kept is checked with the rest, and the culprit is named."""
+    text = (
+        f'[[profiles]]\nname = "a"\n[profiles.storage]\n{line}\n[spawners.docker]\nimage = "x:1"\n'
+    )
+    (found,) = faults(tmp_path, text)
+    assert found == f"profiles.0.storage.{line.split()[0]}: {fault}"
