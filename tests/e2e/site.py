@@ -159,8 +159,12 @@ tokens = [{{ name = "tests", user = "admin", token = "{ADMIN_TOKEN}" }}]
 
     def api(self, method: str, path: str, body: Any = None, token: str = ADMIN_TOKEN) -> Any:
         """Ask the REST API; returns (status, body)."""
+        return self.ask(method, f"/hub/api{path}", body, token)
+
+    def ask(self, method: str, path: str, body: Any = None, token: str = ADMIN_TOKEN) -> Any:
+        """Ask anything of the site, hub or server; returns (status, body)."""
         request = urllib.request.Request(
-            f"{self.url}/hub/api{path}",
+            f"{self.url}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"token {token}"},

@@ -1,0 +1,249 @@
+"""
+One hub in front of everything: this host, Docker, Kubernetes, Slurm and Grid Engine side by side.
+
+Alice signs in with a browser, starts a server on each, computes in containers, and finds what
+she wrote there again, until she deletes it.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Error as PlaywrightError
+
+from tests import clusters
+from tests.e2e.lab import compute
+from tests.e2e.site import Site, a_site, free_port, wait_for
+
+pytestmark = [
+    pytest.mark.needs(
+        "chromium", "root", "users", "slurm", "gridengine", "docker", "kubernetes", "lab"
+    ),
+    pytest.mark.timeout(900),
+]
+
+ARTIFACTS: Final = Path(__file__).parents[1] / "artifacts/backends"
+PASSWORD: Final = "PERIJOVE_TEST_PASSWORD"
+NAMESPACE: Final = "perijove-e2e-backends"
+START_SECONDS: Final = 180
+
+PROFILES: Final = """
+[[profiles]]
+name = "here"
+title = { en = "On this machine", fr = "Sur cette machine" }
+spawner = "local"
+
+[[profiles]]
+name = "container"
+title = { en = "In a container", fr = "Dans un conteneur" }
+spawner = "docker"
+cpu = 1
+memory = "1 GiB"
+[profiles.storage]
+kept = "server"
+size = "2 GiB"
+retention = "0 s"
+
+[[profiles]]
+name = "small"
+title = { en = "Small", fr = "Petit" }
+spawner = "kubernetes"
+cpu = 0.5
+memory = "1 GiB"
+[profiles.storage]
+kept = "server"
+size = "2 GiB"
+retention = "0 s"
+
+[[profiles]]
+name = "slurm"
+title = { en = "Interactive session", fr = "Session interactive" }
+spawner = "slurm"
+memory = "512 MiB"
+time = "1 h"
+
+[[profiles]]
+name = "gridengine"
+title = { en = "On the old cluster", fr = "Sur l'ancienne grappe" }
+spawner = "gridengine"
+memory = "512 MiB"
+time = "1 h"
+"""
+ON: Final[Mapping[str, str]] = {
+    "here": "here",
+    "box": "container",
+    "pod": "small",
+    "job": "slurm",
+    "old": "gridengine",
+}
+"""Names of servers, and of the profile each is started with."""
+
+
+def configuration(api_port: int) -> str:
+    """Return the configuration of all five."""
+    singleuser = os.environ["PERIJOVE_TEST_JOB_SINGLEUSER"]
+    software = f'software = {{ prefix = "{singleuser}" }}\n'
+    outside, inside = os.environ["PERIJOVE_TEST_DOCKER_GATEWAY"], "127.0.0.1"
+    image = os.environ["PERIJOVE_TEST_IMAGE_SINGLEUSER"]
+    near = f'api_url = "http://{inside}:{api_port}/hub/api"\n'
+    far = f'api_url = "http://{outside}:{api_port}/hub/api"\n'
+    return f"""
+api_bind = "0.0.0.0:{api_port}"
+
+[[policies]]
+named_servers = 10
+
+{clusters.sign_in_section()}
+[spawners.local]
+kind = "local"
+command = ["{singleuser}/bin/jupyterhub-singleuser"]
+{near}
+[spawners.docker]
+kind = "docker"
+url = "{os.environ["PERIJOVE_TEST_DOCKER_HOST"]}"
+image = "{image}"
+pull = "never"
+survey_period = 1
+{far}
+[spawners.kubernetes]
+kind = "kubernetes"
+kubeconfig = "{os.environ["PERIJOVE_TEST_KUBECONFIG"]}"
+namespace = "{NAMESPACE}"
+image = "{image}"
+network = {{ hub_networks = ["{os.environ["PERIJOVE_TEST_KUBERNETES_HOST_IP"]}/32"] }}
+survey_period = 1
+{far}
+{clusters.section("slurm", software + near)}
+{clusters.section("gridengine", software + near)}
+{PROFILES}
+"""
+
+
+def kubectl(*arguments: str) -> str:
+    """Ask the cluster as its administrator."""
+    command = [os.environ["PERIJOVE_TEST_KUBECTL"], "-n", NAMESPACE, *arguments]
+    environment = {**os.environ, "KUBECONFIG": os.environ["PERIJOVE_TEST_KUBECONFIG"]}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Run one hub in front of all five, on clean clusters; leave nothing anywhere."""
+    kubectl("create", "namespace", NAMESPACE)
+    with clusters.left_clean("slurm", "gridengine") as ends:
+        with a_site(tmp_path_factory.mktemp("site"), extra=configuration(free_port())) as found:
+            try:
+                yield found
+            finally:
+                clusters.end_servers(found)
+        ends.callback(kubectl, "delete", "namespace", NAMESPACE, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def alice(browser: Browser, site: Site) -> Iterator[Page]:
+    """Sign alice in, through PAM."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB")
+    page = context.new_page()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(f"{site.url}/hub/login")
+    page.fill("#username_input", "alice")
+    page.fill("#password_input", os.environ[PASSWORD])
+    page.click("#login_submit")
+    page.wait_for_load_state()
+    yield page
+    context.close()
+
+
+def start(page: Page, site: Site, name: str) -> None:
+    """Start a server by the form, and end up in its Lab."""
+    page.goto(f"{site.url}/hub/spawn/alice/{name}")
+    page.check(f"input[name=profile][value={ON[name]}]")
+    page.click("#spawn-start")
+    try:
+        page.wait_for_url(re.compile(rf"/user/alice/{name}/"), timeout=START_SECONDS * 1000)
+    except PlaywrightError as error:
+        shown = page.inner_text("main")
+        raise AssertionError(f"{name}: {error}\n{shown}\n{site.output[-3000:]}") from None
+
+
+def stop(site: Site, name: str) -> None:
+    """Stop a server and wait until it is gone."""
+    status, answer = site.api("DELETE", f"/users/alice/servers/{name}")
+    assert status in (202, 204), answer
+    wait_for(
+        lambda: site.server("alice", name).get("stopped", True),
+        what=f"{name} to be stopped",
+        seconds=START_SECONDS,
+    )
+
+
+def contents(site: Site, name: str, path: str, body: object = None) -> int:
+    """Read or write a file of a server, by its own API; returns the status."""
+    method = "GET" if body is None else "PUT"
+    status, _ = site.ask(method, f"/user/alice/{name}/api/contents/{path}", body)
+    return int(status)
+
+
+def keep(page: Page, name: str) -> None:
+    """Keep a picture for people to judge."""
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+
+
+def test_five_back_ends_run_side_by_side(alice: Page, site: Site) -> None:
+    """A server on each, and one page that shows all of them and where they run."""
+    alice.goto(f"{site.url}/hub/spawn")
+    keep(alice, "profiles")
+    for name in ON:
+        start(alice, site, name)
+    alice.goto(f"{site.url}/hub/home")
+    for name in ON:
+        expect(alice.locator("main")).to_contain_text(name)
+    for title in ("On this machine", "In a container", "Small", "Interactive session"):
+        expect(alice.locator("main")).to_contain_text(title)
+    keep(alice, "home")
+    models = {name: site.server("alice", name) for name in ON}
+    assert all(model["ready"] for model in models.values()), models
+
+
+@pytest.mark.parametrize("name", ["box", "pod"])
+def test_person_computes_in_a_container(alice: Page, site: Site, name: str) -> None:
+    """From the form to 42 in a cell, in the stock image."""
+    if not site.server("alice", name).get("ready"):
+        start(alice, site, name)
+    compute(alice, f"{site.url}/user/alice/{name}")
+    keep(alice, f"computed-{name}")
+
+
+@pytest.mark.parametrize("name", ["box", "pod"])
+def test_what_was_written_is_there_until_the_server_is_deleted(
+    alice: Page, site: Site, name: str
+) -> None:
+    """Written, stopped, started: there. Deleted by its typed name, and made again: gone."""
+    if not site.server("alice", name).get("ready"):
+        start(alice, site, name)
+    note = {"type": "file", "format": "text", "content": "kept"}
+    assert contents(site, name, "note.txt", note) == 201
+    stop(site, name)
+    start(alice, site, name)
+    assert contents(site, name, "note.txt") == 200
+
+    stop(site, name)
+    alice.goto(f"{site.url}/hub/server/delete/alice/{name}")
+    keep(alice, f"delete-{name}")
+    expect(alice.locator("main")).to_contain_text("2 GiB")
+    alice.fill("main form input[type=text]", name)
+    alice.click("main form button.danger")
+    wait_for(lambda: not site.server("alice", name), what=f"{name} to be deleted")
+
+    start(alice, site, name)
+    assert contents(site, name, "note.txt") == 404
+    stop(site, name)
