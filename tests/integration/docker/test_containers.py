@@ -329,7 +329,10 @@ async def test_networks_of_people_without_a_container_go(site: DockerSite) -> No
         await phase(spawner, NAME, Phase.RUNNING)
         assert connects(joined, *_place(NAME))
     async with site.place(DockerSpawner, network="per-user", join=[joined]) as spawner:
+        (network,) = docker(*listing).split()
+        docker("network", "disconnect", network, joined)  # as if it had been made anew
         await spawner.survey()
+        assert connects(joined, *_place(NAME))
         assert len(docker(*listing).split()) == 1
         await spawner.stop(NAME, None, grace=0)
 

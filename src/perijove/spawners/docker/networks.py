@@ -1,13 +1,14 @@
 """The networks that the spawner makes, and in which people's containers do not meet."""
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import anyio
 
 from perijove.domain.errors import SpawnerRejected
-from perijove.spawners.docker.engine import Engine
+from perijove.spawners.docker.engine import Answer, Engine
 from perijove.spawners.docker.labels import INSTALLATION, KIND, filters_of
 from perijove.spawners.docker.sections import DockerSettings
 
@@ -82,6 +83,24 @@ class Networks:
             config["IPAM"] = {"Config": [{"Subnet": self._settings.subnet}]}
         return config
 
+    async def reach(self, servers: Iterable[Answer]) -> None:
+        """
+        Connect hub and proxy to the networks of containers that run, where they are not.
+
+        Whoever makes their containers anew, for another version, takes them off.
+        """
+        running = (each for each in servers if each["State"] == "running")
+        names = {name for each in running for name in _networks_of(each) if self._is_users(name)}
+        if not names or not self._settings.join:
+            return
+        wanted = [f"^/{re.escape(name)}$" for name in self._settings.join]
+        for container in await self._engine.list_containers({"name": wanted}):
+            for name in sorted(names - _networks_of(container)):
+                await self._engine.join_network(name, container["Id"])
+
+    def _is_users(self, name: str) -> bool:
+        return name.startswith(f"{self._name}-user-")
+
     async def prune(self) -> None:
         """Remove the networks of people who have no container."""
         labels = self._installation | {KIND: "per-user"}
@@ -93,3 +112,7 @@ class Networks:
                 for container in inside:
                     await self._engine.leave_network(network_id, container)
                 await self._engine.remove_network(network_id)
+
+
+def _networks_of(listed: Answer) -> Set[str]:
+    return (listed["NetworkSettings"].get("Networks") or {}).keys()

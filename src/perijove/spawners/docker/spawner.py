@@ -259,6 +259,7 @@ class DockerSpawner:
         for each, sighting in zip(listed, sightings, strict=True):
             if sighting.phase is Phase.PENDING:
                 await self._adopt(each)
+        await self._reach(listed)
         await self._tidy()
         return Survey(complete=True, sightings=sightings)
 
@@ -295,6 +296,12 @@ class DockerSpawner:
         for known in (self._ends, self._forgotten):
             for container_id in known.keys() - present:
                 known.pop(container_id, None)
+
+    async def _reach(self, listed: Sequence[Answer]) -> None:
+        try:
+            await self._networks.reach(listed)
+        except (DockerError, SpawnerTransient) as error:
+            log.warning("networks_not_joined", error=str(error)[:200])
 
     async def _tidy(self) -> None:
         """Now and then, remove marks and networks that are of no use any more."""
