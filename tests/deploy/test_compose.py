@@ -3,8 +3,9 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,8 +62,24 @@ def test_the_example_is_a_configuration() -> None:
     assert set(settings.spawners["docker"].join) <= names
 
 
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What runs by the file."""
+
+    directory: Path
+    variables: Mapping[str, str]
+
+    def compose(self, *arguments: str) -> None:
+        """Run the older of the two programs, which is stricter."""
+        done = subprocess.run(
+            ["docker-compose", *arguments], cwd=self.directory, env=self.variables,
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 @contextmanager
-def up(directory: Path, port: int) -> Iterator[str]:
+def up(directory: Path, port: int) -> Iterator[Project]:
     """Run the file as it is, with images of our own and the engine's socket."""
     socket = Path(os.environ["PERIJOVE_TEST_DOCKER_HOST"].removeprefix("unix://"))
     variables = containers.environment(
@@ -77,32 +94,32 @@ def up(directory: Path, port: int) -> Iterator[str]:
         COMPOSE_PROJECT_NAME=f"perijove-test-{os.getpid()}",
     )
 
-    def compose(*arguments: str) -> None:
-        done = subprocess.run(
-            ["docker-compose", *arguments], cwd=directory, env=variables,
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-
+    project = Project(directory, variables)
     try:
-        compose("up", "--detach")
-        yield f"http://127.0.0.1:{port}"
+        project.compose("up", "--detach")
+        yield project
     finally:
-        compose("down", "--volumes", "--timeout", "5")
+        project.compose("down", "--volumes", "--timeout", "5")
 
 
 @pytest.mark.needs("docker", "docker-compose")
 @pytest.mark.timeout(900)
 def test_a_site_by_compose(tmp_path: Path) -> None:
-    """A person signs in, starts a server in a container beside, and uses it through the proxy."""
+    """A person's server in a container beside is used, also after hub and proxy are made anew."""
     shutil.copytree(FILES, tmp_path, dirs_exist_ok=True)
     config = tmp_path / "perijove.toml"
     image = os.environ["PERIJOVE_TEST_IMAGE_SINGLEUSER"]
     config.write_text(config.read_text().replace("quay.io/jupyter/minimal-notebook:latest", image))
     tmp_path.chmod(0o755)
     port = free_port()
-    with up(tmp_path, port) as url, containers.signed_in(url) as person:
+    url = f"http://127.0.0.1:{port}"
+    with up(tmp_path, port) as project, containers.signed_in(url) as person:
         containers.use_a_server(person)
+        project.compose("up", "--detach", "--force-recreate", "--no-deps", "hub", "proxy")
         for name in ("perijove-hub", "perijove-proxy"):
             wait_for(Container(name).is_healthy, what=f"{name} to be healthy")
+        wait_for(
+            lambda: person.get("/user/admin/api/status").status_code == 200,
+            what="the server to be reached again",
+        )
         containers.stop_server(person)

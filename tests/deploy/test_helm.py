@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]
 
 from perijove.settings import load
 from perijove.spawners.kubernetes import rights
-from scripts import chart_rights
+from scripts import chart
 from tests import beds
 
 CHART: Final = beds.ROOT / "deploy/helm/perijove"
@@ -124,6 +124,26 @@ def test_helm_finds_nothing_to_say(tmp_path: Path, name: str, kubernetes: str) -
     assert "0 chart(s) failed" in helm(tmp_path, "lint", name, kubernetes, *strict)
 
 
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("hub.replica=3", "replica"),
+        ("hub.replicas=many", "replicas"),
+        ("proxy.service.type=Public", "type"),
+        ("singleuser.image.name=a", "singleuser"),
+    ],
+)
+def test_a_value_that_is_not_known_is_refused(value: str, named: str) -> None:
+    """A misspelt value, or one of another chart, is an error that names it."""
+    assert (CHART / "values.schema.json").read_text() == chart.schema()
+    done = subprocess.run(
+        [HELM, "template", "a-site", CHART, "--set", value],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert named in done.stderr
+
+
 @pytest.mark.parametrize(("kubernetes", "api"), [(OLD, "policy/v1beta1"), (NEW, "policy/v1")])
 def test_budgets_are_what_the_cluster_knows(tmp_path: Path, kubernetes: str, api: str) -> None:
     """Hub and proxy keep one pod each while nodes are drained, on old clusters too."""
@@ -207,7 +227,7 @@ def test_only_proxies_reach_what_believes_them(tmp_path: Path) -> None:
 
 def test_the_rights_are_those_of_the_spawner(tmp_path: Path) -> None:
     """The hub may do what its spawner says it does, where it does it, and nothing else."""
-    assert chart_rights.FILE.read_text() == chart_rights.text()
+    assert (CHART / "files/rights.yaml").read_text() == chart.rights()
     manifests = rendered(tmp_path, "site")
     assert one(manifests, "Role") == _as_written(one(manifests, "Role"), rights.role("", "people"))
     everywhere = one(manifests, "ClusterRole")
