@@ -126,6 +126,16 @@ def list_volumes(
     return [_volume(row) for row in connection.execute(query).mappings()]
 
 
+def list_due(connection: Connection, spawner: str, now: datetime) -> Sequence[Volume]:
+    """Return the volumes of a platform whose time to be had back is over."""
+    query = _SELECT.where(
+        volumes.c.spawner == spawner,
+        volumes.c.deleted_at.is_(None),
+        volumes.c.delete_after <= now,
+    )
+    return [_volume(row) for row in connection.execute(query).mappings()]
+
+
 def _volume(row: Mapping[str, Any] | Any) -> Volume:
     return Volume(**{**row, "kind": Kept(row["kind"])})
 

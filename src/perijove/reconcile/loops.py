@@ -48,7 +48,7 @@ def start_loops(tasks: TaskGroup, hub: Hub, prober: Prober, *, database_url: str
         loop(1, observer.look, f"observe:{name}", 300, wait=observer.pause)
         if isinstance(placed.spawner, KeepsVolumes):
             keeper = VolumeKeeper(hub, name, placed.spawner)
-            loop(PERIOD, keeper.step, f"volumes:{name}", float("inf"))
+            loop(PERIOD, keeper.step, f"volumes:{name}", float("inf"), wait=keeper.pause)
     if database_url.startswith("postgresql"):
 
         def heard(what: str) -> None:

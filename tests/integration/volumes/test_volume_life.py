@@ -209,6 +209,18 @@ async def test_it_is_deleted_with_its_server_after_its_retention(
         assert await _all(hub) == []
 
 
+async def test_what_may_go_at_once_goes_soon(database_url: str, tmp_path: Path) -> None:
+    """Without days to be had back a volume is gone some seconds after its server."""
+    async with _hub(database_url, tmp_path, retention="0 s") as hub:
+        await _ready(hub, "ann", "lab")
+        await _stopped(hub, "ann", "lab", remove=True)
+
+        async def is_gone() -> bool:
+            return not hub.platform.volumes
+
+        assert await until(is_gone, seconds=PATIENCE)
+
+
 async def test_what_lives_keeps_its_volume(database_url: str, tmp_path: Path) -> None:
     """A volume that is due stays while a launch has it, or anything else on the platform."""
     async with _hub(database_url, tmp_path, retention="0 s") as hub:
