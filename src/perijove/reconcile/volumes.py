@@ -21,6 +21,7 @@ from perijove.db.leases import take_lease
 from perijove.db.volumes import UnknownVolume, Volume
 from perijove.domain.launch import ON_PLATFORM
 from perijove.kit.ids import new_id
+from perijove.kit.loops import until
 from perijove.services.hub import Hub
 from perijove.services.volumes import names_of, users_of
 from perijove.spawners.contract import KeepsVolumes, VolumeSighting, VolumeSurvey
@@ -31,6 +32,8 @@ PERIOD = 60.0
 """Seconds between two looks at the volumes of a platform."""
 SURVEY_DEADLINE = 120.0
 """Seconds a platform has to answer; to measure may take it long."""
+_GLANCE = 5.0
+"""Seconds between two looks at whether something is due."""
 _LEASE = timedelta(minutes=5)
 _MOST_UNKNOWN = 500
 """How many unknown volumes of one platform are recorded."""
@@ -61,6 +64,23 @@ class VolumeKeeper:
             return
         for volume in await self._hub.database.write(bound(self._write_down, survey, asked_at)):
             await self._remove(volume)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait until the next look, or until the time of a volume is over that nobody has."""
+
+        async def is_due() -> bool:
+            return await self._hub.database.read(self._is_due)
+
+        # Not at once: where another replica has the lease, what is due stays so for a while.
+        await anyio.sleep(min(_GLANCE, seconds))
+        await until(is_due, seconds=seconds - _GLANCE, pause=_GLANCE)
+
+    def _is_due(self, connection: Connection) -> bool:
+        now = self._hub.clock.now()
+        return any(
+            volume.removing_at is None and not users_of(connection, volume)
+            for volume in rows.list_due(connection, self._name, now)
+        )
 
     # --- writing down -------------------------------------------------------------------------
 
@@ -95,8 +115,9 @@ class VolumeKeeper:
         *,
         in_use: bool,
     ) -> None:
-        enforced = self._spawner.enforces_size()
-        size = sighting.size_bytes if enforced and sighting.size_bytes else volume.size_bytes
+        # One that was made before the platform enforced sizes has none there.
+        enforced = self._spawner.enforces_size() and sighting.size_bytes is not None
+        size = sighting.size_bytes if enforced else volume.size_bytes
         measured = {}
         if sighting.used_bytes is not None:
             measured = {"used_bytes": sighting.used_bytes, "measured_at": asked_at}
@@ -105,7 +126,7 @@ class VolumeKeeper:
             volume.id,
             seen_at=asked_at,
             missing_since=None,
-            enforced=enforced and size is not None,
+            enforced=enforced,
             size_bytes=size,
             held_by=next(iter(sighting.held_by), "")[:64],
             **({"last_used_at": asked_at} if in_use else {}),
