@@ -1,22 +1,35 @@
 """
 Builds and removes a person's environments, beside the server, as the person.
 
-A program of its own, ``python3 -I -S environments.py``, a child of the server (`kernels.py`).
+A program of its own, a child of the server that is its only argument (`kernels.py`).
 
 The hub says what is to lie here and hears what became of it. An environment is a virtual one of
-Python's with a kernel; every session finds the kernel by ``JUPYTER_PATH``. What was begun and
-never finished has no mark, and is begun anew; two sessions at one place do not build at once.
+Python's with a kernel; every session finds the kernel by ``JUPYTER_PATH``. At its place are::
+
+    envs/NAME                        a link to the build in use; or what somebody made by hand
+    builds/NAME/REVISION-DIGEST      ours alone; whole once it has its mark
+    share/jupyter/kernels/env-NAME   what makes it a kernel
+    logs/NAME.log                    what the last installation said
+    lock                             held by who changes anything, and by what that runs
+
+A change is a build of its own, and is put in place of the one before when it is whole. So a
+keeper can be killed between any two steps: what is not whole is begun anew, what is in use stays
+as it was, and nothing outside ``builds`` is ever removed but links and kernels of ours.
 """
 # pathlib would add much to what a small program needs to start, and did less in Python 3.6:
-# ruff: noqa: PTH103, PTH105, PTH110, PTH112, PTH118, PTH120, PTH123, PTH208
+# ruff: noqa: PTH103, PTH105, PTH106, PTH108, PTH112, PTH114, PTH115, PTH118, PTH120
+# ruff: noqa: PTH123, PTH208, PTH211
 
 import contextlib
+import errno
 import fcntl
+import hashlib
 import http.client
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +43,7 @@ if TYPE_CHECKING:
     Task = dict[str, Any]
 
 ENVIRONMENTS = "envs"
+BUILDS = "builds"
 KERNELS = "share/jupyter/kernels"
 BUILT = ".perijove.json"
 LOCK = ".perijove-lock.txt"
@@ -42,6 +56,8 @@ SYNC_SECONDS = 25
 MOST_SYNC = 4 << 20
 LAST_WORDS = 3000
 ENVIRONMENT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
+KEPT_FROM_PIP = ("JUPYTERHUB_", "PERIJOVE_", "PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX")
 
 
 class HubRefused(Exception):
@@ -64,6 +80,10 @@ class Keeper:
         self._reports: list[Task] = []
         self._settled: dict[int, int] = {}
         """The revision of each that was done or given up, and told so."""
+        self._replaced: set[str] = set()
+        """Builds whose kernels may still run: they stay as long as this session."""
+        self._handle = -1
+        """The lock, while it is held."""
 
     def run(self) -> None:
         """Ask and do, until the server is gone or the hub wants no more of it."""
@@ -93,115 +113,155 @@ class Keeper:
 
     def _do(self, tasks: "list[Task]") -> bool:
         """Do the first thing that is to be done; True when there may be more."""
+        left = []
         for task in tasks:
-            if not ENVIRONMENT_NAME.fullmatch(str(task.get("name", ""))):
-                continue
-            if self._settled.get(task["id"]) == task["revision"]:
+            known = self._settled.get(task["id"]) == task["revision"]
+            if known or not ENVIRONMENT_NAME.fullmatch(str(task.get("name", ""))):
                 continue
             if task["wanted"] and self._is_done(task):
                 self._tell_ready(task)
-                return True
-            with only_one(os.path.join(self._root, "lock")) as is_mine:
-                if not is_mine:
-                    return False
-                if not task["wanted"]:
-                    self._remove(task)
-                elif not self._is_done(task):  # Another session may just have done it.
-                    self._build(task)
-            return True
-        return False
+            else:
+                left.append(task)
+        if not left:
+            return bool(self._reports)
+        task = left[0]
+        try:
+            with only_one(os.path.join(self._root, "lock")) as handle:
+                if handle is None:
+                    return bool(self._reports)
+                self._handle = handle
+                self._bring_about(task)
+        except (OSError, Failed) as error:
+            self._settle(task, "failed", error=str(error)[-LAST_WORDS:])
+        except Abandoned:
+            pass  # Who wants something else now says so; a later session begins anew.
+        return True
 
-    def _folder(self, task: "Task") -> str:
+    def _bring_about(self, task: "Task") -> None:
+        if not task["wanted"]:
+            self._remove(task)
+            self._settle(task, "removed")
+            return
+        if not self._is_done(task):  # Another session may just have done it.
+            self._report(task, "building")
+            self._stay_wanted(task)
+            self._make(task)
+        self._tell_ready(task)
+
+    def _link(self, task: "Task") -> str:
         return os.path.join(self._root, ENVIRONMENTS, task["name"])
 
     def _kernel(self, task: "Task") -> str:
         return os.path.join(self._root, KERNELS, KERNEL_PREFIX + task["name"])
 
+    def _build(self, task: "Task") -> str:
+        """Return where a revision is built: of a hub that begins anew with 1 it is another one."""
+        asked = json.dumps([task["packages"], task.get("lock", "")])
+        digest = hashlib.sha256(asked.encode("ascii")).hexdigest()[:12]
+        name = f"{int(task['revision'])}-{digest}"
+        return os.path.join(self._root, BUILDS, task["name"], name)
+
     def _is_done(self, task: "Task") -> bool:
-        mark = read_mark(self._folder(task))
-        return bool(mark.get("id") == task["id"] and mark.get("revision") == task["revision"])
+        build = self._build(task)
+        return (
+            is_whole(build)
+            and build_of(self._link(task)) == build
+            and python_of(self._kernel(task)) == os.path.join(build, "bin", "python")
+        )
 
     def _remove(self, task: "Task") -> None:
-        """Remove the kernel first, so that nobody starts what is half gone."""
-        shutil.rmtree(self._kernel(task), ignore_errors=True)
-        folder = self._folder(task)
-        if os.path.lexists(folder) and read_mark(folder).get("id") in (None, task["id"]):
-            shutil.rmtree(folder, ignore_errors=True)
-        if os.path.lexists(folder):
-            self._settle(task, "failed", error=f"{folder} cannot be removed")
-        else:
-            self._settle(task, "removed")
-
-    def _build(self, task: "Task") -> None:
-        self._report(task, "building")
-        with contextlib.suppress(HubSilent):
-            self._ask()
-        try:
-            self._make(task)
-        except (OSError, Failed) as error:
-            self._settle(task, "failed", error=str(error)[-LAST_WORDS:])
-        else:
-            self._tell_ready(task)
-
-    def _tell_ready(self, task: "Task") -> None:
-        folder = self._folder(task)
-        try:
-            with open(os.path.join(folder, LOCK), encoding="utf-8") as file:
-                lock = file.read(MOST_SYNC)
-        except (OSError, ValueError):
-            lock = ""
-        self._settle(task, "ready", lock=lock, size_bytes=size_of(folder))
+        """Remove what is offered first, so that nobody starts what is half gone."""
+        link = self._link(task)
+        if build_of(link):
+            shutil.rmtree(self._kernel(task), ignore_errors=True)
+            os.unlink(link)
+        builds = os.path.join(self._root, BUILDS, task["name"])
+        for name in names_in(builds):
+            drop_build(os.path.join(builds, name))
+        if os.path.isdir(builds):
+            os.rmdir(builds)
 
     def _make(self, task: "Task") -> None:
-        """Make the environment or bring it up to date, and write down exactly what is in it."""
-        folder = self._folder(task)
-        mark = read_mark(folder)
-        if os.path.lexists(folder) and mark.get("id") != task["id"]:
-            if not is_unfinished(folder):
-                raise Failed(f"{folder} is there already, and was not made for this")
-            shutil.rmtree(folder)
-        os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
-        os.makedirs(os.path.join(self._root, "logs"), mode=0o700, exist_ok=True)
-        log = os.path.join(self._root, "logs", task["name"] + ".log")
+        """Build what is asked for, put it in place of the one before, and offer it."""
+        build, link = self._build(task), self._link(task)
+        if os.path.lexists(link) and not build_of(link):
+            raise Failed(f"{link} is there already, and was not made for this")
+        self._sweep(keep=build)
+        if not is_whole(build):
+            try:
+                self._fill(build, task)
+            except (OSError, Failed):
+                drop_build(build)  # What cannot be used takes no room.
+                raise
+        self._replaced.add(build_of(link))
+        os.makedirs(os.path.dirname(link), mode=0o700, exist_ok=True)
+        new = os.path.join(self._root, ENVIRONMENTS, ".new")  # No name of an environment.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        os.symlink(os.path.relpath(build, os.path.dirname(link)), new)
+        os.replace(new, link)
+        write_kernel(self._kernel(task), build, task["name"])
+
+    def _sweep(self, keep: str) -> None:
+        """Remove what was never finished, and what no kernel of this session can still use."""
+        builds = os.path.join(self._root, BUILDS)
+        for name in names_in(builds):
+            used = build_of(os.path.join(self._root, ENVIRONMENTS, name))
+            for each in names_in(os.path.join(builds, name)):
+                path = os.path.join(builds, name, each)
+                is_kept = path == used or path in self._replaced
+                if not is_kept and not (path == keep and is_whole(path)):
+                    drop_build(path)
+
+    def _fill(self, build: str, task: "Task") -> None:
+        """Make a virtual environment and install; write down exactly what is in it; mark it."""
+        logs = os.path.join(self._root, "logs")
+        os.makedirs(logs, mode=0o700, exist_ok=True)
+        os.makedirs(build, mode=0o700)
+        log = os.path.join(logs, task["name"] + ".log")
         with open(log, "w", encoding="utf-8") as file:
             file.write(f"{task['name']}, revision {task['revision']}\n")
-        if not mark:
-            os.makedirs(folder, mode=0o700)
-            write_mark(folder, {"unfinished": True})
-            self._call([find_python(self._environment), "-m", "venv", folder], log, task)
-        python = os.path.join(folder, "bin", "python")
-        wanted = os.path.join(folder, "requirements.txt")
+        self._call([find_python(self._environment), "-m", "venv", build], log, task)
+        wanted = os.path.join(build, "requirements.txt")
         lines = task["lock"].splitlines() if task.get("lock") else [*task["packages"], "ipykernel"]
         with open(wanted, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
+        python = os.path.join(build, "bin", "python")
         pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
         self._call([*pip, "install", "--no-warn-script-location", "-r", wanted], log, task)
-        frozen = self._call([*pip, "freeze"], log, task)
-        with open(os.path.join(folder, LOCK), "w", encoding="utf-8") as file:
+        frozen = self._call([*pip, "freeze", "--exclude-editable"], log, task)
+        with open(os.path.join(build, LOCK), "w", encoding="utf-8") as file:
             file.write(frozen)
-        write_kernel(self._kernel(task), folder, task["name"])
-        write_mark(folder, {"id": task["id"], "revision": task["revision"]})
+        write_json(os.path.join(build, BUILT), mark_of(build))
 
     def _call(self, command: "list[str]", log: str, task: "Task") -> str:
         """Run a command and return its output; raise `Failed` with its last words."""
         environment = {
             name: value
             for name, value in self._environment.items()
-            if not name.startswith(("JUPYTERHUB_", "PERIJOVE_", "PYTHONPATH", "PIP_TARGET"))
+            if not name.startswith(KEPT_FROM_PIP)
         }
         environment.update(PIP_REQUIRE_VIRTUALENV="0", PIP_USER="0", PYTHONNOUSERSITE="1")
         with open(log, "ab") as file:
             file.write(("$ " + " ".join(command) + "\n").encode("utf-8", "replace"))
             file.flush()
             began = file.tell()
+            # It has the lock as well: if we are killed and it goes on, nobody builds beside it.
             process = subprocess.Popen(  # noqa: S603 - a list, and no shell
-                command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=self._root
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=self._root,
+                pass_fds=(self._handle,),
+                start_new_session=True,
             )
             try:
                 self._wait_for(process, task)
             finally:
                 if process.poll() is None:
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
         with open(log, "rb") as file:
             file.seek(began)
@@ -216,16 +276,35 @@ class Keeper:
         told = time.monotonic()
         while process.poll() is None:
             if not self._sleep(0.2):
-                raise Failed("the session ended before this was done")
+                raise Abandoned
             if time.monotonic() > latest:
                 raise Failed(f"not done after {BUILD_SECONDS / 60:g} minutes")
             if time.monotonic() - told > HEARTBEAT:
                 told = time.monotonic()
                 self._report(task, "building")
-                with contextlib.suppress(HubSilent):
-                    self._ask()
+                self._stay_wanted(task)
+
+    def _stay_wanted(self, task: "Task") -> None:
+        """Raise `Abandoned` if the hub wants something else by now; its silence says nothing."""
+        try:
+            work = self._ask()
+        except HubSilent:
+            return
+        wanted = {each["id"]: each["revision"] for each in work.get("environments", [])}
+        if wanted.get(task["id"]) != task["revision"]:
+            raise Abandoned
 
     # --- what the hub is told -----------------------------------------------------------------
+
+    def _tell_ready(self, task: "Task") -> None:
+        build = self._build(task)
+        try:
+            with open(os.path.join(build, LOCK), encoding="utf-8") as file:
+                lock = file.read(MOST_SYNC)
+        except (OSError, ValueError):
+            lock = ""
+        size = read_json(os.path.join(build, BUILT)).get("size_bytes", 0)
+        self._settle(task, "ready", lock=lock, size_bytes=size)
 
     def _settle(self, task: "Task", state: str, **values: object) -> None:
         self._settled[task["id"]] = task["revision"]
@@ -238,7 +317,7 @@ class Keeper:
 
     def _ask(self) -> "Task":
         """Tell what is new and return what the hub wants; raise `HubSilent`, `HubRefused`."""
-        body = {"found": found_in(self._root), "reports": self._reports}
+        body = {"found": offered_in(self._root), "reports": self._reports}
         answer = sync_with_hub(self._url, self._token, body)
         self._reports = []
         return answer
@@ -246,6 +325,10 @@ class Keeper:
 
 class Failed(Exception):
     """What was to be done could not be; the text says why."""
+
+
+class Abandoned(Exception):
+    """The session is over, or nobody wants this any more."""
 
 
 def sync_with_hub(url: str, token: str, body: object) -> "Task":
@@ -273,17 +356,18 @@ def sync_with_hub(url: str, token: str, body: object) -> "Task":
 
 
 @contextlib.contextmanager
-def only_one(path: str) -> "Iterator[bool]":
-    """Yield whether no other session works at this place now; it cannot begin meanwhile."""
+def only_one(path: str) -> "Iterator[int | None]":
+    """Yield the lock of this place; None while another session, or what one left, has it."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
+        except OSError as error:
+            # Some clusters mount homes without locks; there we go on without.
+            yield handle if error.errno in NO_LOCKS else None
         else:
-            yield True
+            yield handle
     finally:
         os.close(handle)
 
@@ -293,37 +377,86 @@ def find_python(environment: "dict[str, str]") -> str:
     return shutil.which("python3", path=environment.get("PATH")) or sys.executable
 
 
-def read_mark(folder: str) -> "Task":
-    """Return the mark of an environment that was built; empty where there is none."""
+def names_in(folder: str) -> "list[str]":
+    """Return what is in a folder, in order; nothing where there is none."""
     try:
-        with open(os.path.join(folder, BUILT), encoding="utf-8") as file:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def read_json(path: str) -> "Task":
+    """Return the object in a file; empty where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
             found = json.load(file)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and "id" in found else {}
+    return found if isinstance(found, dict) else {}
 
 
-def write_mark(folder: str, mark: "Task") -> None:
-    """Write an environment's mark, at once."""
-    path = os.path.join(folder, BUILT)
+def write_json(path: str, value: "Task") -> None:
+    """Write a file, at once."""
     with open(path + ".new", "w", encoding="utf-8") as file:
-        json.dump(mark, file)
+        json.dump(value, file, indent=1)
     os.replace(path + ".new", path)
 
 
-def is_unfinished(folder: str) -> bool:
-    """Tell whether a folder is what an earlier session began and did not finish."""
+def mark_of(build: str) -> "Task":
+    """Return the mark of a build that is whole, here and with the Python that it has."""
+    python = os.path.realpath(os.path.join(build, "bin", "python"))
+    return {"folder": build, "python": python, "size_bytes": size_of(build)}
+
+
+def is_whole(build: str) -> bool:
+    """
+    Tell whether a build was finished and can be used here.
+
+    It cannot where its Python is another one by now, as with a new image; nor where its storage
+    is mounted at another path, which its programs name.
+    """
+    mark = read_json(os.path.join(build, BUILT))
+    python = os.path.join(build, "bin", "python")
+    return (
+        mark.get("folder") == build
+        and mark.get("python") == os.path.realpath(python)
+        and os.access(python, os.X_OK)
+    )
+
+
+def drop_build(build: str) -> None:
+    """Remove a build, first its mark: what is left of it must not be taken for whole."""
+    if os.path.isdir(build) and not os.path.islink(build):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(build, BUILT))
+        shutil.rmtree(build)
+    elif os.path.lexists(build):
+        os.unlink(build)
+
+
+def build_of(link: str) -> str:
+    """Return the build that an environment is a link to; empty if it is none of ours."""
     try:
-        with open(os.path.join(folder, BUILT), encoding="utf-8") as file:
-            return bool(json.load(file).get("unfinished"))
-    except (OSError, ValueError, AttributeError):
-        return not os.listdir(folder) if os.path.isdir(folder) else False
+        target = os.readlink(link)
+    except OSError:
+        return ""
+    folder, name = os.path.split(link)
+    parts = target.split("/")
+    is_ours = len(parts) == 4 and parts[:3] == ["..", BUILDS, name]
+    return os.path.join(os.path.dirname(folder), *parts[1:]) if is_ours else ""
+
+
+def python_of(kernel: str) -> str:
+    """Return the Python of a kernel; empty where there is none."""
+    command = read_json(os.path.join(kernel, "kernel.json")).get("argv") or [""]
+    return str(command[0])
 
 
 def write_kernel(kernel: str, folder: str, name: str) -> None:
     """Offer an environment as a kernel; whoever starts it has its programs first."""
     os.makedirs(kernel, mode=0o700, exist_ok=True)
     programs = os.path.join(folder, "bin")
+    is_conda = os.path.isdir(os.path.join(folder, "conda-meta"))
     spec = {
         "argv": [
             os.path.join(programs, "python"),
@@ -334,44 +467,45 @@ def write_kernel(kernel: str, folder: str, name: str) -> None:
         ],
         "display_name": name,
         "language": "python",
-        "env": {"PATH": programs + ":${PATH}", "VIRTUAL_ENV": folder},
+        "env": {
+            "PATH": programs + ":${PATH}",
+            "CONDA_PREFIX" if is_conda else "VIRTUAL_ENV": folder,
+        },
         "metadata": {"debugger": True},
     }
-    path = os.path.join(kernel, "kernel.json")
-    with open(path + ".new", "w", encoding="utf-8") as file:
-        json.dump(spec, file, indent=1)
-    os.replace(path + ".new", path)
+    write_json(os.path.join(kernel, "kernel.json"), spec)
 
 
-def found_in(root: str) -> "list[Task]":
+def offered_in(root: str) -> "list[str]":
     """
-    Return the environments that were made here by hand, and offer them as kernels too.
+    Return the names of all environments that are here; those made by hand become kernels too.
 
-    They have a Python with ipykernel, and no mark of ours.
+    Kernels of what is here no more are offered no more.
     """
     found = []
-    folder = os.path.join(root, ENVIRONMENTS)
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(folder)):
-            path = os.path.join(folder, name)
-            if not ENVIRONMENT_NAME.fullmatch(name) or os.path.exists(os.path.join(path, BUILT)):
-                continue
-            kernel = os.path.join(root, KERNELS, KERNEL_PREFIX + name)
-            if has_kernel(path):
-                if not os.path.exists(os.path.join(kernel, "kernel.json")):
-                    write_kernel(kernel, path, name)
-                found.append({"name": name})
+    folder, kernels = os.path.join(root, ENVIRONMENTS), os.path.join(root, KERNELS)
+    for name in names_in(folder):
+        path = os.path.join(folder, name)
+        if not ENVIRONMENT_NAME.fullmatch(name) or not has_kernel(path):
+            continue
+        found.append(name)
+        kernel = os.path.join(kernels, KERNEL_PREFIX + name)
+        if not build_of(path) and python_of(kernel) != os.path.join(path, "bin", "python"):
+            with contextlib.suppress(OSError):
+                write_kernel(kernel, path, name)
+    for kernel in names_in(kernels):
+        name = kernel[len(KERNEL_PREFIX) :]
+        if kernel.startswith(KERNEL_PREFIX) and not os.path.lexists(os.path.join(folder, name)):
+            shutil.rmtree(os.path.join(kernels, kernel), ignore_errors=True)
     return found
 
 
 def has_kernel(folder: str) -> bool:
     """Tell whether an environment has a Python and ipykernel in it."""
-    if not os.access(os.path.join(folder, "bin", "python"), os.X_OK):
-        return False
     library = os.path.join(folder, "lib")
-    return any(
+    return os.path.lexists(os.path.join(folder, "bin", "python")) and any(
         os.path.isdir(os.path.join(library, version, "site-packages", "ipykernel"))
-        for version in os.listdir(library)
+        for version in names_in(library)
         if version.startswith("python")
     )
 
@@ -387,4 +521,4 @@ def size_of(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    Keeper(dict(os.environ), os.getppid()).run()
+    Keeper(dict(os.environ), int(sys.argv[1])).run()

@@ -18,7 +18,8 @@ def offer_environments(environment: "dict[str, str]", keeper: "list[str]") -> No
     """
     Have the kernels of a person's environments found, and start their keeper.
 
-    For a process that is about to become the server: the keeper is its child and ends with it.
+    For a process that is about to become the server: the keeper is its child, is told its
+    number, and ends with it.
     Does nothing where ``PERIJOVE_ENVIRONMENTS`` names no place for them.
     """
     root = environment.get("PERIJOVE_ENVIRONMENTS", "")
@@ -29,11 +30,12 @@ def offer_environments(environment: "dict[str, str]", keeper: "list[str]") -> No
     environment["PERIJOVE_ENVIRONMENTS"] = root
     paths = [os.path.join(root, "share", "jupyter"), environment.get("JUPYTER_PATH", "")]
     environment["JUPYTER_PATH"] = ":".join(filter(None, paths))
+    command = [*keeper, str(os.getpid())]
     if not keeper or os.fork() != 0:
         return
     try:
         os.setpgid(0, 0)  # Signals to the server's group are not meant for it.
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.execve(keeper[0], keeper, environment)  # noqa: S606 - no shell
+        os.execve(command[0], command, environment)  # noqa: S606 - no shell
     finally:
         os._exit(127)

@@ -41,11 +41,7 @@ class Environment:
     """When a session last spoke of it."""
 
 
-_COLUMNS = [
-    *(column for column in environments.c if column.name != "state"),
-    environments.c.state,
-    users.c.name.label("user_name"),
-]
+_COLUMNS = [*environments.c, users.c.name.label("user_name")]
 _FROM = environments.join(users, users.c.id == environments.c.user_id)
 
 
@@ -99,6 +95,11 @@ def change(connection: Connection, id_: int, **values: Any) -> None:
 def remove(connection: Connection, id_: int) -> None:
     """Forget one."""
     connection.execute(delete(environments).where(environments.c.id == id_))
+
+
+def remove_place(connection: Connection, place: str) -> None:
+    """Forget all at one place."""
+    connection.execute(delete(environments).where(environments.c.place == place))
 
 
 def _environment(row: Mapping[Any, Any]) -> Environment:

@@ -7,7 +7,7 @@ and, once it is built, exactly what is (its lock).
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -52,7 +52,7 @@ def check_name(name: str) -> str:
             " letters, digits, '-' and '_'",
             field="name",
             code="environment-name",
-            name=name[:60],
+            name=_shown(name),
             limit=NAME_LENGTH,
         )
     return name
@@ -64,18 +64,15 @@ def check_packages(lines: Iterable[str]) -> Sequence[str]:
 
     Blank lines and comments are left out; options of pip are none.
     """
-    kept: dict[str, str] = {}
+    kept: dict[tuple[str, str], str] = {}
     for raw in lines:
         line = re.sub(r"(?:^|\s)#.*$", "", raw).strip()
         if not line:
             continue
         if len(line) > LONGEST_REQUIREMENT:
             raise _bad_package(line)
-        try:
-            found = Requirement(line)
-        except InvalidRequirement:
-            raise _bad_package(line) from None
-        kept[canonicalize_name(found.name)] = str(found)
+        found = _requirement(line, "packages")
+        kept[canonicalize_name(found.name), str(found.marker or "")] = str(found)
         if len(kept) > MOST_PACKAGES:
             raise Invalid(
                 f"at most {MOST_PACKAGES} packages",
@@ -92,28 +89,64 @@ def check_lock(text: str) -> str:
         raise Invalid(
             f"a lock has at most {LONGEST_LOCK} characters", field="lock", code="environment-lock"
         )
-    for line in text.splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        try:
-            found = Requirement(line)
-        except InvalidRequirement:
-            raise _bad_package(line, "lock") from None
+    for found in _locked(text):
         is_exact = [each.operator for each in found.specifier] in (["=="], ["==="])
         if not is_exact and found.url is None:
             raise Invalid(
-                f"{line[:80]!r} is no exact version",
+                f"{_shown(str(found))!r} is no exact version",
                 field="lock",
                 code="environment-not-exact",
-                line=line[:80],
+                line=_shown(str(found)),
             )
     return text
 
 
+def check_from_index(lock: str, packages: Iterable[str]) -> None:
+    """
+    Refuse what does not come from the package index, by name and version; raises `Invalid`.
+
+    For a list that somebody else made: a file or an address of theirs would be run as one's own.
+    """
+    for found in [*_locked(lock), *map(Requirement, packages)]:
+        if found.url is not None:
+            raise Invalid(
+                f"{found.name} does not come from the package index",
+                code="environment-elsewhere",
+                package=found.name[:80],
+            )
+
+
+def printable(text: str) -> str:
+    """Return what a program said without what is not for the eye, such as colours."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text)
+    return "".join(each for each in plain if each.isprintable() or each in "\n\t")
+
+
+def _locked(text: str) -> Iterator[Requirement]:
+    for line in text.split("\n"):
+        if line.strip() and not line.startswith("#"):
+            yield _requirement(line.strip(), "lock")
+
+
+def _requirement(line: str, field: str) -> Requirement:
+    try:
+        found = Requirement(line)
+    except InvalidRequirement:
+        raise _bad_package(line, field) from None
+    if not line.replace("\t", " ").isprintable():  # Nothing that a database cannot keep.
+        raise _bad_package(line, field)
+    return found
+
+
 def _bad_package(line: str, field: str = "packages") -> Invalid:
+    shown = _shown(line)
     return Invalid(
-        f"{line[:80]!r} is not a package, such as numpy or numpy>=2",
+        f"{shown!r} is not a package, such as numpy or numpy>=2",
         field=field,
         code="environment-package",
-        line=line[:80],
+        line=shown,
     )
+
+
+def _shown(text: str) -> str:
+    return " ".join(printable(text).split())[:80]

@@ -22,6 +22,7 @@ from perijove.db.volumes import UnknownVolume, Volume
 from perijove.domain.launch import ON_PLATFORM
 from perijove.kit.ids import new_id
 from perijove.kit.loops import until
+from perijove.services.environments import forget_volume
 from perijove.services.hub import Hub
 from perijove.services.volumes import names_of, users_of
 from perijove.spawners.contract import KeepsVolumes, VolumeSighting, VolumeSurvey
@@ -189,6 +190,9 @@ class VolumeKeeper:
         if is_gone:
             log.info("volume_removed", spawner=self._name, volume=volume.name)
             now = self._hub.clock.now()
-            await self._hub.database.write(
-                bound(rows.change_volume, volume.id, deleted_at=now, held_by="")
-            )
+            await self._hub.database.write(bound(self._write_gone, volume, now))
+
+    @staticmethod
+    def _write_gone(connection: Connection, volume: Volume, now: datetime) -> None:
+        rows.change_volume(connection, volume.id, deleted_at=now, held_by="")
+        forget_volume(connection, volume.name)

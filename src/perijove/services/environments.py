@@ -7,7 +7,7 @@ person's runs anywhere but in that person's session, and an environment that nob
 now is built in the next session at its place.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,16 +16,19 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from perijove.db import environments as rows
+from perijove.db.core import bound
 from perijove.db.environments import Environment
 from perijove.db.locks import hold_user
-from perijove.db.tables import launches
+from perijove.db.tables import launches, volumes
 from perijove.domain.environments import (
     FOLDER,
     Maker,
     State,
+    check_from_index,
     check_lock,
     check_name,
     check_packages,
+    printable,
 )
 from perijove.domain.errors import Conflict, Invalid, NotFound, Refused
 from perijove.domain.launch import Kind, Launch
@@ -81,7 +84,7 @@ def place_of(hub: Hub, launch: Launch) -> Place | None:
     if not launch.spec.get("environments"):
         return None
     for volume in launch.spec.get("volumes", ()):
-        return Place(key=f"volume:{volume['name']}", folder=f"{volume['path']}/{FOLDER}")
+        return Place(key=_place_on(volume["name"]), folder=f"{volume['path']}/{FOLDER}")
     placed = hub.spawners.get(launch.spawner)
     if placed is None or not placed.settings.home_storage:
         return None
@@ -171,7 +174,8 @@ def copy(
     """
     Ask for one's own environment with exactly what a shared one has; raises as `create`.
 
-    Only the list of versions is taken over: nothing of another person's is ever run.
+    Only the list of versions is taken over, and of another person's only one from the package
+    index: nothing that lies with another person is ever run.
     """
     person = find_person(connection, user_id)
     found = rows.find(connection, source)
@@ -179,7 +183,9 @@ def copy(
     if found is None or not (is_mine or not person.groups.isdisjoint(found.shared)):
         raise NotFound("no such environment", code="environment-unknown")
     if not found.lock:
-        raise Conflict(f"{found.name} was not built yet", code="environment-not-built")
+        raise _not_built(found)
+    if not is_mine:
+        check_from_index(found.lock, found.packages)
     return create(
         hub,
         connection,
@@ -205,16 +211,18 @@ def change(
     """
     Change what is to be in it, lock or unlock it, or share it with groups of one's own.
 
-    Raises `Conflict` for packages of a locked one, `Invalid` and `Refused`.
+    Raises `Conflict` for packages of a locked one, and for one that was made by hand or is being
+    removed; `Invalid` and `Refused`.
     """
     hold_user(connection, user_id)
     _check_allowed(connection, user_id)
-    found = find_own(connection, user_id, id_)
+    found = _find_changeable(connection, user_id, id_)
     is_locked = found.is_locked if locked is None else locked
     values: dict[str, object] = {}
     if locked is not None:
-        if locked and not found.lock:
-            raise Conflict(f"{found.name} was not built yet", code="environment-not-built")
+        # A lock of what was there before would not be what was asked for since.
+        if locked and not (found.lock and (found.is_locked or found.state is State.READY)):
+            raise _not_built(found)
         values["is_locked"] = locked
     if packages is not None:
         if is_locked:
@@ -223,6 +231,10 @@ def change(
         values |= {"revision": found.revision + 1, "state": State.WANTED, "error": ""}
     if shared is not None:
         values["shared"] = _groups_of(connection, user_id, shared)
+        if shared and not found.lock:
+            raise _not_built(found)
+        if shared:
+            check_from_index(found.lock, found.packages)
     rows.change(connection, id_, changed_at=now, **values)
     return find_own(connection, user_id, id_)
 
@@ -230,7 +242,8 @@ def change(
 def retry(connection: Connection, user_id: int, id_: int, *, now: datetime) -> Environment:
     """Ask once more for what could not be built."""
     hold_user(connection, user_id)
-    found = find_own(connection, user_id, id_)
+    _check_allowed(connection, user_id)
+    found = _find_changeable(connection, user_id, id_)
     if found.state is State.FAILED:
         rows.change(
             connection,
@@ -250,10 +263,14 @@ def remove(
     Ask for its removal, with all that is in it; returns it until a session has done so.
 
     Forgotten at once where nothing was ever made, or its storage is gone. Raises `Conflict` for
-    a locked one.
+    a locked one, and for one that was made by hand.
     """
     hold_user(connection, user_id)
     found = find_own(connection, user_id, id_)
+    if found.maker is Maker.HAND:
+        raise _by_hand(found)
+    if not found.is_wanted:
+        return found
     if found.is_locked:
         raise _is_locked(found)
     is_made = found.state is not State.WANTED or found.lock or found.revision > 1
@@ -267,50 +284,47 @@ def remove(
         shared=[],
         revision=found.revision + 1,
         state=State.REMOVING,
+        error="",
         changed_at=now,
     )
     return find_own(connection, user_id, id_)
 
 
+def forget_volume(connection: Connection, name: str) -> None:
+    """Forget what lay on a volume that is gone."""
+    rows.remove_place(connection, _place_on(name))
+
+
 # --- the session's side -----------------------------------------------------------------------
 
 
-def sync(
-    connection: Connection,
-    launch: Launch,
-    place: Place,
-    *,
-    found: Mapping[str, int],
-    news: Sequence[News],
-    now: datetime,
+async def sync(
+    hub: Hub, launch: Launch, place: Place, *, found: Collection[str], news: Sequence[News]
 ) -> tuple[Sequence[Environment], float]:
     """
     Take a session's word for what lies at its place; return what is to lie there.
 
-    `found` are environments made by hand: bytes by name. The second value is in how
-    many seconds the session is to ask again.
+    `found` are the names of all that lie there. The second value is in how many seconds the
+    session is to ask again. Every session asks all its life: nothing is written as long as there
+    is nothing new.
     """
     assert launch.user_id is not None
-    hold_user(connection, launch.user_id)
-    known = {each.id: each for each in rows.list_of(connection, launch.user_id, place=place.key)}
-    for each in news:
-        _take(connection, known.get(each.id), each, now)
-    _take_found(connection, launch.user_id, place.key, known.values(), found, now)
-    if not may_have(connection, launch.user_id):
-        return [], _LATER
-    left = rows.list_of(connection, launch.user_id, place=place.key)
-    tasks = [each for each in left if each.maker is Maker.HUB and each.state is not State.FAILED]
-    busy = any(each.state is not State.READY for each in tasks)
-    return tasks, _SOON if busy else _LATER
+    user_id, now = launch.user_id, hub.clock.now()
+    is_news = await hub.database.read(bound(_is_news, user_id, place.key, found=found))
+    if news or is_news:
+        await hub.database.write(
+            bound(_take_word, user_id, place.key, found=found, news=news, now=now)
+        )
+    return await hub.database.read(bound(_tasks, user_id, place.key))
 
 
-def sensible(found: Mapping[str, int]) -> Mapping[str, int]:
-    """Return what can be an environment of what a session says it found."""
-    kept = {}
-    for name, size in found.items():
+def sensible(found: Iterable[str]) -> Collection[str]:
+    """Return what can be an environment's name of what a session says it found."""
+    kept: dict[str, None] = {}
+    for name in found:
         with suppress(Invalid):
-            kept[check_name(name)] = max(0, min(size, _LARGEST))
-    return dict(list(kept.items())[:MOST])
+            kept[check_name(name)] = None
+    return list(kept)[: 2 * MOST]
 
 
 def is_silent(environment: Environment, now: datetime) -> bool:
@@ -319,56 +333,94 @@ def is_silent(environment: Environment, now: datetime) -> bool:
     return environment.state is State.BUILDING and (seen is None or now - seen > SILENCE)
 
 
+def _tasks(connection: Connection, user_id: int, place: str) -> tuple[Sequence[Environment], float]:
+    if not may_have(connection, user_id):
+        return [], _LATER
+    left = rows.list_of(connection, user_id, place=place)
+    tasks = [each for each in left if each.maker is Maker.HUB and each.state is not State.FAILED]
+    busy = any(each.state is not State.READY for each in tasks)
+    return tasks, _SOON if busy else _LATER
+
+
+def _is_news(connection: Connection, user_id: int, place: str, *, found: Collection[str]) -> bool:
+    known = rows.list_of(connection, user_id, place=place)
+    by_hand = {each.name for each in known if each.maker is Maker.HAND}
+    return _made_by_hand(known, found) != by_hand
+
+
+def _take_word(
+    connection: Connection,
+    user_id: int,
+    place: str,
+    *,
+    found: Collection[str],
+    news: Sequence[News],
+    now: datetime,
+) -> None:
+    hold_user(connection, user_id)
+    known = {each.id: each for each in rows.list_of(connection, user_id, place=place)}
+    for each in news:
+        _take(connection, known.get(each.id), each, now)
+    _take_found(connection, user_id, place, found, now)
+
+
 def _take(connection: Connection, known: Environment | None, news: News, now: datetime) -> None:
-    if known is None or news.revision != known.revision:
+    """Believe no more than a session can know: of what is wanted now, whatever it says."""
+    if known is None or known.maker is Maker.HAND or news.revision != known.revision:
         return  # Of what was wanted before; the session hears what is wanted now.
     if news.state == "removed":
         if not known.is_wanted:
             rows.remove(connection, known.id)
         return
-    if not known.is_wanted or news.state not in (State.BUILDING, State.READY, State.FAILED):
+    if news.state not in (State.BUILDING, State.READY, State.FAILED):
         return
-    values: dict[str, object] = {"state": news.state, "seen_at": now, "error": ""}
-    if news.state == State.FAILED:
-        values["error"] = news.error[-_LONGEST_ERROR:]
-    if news.state == State.READY:
-        values["size_bytes"] = news.size_bytes
-        if news.lock and not known.is_locked:
-            values["lock"] = news.lock
+    error = printable(news.error)[-_LONGEST_ERROR:] if news.state == State.FAILED else ""
+    values: dict[str, object] = {"seen_at": now, "error": error}
+    if known.is_wanted:
+        values["state"] = news.state
+        if news.state == State.READY:
+            values["size_bytes"] = news.size_bytes
+            if not known.is_locked:
+                values["lock"] = _lock_of(news)
     rows.change(connection, known.id, **values)
 
 
+def _lock_of(news: News) -> str:
+    """Return a session's list of exact versions; none that could not be built again from."""
+    try:
+        return check_lock(news.lock)
+    except Invalid:
+        return ""
+
+
 def _take_found(
-    connection: Connection,
-    user_id: int,
-    place: str,
-    known: Collection[Environment],
-    found: Mapping[str, int],
-    now: datetime,
+    connection: Connection, user_id: int, place: str, found: Collection[str], now: datetime
 ) -> None:
     """Write down what was made by hand; forget what was and is gone."""
-    names = {each.name for each in known}
+    known = rows.list_of(connection, user_id, place=place)
     by_hand = {each.name: each for each in known if each.maker is Maker.HAND}
-    for name, size in found.items():
-        if name in by_hand:
-            rows.change(connection, by_hand[name].id, seen_at=now, size_bytes=size)
-        elif name not in names:
-            rows.add(
-                connection,
-                user_id=user_id,
-                place=place,
-                name=name,
-                maker=Maker.HAND,
-                packages=[],
-                state=State.READY,
-                size_bytes=size,
-                created_at=now,
-                changed_at=now,
-                seen_at=now,
-            )
-    for name, each in by_hand.items():
-        if name not in found:
-            rows.remove(connection, each.id)
+    there = _made_by_hand(known, found)
+    for name in there - by_hand.keys():
+        rows.add(
+            connection,
+            user_id=user_id,
+            place=place,
+            name=name,
+            maker=Maker.HAND,
+            packages=[],
+            state=State.READY,
+            created_at=now,
+            changed_at=now,
+            seen_at=now,
+        )
+    for name in by_hand.keys() - there:
+        rows.remove(connection, by_hand[name].id)
+
+
+def _made_by_hand(known: Collection[Environment], found: Collection[str]) -> set[str]:
+    """Return which of the names that were found the hub did not ask for, as many as can be."""
+    asked = {each.name for each in known if each.maker is Maker.HUB}
+    return set(sorted(set(found) - asked)[:MOST])
 
 
 # --- rules ------------------------------------------------------------------------------------
@@ -388,6 +440,29 @@ def _check_allowed(connection: Connection, user_id: int) -> None:
             asked=1,
             policy=limit.policy,
         )
+
+
+def _find_changeable(connection: Connection, user_id: int, id_: int) -> Environment:
+    found = find_own(connection, user_id, id_)
+    if found.maker is Maker.HAND:
+        raise _by_hand(found)
+    if not found.is_wanted:
+        raise Conflict(
+            f"{found.name} is being removed", code="environment-removing", name=found.name
+        )
+    return found
+
+
+def _by_hand(environment: Environment) -> Conflict:
+    return Conflict(
+        f"{environment.name} was made by hand: change or remove it there",
+        code="environment-by-hand",
+        name=environment.name,
+    )
+
+
+def _not_built(environment: Environment) -> Conflict:
+    return Conflict(f"{environment.name} was not built yet", code="environment-not-built")
 
 
 def _is_locked(environment: Environment) -> Conflict:
@@ -429,14 +504,23 @@ def _places(hub: Hub, connection: Connection, user_id: int) -> Sequence[str]:
         .order_by(launches.c.requested_at.desc())
         .limit(_RECENT)
     )
+    kept = volumes.c.deleted_at.is_(None) & volumes.c.delete_after.is_(None)
+    present = set(
+        connection.scalars(select(volumes.c.name).where(volumes.c.user_id == user_id, kept))
+    )
     seen: dict[str, None] = {}
     for row in connection.execute(query):
         if not row.spec.get("environments"):
             continue
-        volumes = row.spec.get("volumes") or ()
+        kept_on = row.spec.get("volumes") or ()
         placed = hub.spawners.get(row.spawner)
-        if volumes:
-            seen.setdefault(f"volume:{volumes[0]['name']}")
+        if kept_on:
+            if kept_on[0]["name"] in present:
+                seen.setdefault(_place_on(kept_on[0]["name"]))
         elif placed is not None and placed.settings.home_storage:
             seen.setdefault(f"homes:{placed.settings.home_storage}")
     return list(seen)
+
+
+def _place_on(volume: str) -> str:
+    return f"volume:{volume}"

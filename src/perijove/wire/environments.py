@@ -41,13 +41,6 @@ class Environments(msgspec.Struct, kw_only=True):
 # --- what the program in a session says and hears (`agent/environments.py`) --------------------
 
 
-class Found(msgspec.Struct, kw_only=True):
-    """An environment that lies there and was made by hand."""
-
-    name: str
-    size_bytes: int = 0
-
-
 class Report(msgspec.Struct, kw_only=True):
     """What became of one."""
 
@@ -61,9 +54,9 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 class Sync(msgspec.Struct, kw_only=True):
-    """What a session tells: all that lies there made by hand, and what changed."""
+    """What a session tells: the names of all that lie there, and what changed."""
 
-    found: list[Found] = []
+    found: list[str] = []
     reports: list[Report] = []
 
 

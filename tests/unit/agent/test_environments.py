@@ -2,17 +2,36 @@
 
 import json
 import os
+import shutil
+import signal
+import subprocess
 import sys
+import threading
 import venv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from perijove.agent import job_files, local_files
-from perijove.agent.environments import BUILT, Failed, Keeper, found_in, is_unfinished, only_one
+from perijove.agent import job_files, keeper, local_files
+from perijove.agent.environments import (
+    BUILT,
+    Failed,
+    Keeper,
+    build_of,
+    drop_build,
+    is_whole,
+    mark_of,
+    offered_in,
+    only_one,
+    write_json,
+)
 from perijove.agent.kernels import keeper_in, offer_environments
+from tests.e2e.site import wait_for
 
 TASK: Mapping[str, Any] = {
     "id": 7,
@@ -33,10 +52,22 @@ def keeper_at(root: Path) -> Keeper:
 def by_hand(root: Path, name: str) -> Path:
     """Make an environment with a kernel as a person would, without the network."""
     folder = root / "envs" / name
+    return with_kernel(folder)
+
+
+def with_kernel(folder: Path) -> Path:
+    """Make a virtual environment that looks as if it had a kernel."""
     venv.create(folder, with_pip=False, symlinks=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     (folder / "lib" / version / "site-packages" / "ipykernel").mkdir()
     return folder
+
+
+def built(at: Keeper, task: Mapping[str, Any]) -> Path:
+    """Make what a keeper would have built, up to its mark."""
+    build = with_kernel(Path(at._build(dict(task))))
+    write_json(str(build / BUILT), mark_of(str(build)))
+    return build
 
 
 def test_kernels_are_found_where_environments_lie(tmp_path: Path) -> None:
@@ -62,52 +93,127 @@ def test_nothing_is_offered_where_nothing_is_allowed() -> None:
 def test_an_environment_made_by_hand_becomes_a_kernel(tmp_path: Path) -> None:
     """One with ipykernel is offered and told of; one without, and other folders, are not."""
     folder = by_hand(tmp_path, "conda-like")
+    (folder / "conda-meta").mkdir()
     (tmp_path / "envs/plain").mkdir()
+    (tmp_path / "envs/broken/bin").mkdir(parents=True)
+    (tmp_path / "envs/broken/bin/python").touch()
     (tmp_path / "envs/Not A Name").mkdir()
-    assert found_in(str(tmp_path)) == [{"name": "conda-like"}]
+    assert offered_in(str(tmp_path)) == ["conda-like"]
     kernel = tmp_path / "share/jupyter/kernels/env-conda-like/kernel.json"
     spec = json.loads(kernel.read_text())
     assert spec["argv"][0] == str(folder / "bin/python")
+    assert spec["env"]["CONDA_PREFIX"] == str(folder)
+
+
+def test_a_kernel_goes_with_its_environment(tmp_path: Path) -> None:
+    """What somebody has removed by hand is offered no more; kernels of others stay."""
+    folder = by_hand(tmp_path, "mine")
+    other = tmp_path / "share/jupyter/kernels/julia"
+    other.mkdir(parents=True)
+    offered_in(str(tmp_path))
+    shutil.rmtree(folder)
+    assert offered_in(str(tmp_path)) == []
+    assert list(other.parent.iterdir()) == [other]
 
 
 def test_what_was_made_by_hand_is_never_touched(tmp_path: Path) -> None:
     """An environment of the same name that somebody made is neither built upon nor removed."""
     folder = by_hand(tmp_path, "mine")
-    keeper = keeper_at(tmp_path)
+    offered_in(str(tmp_path))
+    at = keeper_at(tmp_path)
     with pytest.raises(Failed, match="was not made for this"):
-        keeper._make(dict(TASK))
+        at._make(dict(TASK))
+    at._remove(dict(TASK, wanted=False))
     assert (folder / "bin/python").exists()
+    assert offered_in(str(tmp_path)) == ["mine"]
+    assert (tmp_path / "share/jupyter/kernels/env-mine/kernel.json").exists()
 
 
-def test_what_another_environment_left_is_not_removed(tmp_path: Path) -> None:
-    """A removal touches only what was built for that very environment."""
-    folder = tmp_path / "envs/mine"
-    folder.mkdir(parents=True)
-    (folder / BUILT).write_text(json.dumps({"id": 8, "revision": 1}))
-    keeper_at(tmp_path)._remove(dict(TASK, wanted=False))
-    assert folder.exists()
+def test_a_link_to_somewhere_else_is_not_ours(tmp_path: Path) -> None:
+    """A link that a person made is as good as a folder; only the link to a build is a build."""
+    elsewhere = with_kernel(tmp_path / "elsewhere")
+    link = tmp_path / "envs/mine"
+    link.parent.mkdir()
+    for target in (elsewhere, Path("../builds/other/1-0"), Path("../../builds/mine/1-0")):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        assert build_of(str(link)) == ""
+    link.unlink()
+    link.symlink_to("../builds/mine/1-0")
+    assert build_of(str(link)) == str(tmp_path / "builds/mine/1-0")
 
 
-def test_what_was_never_finished_is_known(tmp_path: Path) -> None:
-    """Only an empty folder, or one with the mark of a beginning, is begun anew."""
-    folder = tmp_path / "begun"
-    folder.mkdir()
-    assert is_unfinished(str(folder))
-    (folder / "file").touch()
-    assert not is_unfinished(str(folder))
-    (folder / BUILT).write_text(json.dumps({"unfinished": True}))
-    assert is_unfinished(str(folder))
-    (folder / BUILT).write_text(json.dumps({"id": 1, "revision": 1}))
-    assert not is_unfinished(str(folder))
+def test_what_was_built_and_not_yet_offered_is_offered(tmp_path: Path) -> None:
+    """Killed between its mark and its link, a build is put in place and not made again."""
+    at = keeper_at(tmp_path)
+    build = built(at, TASK)
+    assert not at._is_done(dict(TASK))
+    at._make(dict(TASK))
+    assert at._is_done(dict(TASK))
+    assert (tmp_path / "envs/mine").resolve() == build.resolve()
+    kernel = tmp_path / "share/jupyter/kernels/env-mine/kernel.json"
+    assert json.loads(kernel.read_text())["argv"][0] == str(build / "bin/python")
+    kernel.unlink()
+    assert not at._is_done(dict(TASK))
+
+
+def test_the_one_before_stays_as_long_as_its_kernels_may_run(tmp_path: Path) -> None:
+    """A new revision takes the place of the old one, which the next session clears away."""
+    at = keeper_at(tmp_path)
+    first = built(at, TASK)
+    at._make(dict(TASK))
+    second = built(at, dict(TASK, revision=2))
+    at._make(dict(TASK, revision=2))
+    unfinished = tmp_path / "builds/mine/3-0"
+    unfinished.mkdir()
+    at._sweep(keep="")
+    assert (first.exists(), second.exists(), unfinished.exists()) == (True, True, False)
+    keeper_at(tmp_path)._sweep(keep="")
+    assert (first.exists(), second.exists()) == (False, True)
+    at._remove(dict(TASK, wanted=False))
+    assert offered_in(str(tmp_path)) == []
+    assert not list((tmp_path / "builds").iterdir())
+    assert not list((tmp_path / "share/jupyter/kernels").iterdir())
+
+
+def test_a_build_is_whole_only_where_its_python_is(tmp_path: Path) -> None:
+    """Another Python, another path, or a removal that was begun: it is to be built anew."""
+    at = keeper_at(tmp_path)
+    build = built(at, TASK)
+    assert is_whole(str(build))
+    moved = build.rename(build.with_name("1-moved"))
+    assert not is_whole(str(moved))
+    moved.rename(build)
+    python = build / "bin/python"
+    python.unlink()
+    python.symlink_to("/bin/sh")
+    assert not is_whole(str(build))
+    drop_build(str(build))
+    assert not build.exists()
+
+
+def test_another_list_of_another_hub_is_another_build(tmp_path: Path) -> None:
+    """A hub that begins anew, with the numbers of the old one, does not take it for its own."""
+    at = keeper_at(tmp_path)
+    assert at._build(dict(TASK)) != at._build(dict(TASK, packages=["numpy"]))
+    assert at._build(dict(TASK)) != at._build(dict(TASK, lock="numpy==2.0"))
 
 
 def test_two_sessions_do_not_build_at_once(tmp_path: Path) -> None:
-    """Who comes second at one place waits for its turn."""
+    """Who comes second at one place waits for its turn, also for what a killed one has left."""
     lock = str(tmp_path / "lock")
     with only_one(lock) as first, only_one(lock) as second:
-        assert (first, second) == (True, False)
-    with only_one(lock) as third:
-        assert third
+        assert first is not None
+        assert second is None
+        child = subprocess.Popen(["sleep", "600"], pass_fds=(first,))
+    try:
+        with only_one(lock) as third:
+            assert third is None
+    finally:
+        child.kill()
+        child.wait()
+    with only_one(lock) as fourth:
+        assert fourth is not None
 
 
 def test_the_keeper_comes_with_everything_that_starts_servers(tmp_path: Path) -> None:
@@ -117,3 +223,168 @@ def test_the_keeper_comes_with_everything_that_starts_servers(tmp_path: Path) ->
     (tmp_path / "environments.py").write_text(local_files()["environments.py"])
     assert keeper_in(str(tmp_path))[-1] == str(tmp_path / "environments.py")
     compile(local_files()["environments.py"], "environments.py", "exec")
+
+
+# --- a keeper that is killed ------------------------------------------------------------------
+
+
+class Hub:
+    """A hub that wants one environment, and hears what becomes of it."""
+
+    def __init__(self, *tasks: Mapping[str, Any]) -> None:
+        self.tasks = tasks
+        self.reports: list[dict[str, Any]] = []
+        self.found: list[str] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                said = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                hub.reports += said["reports"]
+                hub.found = said["found"]
+                answer = json.dumps({"again_in": 1, "environments": hub.tasks}).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def last(self, state: str) -> dict[str, Any] | None:
+        """Return what was said last, if it says this."""
+        return self.reports[-1] if self.reports and self.reports[-1]["state"] == state else None
+
+
+@contextmanager
+def serving(hub: Hub) -> Iterator[None]:
+    """Let a hub answer."""
+    thread = threading.Thread(target=hub.server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield
+    finally:
+        hub.server.shutdown()
+        thread.join()
+        hub.server.server_close()
+
+
+@contextmanager
+def a_keeper(hub: Hub, root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the program as a session does; end all that it began."""
+    environment = {
+        "PATH": f"{root.parent}/bin:{os.environ['PATH']}",
+        "HOME": str(root.parent),
+        "PERIJOVE_ENVIRONMENTS": str(root),
+        "JUPYTERHUB_API_URL": f"http://127.0.0.1:{hub.server.server_port}",
+        "JUPYTERHUB_API_TOKEN": "token",
+    }
+    command = [sys.executable, "-I", "-S", "-c", keeper(), str(os.getpid())]
+    process = subprocess.Popen(command, env=environment)
+    try:
+        yield process
+    finally:
+        left = psutil.Process(process.pid).children(recursive=True) if not process.poll() else []
+        process.kill()
+        process.wait()
+        for each in left:
+            each.kill()
+
+
+def slow_python(folder: Path) -> Path:
+    """
+    Give a Python whose environments install in an instant, but wait while a file is there.
+
+    It makes real environments; only their pip is one of ours.
+    """
+    (folder / "bin").mkdir()
+    hold = folder / "hold"
+    program = folder / "bin/python3"
+    pip = (
+        "import os, sys, time\n"
+        f"open({str(folder / 'began')!r}, 'a').write(str(os.getpid()) + chr(10))\n"
+        f"while os.path.exists({str(hold)!r}):\n    time.sleep(0.02)\n"
+        "if 'freeze' in sys.argv:\n    print('ipykernel==1.0')\n"
+        "elif 'install' in sys.argv:\n"
+        "    os.mkdir(os.path.join(os.path.dirname(os.path.dirname(__file__)), 'ipykernel'))\n"
+    )
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, sys, venv\n"
+        "folder = pathlib.Path(sys.argv[-1])\n"
+        "venv.create(folder, with_pip=False, symlinks=True)\n"
+        "(site,) = folder.glob('lib/python*/site-packages')\n"
+        "(site / 'pip').mkdir()\n"
+        f"(site / 'pip/__main__.py').write_text({pip!r})\n"
+    )
+    program.chmod(0o755)
+    return hold
+
+
+def test_a_build_that_was_killed_is_finished_by_the_next_keeper(tmp_path: Path) -> None:
+    """Nobody builds beside what a killed keeper left running; then it is begun anew, and ready."""
+    hold, root = slow_python(tmp_path), tmp_path / "place"
+    hold.touch()
+    hub = Hub(dict(TASK))
+    with serving(hub):
+        with a_keeper(hub, root) as first:
+            wait_for((tmp_path / "began").exists, what="the installation to begin")
+            assert hub.last("building")
+            orphan = int((tmp_path / "began").read_text())
+            os.kill(first.pid, signal.SIGKILL)
+            first.wait()
+        assert hub.found == []
+        assert not (root / "envs").exists()
+        with a_keeper(hub, root):
+            wait_for(lambda: len(hub.reports) and psutil.pid_exists(orphan), what="both")
+            with only_one(str(root / "lock")) as handle:
+                assert handle is None
+            hold.unlink()
+            ready = wait_for(lambda: hub.last("ready"), what="the environment")
+            wait_for(lambda: hub.found == ["mine"], what="it to be offered")
+    assert ready["lock"] == "ipykernel==1.0\n"
+    assert ready["size_bytes"] > 0
+    assert len(list((root / "builds/mine").iterdir())) == 1
+    assert len((tmp_path / "began").read_text().split()) == 3  # One in vain, then two of pip.
+
+
+def test_a_build_that_nobody_wants_any_more_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changed or removed meanwhile, or of a session that ended: its processes end with it."""
+    hold, root = slow_python(tmp_path), tmp_path / "place"
+    hold.touch()
+    hub = Hub(dict(TASK))
+    monkeypatch.setattr("perijove.agent.environments.HEARTBEAT", 0.1)
+    environment = {
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+        "PERIJOVE_ENVIRONMENTS": str(root),
+        "JUPYTERHUB_API_URL": f"http://127.0.0.1:{hub.server.server_port}",
+    }
+    at = Keeper(environment, os.getppid())
+    with serving(hub):
+        work = threading.Thread(target=at._do, args=([dict(TASK)],))
+        work.start()
+        wait_for((tmp_path / "began").exists, what="the installation to begin")
+        process = psutil.Process(int((tmp_path / "began").read_text()))
+        hub.tasks = (dict(TASK, revision=2),)
+        work.join(timeout=30)
+        assert not work.is_alive()
+        assert not process.is_running()
+        hold.unlink()
+        assert at._do([dict(TASK, revision=2)])
+        at._ask()
+    assert hub.last("ready")
+    assert hub.reports[-1]["revision"] == 2
+
+
+def test_a_keeper_ends_with_its_server(tmp_path: Path) -> None:
+    """One whose server was gone before it looked ends at once."""
+    hub = Hub()
+    with serving(hub):
+        command = [sys.executable, "-I", "-S", "-c", keeper(), "1"]
+        environment = {"PERIJOVE_ENVIRONMENTS": str(tmp_path), "PATH": os.environ["PATH"]}
+        assert subprocess.run(command, env=environment, timeout=30, check=False).returncode == 0
+    assert hub.reports == []

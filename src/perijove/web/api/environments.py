@@ -136,15 +136,8 @@ async def sync(call: Call) -> Reply:
         for each in said.reports
         if 0 <= each.size_bytes < _LARGEST_ID
     ]
-    tasks, again_in = await call.hub.database.write(
-        bound(
-            service.sync,
-            launch,
-            place,
-            found=service.sensible({each.name: each.size_bytes for each in said.found}),
-            news=news,
-            now=call.hub.clock.now(),
-        )
+    tasks, again_in = await service.sync(
+        call.hub, launch, place, found=service.sensible(said.found), news=news
     )
     return json_reply(
         wire.Work(
