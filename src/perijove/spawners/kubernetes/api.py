@@ -6,9 +6,10 @@ Here, and only here, its answers become what the spawner acts on: `NotThere`, `A
 """
 
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,12 +26,16 @@ from perijove.domain.errors import (
     SpawnerRejected,
     SpawnerTransient,
 )
+from perijove.kit.clock import monotonic
 from perijove.spawners.kubernetes.objects import Kind, Object
 
 TIMEOUT: Final = 20.0
 """Seconds the API server has for one answer; watching is apart."""
 _PAGE: Final = 500
 _LINE_LIMIT: Final = 8 * 2**20
+_LOG_LIMIT: Final = 2**20
+_LOGS: Final = Kind("Pod", "pods/log")
+_RENEWAL_PERIOD: Final = 10.0
 _WORDS: Final = 1000
 
 
@@ -49,8 +54,10 @@ class Outdated(Exception):
 class Api:
     """Asks the API server, counts how often, and gives up in time."""
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, renew: Callable[[], Configuration]) -> None:
         self._client = client
+        self._renew = renew
+        self._renewed = -math.inf
         self.calls: Counter[str] = Counter()
 
     async def close(self) -> None:
@@ -140,12 +147,14 @@ class Api:
 
     async def log_tail(self, namespace: str, name: str, *, container: str, lines: int) -> str:
         """Return the last lines that a container has written; raises `NotThere`."""
-        query = {"container": container, "tailLines": str(lines), "limitBytes": str(2**20)}
+        query = {"container": container, "tailLines": str(lines)}
         timeout = aiohttp.ClientTimeout(total=TIMEOUT)
         path = f"/api/v1/namespaces/{namespace}/pods/{name}/log"
-        counted = Kind("Pod", "pods/log")
-        async with self._answer("get", counted, path, query=query, within=timeout) as answer:
-            return (await answer.content.read(2**20)).decode(errors="replace")
+        tail = b""
+        async with self._answer("get", _LOGS, path, query=query, within=timeout) as answer:
+            async for part in answer.content.iter_any():
+                tail = (tail + part)[-_LOG_LIMIT:]
+        return tail.decode(errors="replace")
 
     async def _json(
         self,
@@ -191,6 +200,8 @@ class Api:
                 )
             ).response
             try:
+                if answer.status == 401:
+                    await self._renew_token()
                 if answer.status >= 400:
                     raise fault_of(answer.status, await answer.read())
                 yield answer
@@ -199,6 +210,13 @@ class Api:
         except (aiohttp.ClientError, TimeoutError, OSError, ConfigException, ValueError) as error:
             words = str(error)[:200] or type(error).__name__
             raise SpawnerTransient(f"the cluster does not answer: {words}") from error
+
+    async def _renew_token(self) -> None:
+        """Read again what we prove ourselves with: tokens that a program gives expire."""
+        if monotonic() - self._renewed >= _RENEWAL_PERIOD:
+            self._renewed = monotonic()
+            fresh = await anyio.to_thread.run_sync(self._renew)
+            self._client.configuration.api_key = fresh.api_key
 
 
 _METHODS: Final[Mapping[str, str]] = {
@@ -219,23 +237,30 @@ async def connect(kubeconfig: Path | None, context: str) -> Api:
     Raises `ConfigError` when neither says how.
     """
 
-    async def configure() -> ApiClient:
-        configuration = Configuration()
-        if kubeconfig is None:
-            load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-        else:
-            await load_kube_config(  # type: ignore[no-untyped-call]
-                str(kubeconfig), context or None, configuration, persist_config=False
-            )
-        configuration.client_session_kwargs = {"read_bufsize": _LINE_LIMIT}
-        return ApiClient(configuration)
+    def configured() -> Configuration:
+        return anyio.run(_configure, kubeconfig, context)
+
+    def client() -> ApiClient:
+        return ApiClient(configured())
 
     try:
         # It reads certificates and may run a program for a token: nothing for this loop.
-        return Api(await anyio.to_thread.run_sync(lambda: anyio.run(configure)))
+        return Api(await anyio.to_thread.run_sync(client), configured)
     except (ConfigException, OSError, ValueError, KeyError) as error:
         where = kubeconfig or "the service account of this pod"
         raise ConfigError(f"no way to the cluster by {where}: {error}") from error
+
+
+async def _configure(kubeconfig: Path | None, context: str) -> Configuration:
+    configuration = Configuration()
+    if kubeconfig is None:
+        load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+    else:
+        await load_kube_config(  # type: ignore[no-untyped-call]
+            str(kubeconfig), context or None, configuration, persist_config=False
+        )
+    configuration.client_session_kwargs = {"read_bufsize": _LINE_LIMIT}
+    return configuration
 
 
 def fault_of(status: int, content: bytes) -> Exception:

@@ -66,10 +66,14 @@ class Cluster:
             pod=pod,
             events=in_order(self.events.of(uid_of(pod))),
             nodes=await self._known_nodes() if _depends_on_nodes(pod) else None,
-            places={name_of(one): one["spec"].get("nodeName", "") for one in self.pods.objects},
+            place_of=self._place_of,
             growable=self._settings.autoscaled,
             now=datetime.now(UTC),
         )
+
+    def _place_of(self, name: str) -> str | None:
+        pod = self.pods.find(name)
+        return None if pod is None else pod["spec"].get("nodeName")
 
     async def find(self, name: str, namespace: str) -> Object | None:
         """Return the pod of ours that has a name, as it is now; `namespace` empty: anywhere."""

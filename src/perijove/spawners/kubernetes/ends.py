@@ -56,8 +56,9 @@ _DENIED: Final = re.compile(
 _NO_SUCH_HOST: Final = re.compile(r"no such host|lookup |dial tcp", re.I)
 _NO_SUCH_PROGRAM: Final = re.compile(r"no such file|not found in \$PATH|permission denied", re.I)
 _NAMED: Final = re.compile(
-    r'(?:secret|configmap) "([^"]+)" not found|references non-existent', re.I
+    r'(?:secret|configmap) "([^"]+)" not found|references non-existent|couldn\'t find key', re.I
 )
+_NOT_ALLOWED: Final = re.compile(r"runAsNonRoot|runAsUser|non-root|non-numeric", re.I)
 PULL_FAILURES: Final = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"}
 """What a container waits for whose image could not be fetched."""
 
@@ -132,6 +133,8 @@ def _end_of_container(terminated: Mapping[str, Any]) -> End:
     words = str(terminated.get("message", ""))
     if reason == "OOMKilled":
         return End(cause=Cause.OUT_OF_MEMORY, code=code)
+    if reason == "ContainerStatusUnknown":
+        return End(cause=Cause.NODE_FAIL, reason="node-lost", detail=words[:_WORDS])
     if reason in {"ContainerCannotRun", "StartError"}:
         missing = _NO_SUCH_PROGRAM.search(words)
         return _never("command-missing" if missing else "container-failed", words)
@@ -177,11 +180,13 @@ def _unfetchable(words: str) -> End | None:
 
 
 def _misconfigured(evidence: Evidence, words: str) -> End | None:
-    named = _NAMED.search(words)
-    if named is None:
+    """Return what is missing or not allowed; None for what a kubelet will come to know."""
+    if _NOT_ALLOWED.search(words):
         return _never("container-refused", words)
-    if named[1] == name_of(evidence.pod):
-        return None  # Its own secret was made before it: the kubelet has not heard of it yet.
+    named = _NAMED.search(words)
+    # Its own secret was made before it: the kubelet has not heard of it yet.
+    if named is None or named[1] == name_of(evidence.pod):
+        return None
     return _never("config-missing", words)
 
 
@@ -190,7 +195,7 @@ def _without_volume(evidence: Evidence) -> End | None:
     mount = evidence.latest({"FailedMount", "Pulling", "Pulled", "Created"})
     if mount is not None and mount["reason"] == "FailedMount":
         words = str(mount.get("message", ""))
-        return _misconfigured(evidence, words) if _NAMED.search(words) else None
+        return _misconfigured(evidence, words)
     words = str(evidence.condition("PodScheduled").get("message", ""))
     made = moment(evidence.pod["metadata"].get("creationTimestamp"))
     # A scheduler learns of a new one only after a while.

@@ -1,7 +1,7 @@
 """What is known of one pod: itself, its events in their order, the nodes, and the time."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -35,6 +35,10 @@ class Node:
     allocatable: Mapping[str, Decimal]
 
 
+def _nowhere(_name: str) -> None:
+    """Know of no other pod."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that tells what becomes of a pod."""
@@ -44,8 +48,8 @@ class Evidence:
     """In the order in which they happened."""
     nodes: Sequence[Node] | None = None
     """None: we may not know."""
-    places: Mapping[str, str] = field(default_factory=dict)
-    """On which node our pods are, by their names."""
+    place_of: Callable[[str], str | None] = _nowhere
+    """On which node a pod of ours is, by its name."""
     growable: bool = False
     """Whether larger nodes than these may come."""
     now: datetime

@@ -26,6 +26,7 @@ from perijove.spawners.kubernetes.objects import Kind, Object, name_of, namespac
 log = structlog.get_logger()
 
 _DEPARTED_LIMIT: Final = 2000
+_SHORTEST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 10.0
 
 
@@ -72,6 +73,7 @@ class Mirror:
         self._heard = -math.inf
         self._unbroken = False
         self._failures = 0
+        self._error = ""
         self._gong = Gong()
         self.synced = anyio.Event()
         """Set from the first full list on."""
@@ -104,6 +106,13 @@ class Mirror:
             now - self._heard > 2 * self._rhythm.watch_seconds
             or now - self._listed > 2 * self._rhythm.relist_seconds
         )
+
+    @property
+    def silence(self) -> str:
+        """Return since when, and with which words, the server tells nothing."""
+        seconds = self._now() - self._heard
+        since = f"for {seconds:.0f} seconds" if math.isfinite(seconds) else "yet"
+        return f"the cluster has told nothing {since}: {self._error or 'silence'}"
 
     @property
     def synced_ago(self) -> float:
@@ -141,16 +150,18 @@ class Mirror:
                 self._failures = 0
             except Outdated:
                 self._version = ""
+                await anyio.sleep(_SHORTEST_PAUSE)
             except (SpawnerError, NotThere) as error:
                 self._unbroken = False
                 self._failures += 1
+                self._error = str(error)[:200]
                 log.warning(
                     "watch_broken",
                     what=self._scope.kind.resource,
                     failures=self._failures,
-                    error=str(error)[:200],
+                    error=self._error,
                 )
-                pause = backoff(self._failures, base=0.25, cap=_LONGEST_PAUSE)
+                pause = backoff(self._failures, base=_SHORTEST_PAUSE, cap=_LONGEST_PAUSE)
                 await anyio.sleep(pause.total_seconds())
 
     async def _once(self) -> None:

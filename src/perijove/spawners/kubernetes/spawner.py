@@ -78,6 +78,8 @@ class KubernetesSpawner:
         self._stack = AsyncExitStack()
         self._prepared: set[str] = set()
         self._namespaces: dict[str, str] = {}
+        self._running: dict[str, Sighting] = {}
+        """What the last survey said of pods that run, by their versions."""
         self._refused: dict[str, tuple[float, SpawnerPending]] = {}
 
     async def __aenter__(self) -> Self:
@@ -117,7 +119,7 @@ class KubernetesSpawner:
         try:
             made = await self._make(spec, pod, secret)
         except SpawnerPending as error:
-            self._refused[spec.name] = (monotonic() + _QUOTA_PAUSE, error)
+            self._hold(spec.name, error)
             raise
         self._cluster.pods.note(made)
         await checkpoint(handle_of(made))
@@ -130,6 +132,11 @@ class KubernetesSpawner:
             return _gone(spec.name, end)
         return sighting_of(await self._cluster.evidence(made))
 
+    def _hold(self, name: str, error: SpawnerPending) -> None:
+        now = monotonic()
+        self._refused = {one: held for one, held in self._refused.items() if held[0] > now}
+        self._refused[name] = (now + _QUOTA_PAUSE, error)
+
     def _raise_what_holds(self, name: str) -> None:
         until, error = self._refused.pop(name, (0.0, None))
         if error is not None and monotonic() < until:
@@ -140,17 +147,18 @@ class KubernetesSpawner:
         """Make the pod and all it needs; return it, or the one that is there."""
         namespace = await self._namespace_of(spec)
         self._namespaces[spec.name] = namespace
-        await self._prepare(namespace, spec.user_name)
-        for volume in spec.volumes:
-            await self._volumes.ensure(volume, spec, namespace)
-        # Before its pod, which would wait for it; a stop removes it also without one.
-        await self._put_secret(secret, namespace)
         try:
+            await self._prepare(namespace, spec.user_name)
+            for volume in spec.volumes:
+                await self._volumes.ensure(volume, spec, namespace)
+            # Before its pod, which would wait for it; a stop removes it also without one.
+            await self._put_secret(secret, namespace)
             return await self._cluster.api.create(PODS, pod, namespace=namespace)
         except AlreadyThere:
             found = await self._cluster.find(spec.name, namespace)
         except NotThere as error:
-            raise SpawnerTransient(f"there is no namespace {namespace}") from error
+            self._prepared.discard(namespace)
+            raise SpawnerTransient(f"{namespace}: {error}") from error
         except SpawnerRejected:
             await self._remove_secret(spec.name, namespace)
             raise
@@ -160,16 +168,11 @@ class KubernetesSpawner:
 
     async def _put_secret(self, secret: Object, namespace: str) -> None:
         """Make a secret; one that is there may go with a pod that is gone, and is renewed."""
+        api = self._cluster.api
         try:
-            await self._cluster.api.create(SECRETS, secret, namespace=namespace)
+            await api.create(SECRETS, secret, namespace=namespace)
         except AlreadyThere:
-            try:
-                await self._cluster.api.replace(SECRETS, secret, namespace=namespace)
-            except NotThere as error:
-                raise SpawnerTransient(f"{namespace} lost a secret") from error
-        except NotThere as error:
-            self._prepared.discard(namespace)
-            raise SpawnerTransient(f"there is no namespace {namespace}") from error
+            await api.replace(SECRETS, secret, namespace=namespace)
 
     async def _namespace_of(self, spec: LaunchSpec) -> str:
         """Return where a launch is; what it keeps its data on decides, whatever people's names."""
@@ -195,8 +198,6 @@ class KubernetesSpawner:
                 await api.create(POLICIES, policy, namespace=namespace)
             except AlreadyThere:
                 await api.replace(POLICIES, policy, namespace=namespace)
-            except NotThere as error:
-                raise SpawnerTransient(f"there is no namespace {namespace}") from error
         self._prepared.add(namespace)
 
     # --- surveying ------------------------------------------------------------------------
@@ -205,9 +206,18 @@ class KubernetesSpawner:
         """Return what the watch has told of our pods; while it is broken, not all of it."""
         pods = self._cluster.pods
         if pods.is_old:
-            raise SpawnerTransient("the cluster has told nothing for too long")
-        sightings = [sighting_of(await self._cluster.evidence(pod)) for pod in pods.objects]
+            raise SpawnerTransient(pods.silence)
+        before, self._running = self._running, {}
+        sightings = [await self._sighting(pod, before) for pod in pods.objects]
         return Survey(complete=pods.is_current, sightings=sightings)
+
+    async def _sighting(self, pod: Object, before: Mapping[str, Sighting]) -> Sighting:
+        """Return what is to be said of a pod; of one that runs, only when it has changed."""
+        version = f"{uid_of(pod)}/{pod['metadata']['resourceVersion']}"
+        seen = before.get(version) or sighting_of(await self._cluster.evidence(pod))
+        if seen.phase is Phase.RUNNING and "deletionTimestamp" not in pod["metadata"]:
+            self._running[version] = seen
+        return seen
 
     async def find_ends(self, handles: Mapping[str, Handle]) -> Mapping[str, End]:
         """Return how those ended that somebody else has removed: they are gone for certain."""
@@ -247,13 +257,13 @@ class KubernetesSpawner:
         await self._mark(name, None)
         namespace = self._known_namespace(name, handle)
         pod = await self._cluster.find(name, namespace)
+        self._namespaces.pop(name, None)
         if pod is None:
             if namespace:
                 await self._remove_secret(name, namespace)
             return None
         end = await self._remove(pod, grace=grace)
         await self._mark(name, end)
-        self._namespaces.pop(name, None)
         return _gone(name, end, handle_of(pod))
 
     async def _mark(self, name: str, end: End | None) -> None:

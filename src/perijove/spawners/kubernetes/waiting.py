@@ -125,7 +125,7 @@ def _attaching(evidence: Evidence, event: Object) -> Reason:
         return _reason("volume-attaching", words)
     holders = _HOLDERS.search(words)
     names = [name.strip() for name in holders[1].split(",")] if holders else []
-    nodes = [evidence.places[name] for name in names if name in evidence.places]
+    nodes = [node for name in names if (node := evidence.place_of(name))]
     known = {"holder": ", ".join(names)} if names else {}
     return _reason("volume-held", words, **known, **({"node": nodes[0]} if nodes else {}))
 

@@ -211,21 +211,29 @@ def test_volume_in_use_names_its_holder(message: str, params: dict[str, str]) ->
     """A volume that another machine has is said to be held, by whom and where if that is known."""
     events = [event("FailedAttachVolume", message)]
 
-    reason = sighting_of(evidence("scheduled", events=events, places={"pj-a": "n1"})).reason
+    reason = sighting_of(evidence("scheduled", events=events, place_of={"pj-a": "n1"}.get)).reason
 
     assert reason is not None
     assert (reason.code, dict(reason.params)) == ("volume-held", params)
 
 
-def test_own_secret_is_waited_for() -> None:
-    """A kubelet that has not heard of the secret that was made first will hear of it."""
+@pytest.mark.parametrize(
+    "words",
+    [
+        'secret "config-secret-missing" not found',
+        "failed to sync secret cache: timed out waiting for the condition",
+    ],
+)
+def test_what_the_kubelet_has_not_heard_of_is_waited_for(words: str) -> None:
+    """A kubelet that does not know the pod's own secret yet, made before it, will know it."""
     known = evidence("config-secret-missing")
-    name = known.pod["metadata"]["name"]
-    known.pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"] = (
-        f'secret "{name}" not found'
-    )
+    waiting = known.pod["status"]["containerStatuses"][0]["state"]["waiting"]
+    waiting["message"] = words
 
-    assert sighting_of(known).phase is Phase.PENDING
+    seen = sighting_of(known)
+
+    assert seen.reason is not None
+    assert (seen.reason.code, seen.reason.words) == ("container-creating", words)
 
 
 def test_new_claim_is_waited_for() -> None:
