@@ -25,6 +25,7 @@ from perijove.cli.common import (
 )
 from perijove.cli.config import config_app
 from perijove.cli.doctor import doctor
+from perijove.cli.importing.command import import_profiles
 from perijove.domain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ app.add_typer(token_app, name="token")
 app.add_typer(db_app, name="db")
 add_to(app)
 app.command()(doctor)
+app.command()(import_profiles)
 
 ParentOption = Annotated[int | None, typer.Option(hidden=True, help="End with this process.")]
 

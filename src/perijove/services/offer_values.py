@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from perijove.domain.images import is_image_name, is_reference
+from perijove.domain.menus import VALUE
 from perijove.domain.profile import MOST_NAMES, as_json, exact, is_name
 from perijove.kit.config import Size
 
@@ -54,6 +55,12 @@ def regular_expression(value: str) -> str:
 def _scheduler_name(value: str) -> str:
     if not is_name(value):
         raise ValueError(f"{value[:40]!r} cannot be a name of a scheduler")
+    return value
+
+
+def _filled(value: str) -> str:
+    if VALUE not in value:
+        raise ValueError(f"must be a value, or hold {VALUE}")
     return value
 
 
@@ -110,8 +117,8 @@ Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=0)]
 Bytes = Annotated[Size, BeforeValidator(_not_bool)]
 Texts = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(_known_languages)]
 Unlimited = Literal["unlimited"]
-Filled = Literal["{value}"]
-"""What a person wrote."""
+Filled = Annotated[str, Field(max_length=60), AfterValidator(_filled)]
+"""What a person wrote, as `{value}` or with a unit: `"{value} GiB"`."""
 Environment = Annotated[dict[str, str], AfterValidator(_environment)]
 Tree = Annotated[dict[str, Any], AfterValidator(_plain_tree)]
 ImageChoice = Annotated[str, AfterValidator(_image)]

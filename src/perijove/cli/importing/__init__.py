@@ -1,0 +1,1 @@
+"""Profiles of other hubs as profiles of ours: ``perijove import-profiles``."""
