@@ -11,6 +11,7 @@ from perijove.spawners.contract import LaunchSpec
 from perijove.spawners.docker import DockerSpawner
 from tests.contract.spawners.docker_site import DockerSite, docker
 from tests.contract.spawners.sites import NAME, make_spec
+from tests.integration.docker.registry import Registry
 
 PROGRAM: Final = ("python3", "-I", "-S", "/srv/program.py")
 """The suite's program, in the image."""
@@ -53,3 +54,12 @@ async def spawner(site: DockerSite) -> AsyncIterator[DockerSpawner]:
     """Give an entered spawner on the engine."""
     async with site.place(DockerSpawner) as spawner:
         yield spawner
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """Give a registry; afterwards the engine has none of its images."""
+    with Registry() as registry:
+        yield registry
+    if left := docker("images", "--quiet", f"{registry.host}/*/*").split():
+        docker("rmi", "--force", *left)

@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -14,21 +14,12 @@ from perijove.domain.launch import Cause
 from perijove.kit.ids import platform_name
 from perijove.spawners.contract import LaunchSpec, Phase, Sighting
 from perijove.spawners.docker import DockerSpawner
-from tests.contract.spawners.docker_site import DockerSite, docker
+from tests.contract.spawners.docker_site import DockerSite
 from tests.contract.spawners.sites import NAME, eventually, find, recorded
 from tests.integration.docker.conftest import inspected, order
 from tests.integration.docker.registry import LOGIN, Registry
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("docker"), pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-def registry() -> Iterator[Registry]:
-    """Give a registry; afterwards the engine has none of its images."""
-    with Registry() as registry:
-        yield registry
-    if left := docker("images", "--quiet", f"{registry.host}/*/*").split():
-        docker("rmi", "--force", *left)
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ _LISTED: Final = (
 )  # fmt: skip
 _STOP_SECONDS: Final = 30.0
 """How long after the grace an engine may take to say that a container has ended."""
+_START_SECONDS: Final = 100.0
+"""Many containers that are started at once wait for each other, and some to fill a volume."""
 _MEASURE_SECONDS: Final = 120.0
 _LOG_BYTES: Final = 256 * 1024
 
@@ -103,13 +105,13 @@ class Engine:
 
     async def create_container(self, name: str, config: Mapping[str, Any]) -> str | None:
         """Make a container and return its id; None where the name is taken."""
-        with _Unless(409), self._asking("create") as docker:
+        with _Unless(409), self._asking("create", seconds=_START_SECONDS) as docker:
             return (await docker.containers.create(config, name=name)).id
         return None
 
     async def start_container(self, container_id: str) -> None:
         """Start a container; quiet where it runs or there is none."""
-        with _Unless(404), self._asking("start") as docker:
+        with _Unless(404), self._asking("start", seconds=_START_SECONDS) as docker:
             await DockerContainer(docker, id=container_id).start()
 
     async def stop_container(self, container_id: str, *, grace: float) -> None:

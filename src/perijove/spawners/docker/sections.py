@@ -149,6 +149,8 @@ class DockerSettings(DockerOverrides, SpawnerSettings):
 
     kind: str = "docker"
     """Which driver."""
+    submit_limit: float = 120
+    """Seconds the engine has to make and start a container, without those for its image."""
     url: str = ""
     """
     The engine: `unix:///var/run/docker.sock`, `tcp://host:2376`. Without it `DOCKER_HOST` of the
