@@ -47,7 +47,7 @@ _HOPELESS: Final = tuple(
 
 @dataclass(slots=True)
 class Progress:
-    """How far the layers of an image are, as an engine tells: each is fetched, then unpacked."""
+    """How far the layers are that an engine lacks: each is fetched, then unpacked."""
 
     layers: dict[str, float] = field(default_factory=dict)
 
@@ -63,7 +63,7 @@ class Progress:
                 self.layers[layer] = 0.5
             case "Extracting":
                 self.layers[layer] = 0.5 + _share(event) / 2
-            case "Pull complete" | "Already exists":
+            case "Pull complete":
                 self.layers[layer] = 1.0
 
     @property
@@ -168,7 +168,7 @@ class Images:
         try:
             auth = await anyio.to_thread.run_sync(self._auth, reference)
             await self._engine.pull(
-                _full(reference) if auth else reference,
+                full_reference(reference) if auth else reference,
                 auth,
                 seconds=seconds,
                 note=pull.progress.note,
@@ -178,7 +178,7 @@ class Images:
                 return f"{reference} is not there after it was fetched", ""
         except (DockerError, SpawnerTransient, ConfigError) as error:
             words = error.message if isinstance(error, DockerError) else str(error)
-            return words, _hopeless_code(words)
+            return words, hopeless_code(words)
         except Exception as error:  # a pull that fails must not end the hub
             log.exception("pull_failed", image=reference)
             return repr(error)[:200], ""
@@ -189,7 +189,7 @@ class Images:
         if self._settings.credentials is None:
             return None
         known = read_credentials(self._settings.credentials)
-        registry = _full(reference).partition("/")[0]
+        registry = full_reference(reference).partition("/")[0]
         for key in _HUB_KEYS if registry == _HUB else (registry, f"https://{registry}"):
             if key in known:
                 return {"auth": known[key]}
@@ -223,11 +223,12 @@ def _pending(reference: str, pull: _Pull) -> SpawnerPending:
     return SpawnerPending(f"pulling image {reference}", code="pulling-image", **params)
 
 
-def _hopeless_code(words: str) -> str:
+def hopeless_code(words: str) -> str:
+    """Return the code of a failure that trying again does not mend; empty for others."""
     return next((code for pattern, code in _HOPELESS if pattern.search(words)), "")
 
 
-def _full(reference: str) -> str:
+def full_reference(reference: str) -> str:
     """Return a reference with its registry, which those of Docker's own may leave out."""
     first, slash, _ = reference.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
