@@ -37,8 +37,8 @@ Sus archivos no se pueden usar como siempre (véase arriba). Su servidor usa un 
 que se BORRA al detenerlo. Libere espacio con la terminal y vuelva a iniciar el servidor.
 
 MODO DE RESGATE
-Os seus ficheiros não podem ser usados como de costume (ver acima). O servidor usa um diretório
-temporário, APAGADO ao parar. Liberte espaço com o terminal e inicie o servidor de novo.
+Seus arquivos não podem ser usados como de costume (veja acima). O servidor usa um diretório
+temporário, APAGADO ao parar. Libere espaço com o terminal e inicie o servidor de novo.
 """
 
 
