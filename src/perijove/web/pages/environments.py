@@ -1,13 +1,13 @@
-"""Persistent environments: what a person has, what colleagues share, and a form for a new one."""
+"""Persistent environments: a list with a form for a new one, and a page for each."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from starlette.responses import RedirectResponse, Response
 
-from perijove.db.core import Connection
+from perijove.db.core import Connection, bound
 from perijove.db.environments import Environment
 from perijove.domain.environments import Maker, State
 from perijove.domain.errors import HubError, NotFound
@@ -16,6 +16,7 @@ from perijove.services.limits import find_person
 from perijove.web.forms import read_form
 from perijove.web.pages.door import me
 from perijove.web.pages.look import Frame
+from perijove.web.pages.views import Fact
 from perijove.web.pages.views import State as StateView
 from perijove.web.texts import Texts, sentences
 from perijove.web.texts.sentence import N_
@@ -46,16 +47,27 @@ class EnvironmentView:
     """One in each line."""
     size: str
     error: str
+    changed_at: datetime
     is_locked: bool
     is_by_hand: bool
-    has_lock: bool
+    is_replaced: bool
+    """What was built before goes on working although the last attempt failed."""
+    may_lock: bool
+    may_share: bool
     may_retry: bool
+    may_change: bool
+    has_lock: bool
     shared: Sequence[str]
 
 
 async def show(frame: Frame) -> Response:
     """Show them all."""
-    return await _page(frame)
+    return await _list(frame)
+
+
+async def show_one(frame: Frame) -> Response:
+    """Show one, and what can be done with it."""
+    return await _one(frame, _id_of(frame))
 
 
 async def take(frame: Frame) -> Response:
@@ -67,21 +79,26 @@ async def take(frame: Frame) -> Response:
     def unit(connection: Connection) -> None:
         hub, user_id = frame.hub, _user_id(frame)
         if wish["copy_of"]:
-            service.copy(hub, connection, user_id, source=_id_of(wish["copy_of"]), **asked)
+            service.copy(hub, connection, user_id, source=_number(wish["copy_of"]), **asked)
         else:
-            packages = re.split(r"[\n,]", wish["packages"].replace("\r", ""))
-            service.create(hub, connection, user_id, packages=packages, **asked)
+            lines = wish["packages"].splitlines()
+            service.create(hub, connection, user_id, packages=lines, **asked)
 
-    return await _done(frame, unit, wish)
+    try:
+        await frame.hub.database.write(unit)
+    except NotFound:
+        raise
+    except HubError as error:
+        return await _list(frame, wish=wish, error=error)
+    return _go_to(frame, "environments")
 
 
 async def act(frame: Frame) -> Response:
     """Lock, unlock, share, change, build again or remove one."""
     form = await read_form(frame.request)
-    id_ = _id_of(str(frame.request.path_params["id"]))
+    id_, do = _id_of(frame), str(form.get("do", ""))
     groups = [str(group) for group in form.getlist("groups")]
-    packages = re.split(r"[\n,]", str(form.get("packages", "")).replace("\r", ""))
-    do = str(form.get("do", ""))
+    packages = str(form.get("packages", "")).splitlines()
 
     def unit(connection: Connection) -> None:
         user_id, now = _user_id(frame), frame.now
@@ -97,18 +114,21 @@ async def act(frame: Frame) -> Response:
             case "remove":
                 service.remove(frame.hub, connection, user_id, id_, now=now)
             case _:
-                raise NotFound("no such thing to do")
+                raise NotFound("no such thing to do", code="environment-unknown")
 
-    return await _done(frame, unit, {})
+    try:
+        await frame.hub.database.write(unit)
+    except NotFound:
+        raise
+    except HubError as error:
+        typed = str(form.get("packages", "")) if do == "change" else None
+        return await _one(frame, id_, error=error, typed=typed)
+    return _go_to(frame, "environments" if do == "remove" else f"environments/{id_}")
 
 
 async def download(frame: Frame) -> Response:
     """Give the list of exactly what is in one, as a file for pip."""
-    id_ = _id_of(str(frame.request.path_params["id"]))
-    user_id = _user_id(frame)
-    found = await frame.hub.database.read(
-        lambda connection: service.find_own(connection, user_id, id_)
-    )
+    found = await frame.hub.database.read(bound(service.find_own, _user_id(frame), _id_of(frame)))
     if not found.lock:
         raise NotFound("it was not built yet", code="environment-not-built")
     headers = {"content-disposition": f'attachment; filename="{found.name}.txt"'}
@@ -119,36 +139,30 @@ def _user_id(frame: Frame) -> int:
     return me(frame).user_id or 0
 
 
-def _id_of(text: str) -> int:
+def _id_of(frame: Frame) -> int:
+    return _number(str(frame.request.path_params["id"]))
+
+
+def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 15:
         raise NotFound("no such environment", code="environment-unknown")
     return int(text)
 
 
-async def _done(frame: Frame, unit: Any, wish: Mapping[str, str]) -> Response:
-    try:
-        await frame.hub.database.write(unit)
-    except NotFound:
-        raise
-    except HubError as error:
-        return await _page(frame, wish=wish, error=error)
-    return RedirectResponse(f"{frame.hub.hub_prefix}environments", 303)
+def _go_to(frame: Frame, path: str) -> Response:
+    return RedirectResponse(f"{frame.hub.hub_prefix}{path}", 303)
 
 
-async def _page(
+async def _list(
     frame: Frame, *, wish: Mapping[str, str] | None = None, error: HubError | None = None
 ) -> Response:
-    texts, user_id = frame.texts, _user_id(frame)
+    user_id = _user_id(frame)
 
-    def unit(connection: Connection) -> tuple[service.Mine, bool, Sequence[str]]:
-        return (
-            service.find_mine(frame.hub, connection, user_id),
-            service.may_have(connection, user_id),
-            sorted(find_person(connection, user_id).groups),
-        )
+    def unit(connection: Connection) -> tuple[service.Mine, bool]:
+        mine = service.find_mine(frame.hub, connection, user_id)
+        return mine, service.may_have(connection, user_id)
 
-    mine, allowed, groups = await frame.hub.database.read(unit)
-    said = sentences.error(texts, error) if error else None
+    mine, allowed = await frame.hub.database.read(unit)
     return frame.page(
         "environments.html",
         status=400 if error else 200,
@@ -156,12 +170,56 @@ async def _page(
         allowed=allowed,
         environments=[_view(frame, each) for each in mine.own],
         shared=[_view(frame, each) for each in mine.shared],
-        places=[(key, place_text(texts, key)) for key in mine.places],
-        groups=groups,
+        places=[(key, place_text(frame.texts, key)) for key in mine.places],
         wish=wish or {},
-        error=f"{said.text} {said.advice}".strip() if said else "",
+        error=_said(frame, error),
         wrong_field=getattr(error, "field", ""),
     )
+
+
+async def _one(
+    frame: Frame, id_: int, *, error: HubError | None = None, typed: str | None = None
+) -> Response:
+    user_id = _user_id(frame)
+
+    def unit(connection: Connection) -> tuple[Environment, bool, Sequence[str]]:
+        return (
+            service.find_own(connection, user_id, id_),
+            service.may_have(connection, user_id),
+            sorted(find_person(connection, user_id).groups),
+        )
+
+    found, allowed, groups = await frame.hub.database.read(unit)
+    view = _view(frame, found)
+    return frame.page(
+        "environment.html",
+        status=400 if error else 200,
+        nav="environments",
+        allowed=allowed,
+        it=view,
+        facts=_facts(frame.texts, view),
+        groups=groups,
+        packages=view.all_packages if typed is None else typed,
+        error=_said(frame, error),
+    )
+
+
+def _said(frame: Frame, error: HubError | None) -> str:
+    if error is None:
+        return ""
+    said = sentences.error(frame.texts, error)
+    return f"{said.text} {said.advice}".strip()
+
+
+def _facts(texts: Texts, it: EnvironmentView) -> Sequence[Fact]:
+    facts = [Fact(label=texts.gettext("Where"), text=it.place)]
+    if it.size:
+        facts.append(Fact(label=texts.gettext("Takes"), text=it.size))
+    if it.shared:
+        shared = ", ".join(it.shared)
+        facts.append(Fact(label=texts.gettext("Shared with"), text=shared, verbatim=True))
+    facts.append(Fact(label=texts.gettext("Changed"), at=it.changed_at))
+    return facts
 
 
 def place_text(texts: Texts, key: str) -> str:
@@ -179,6 +237,7 @@ def _view(frame: Frame, environment: Environment) -> EnvironmentView:
     listed = list(environment.packages)
     shown = ", ".join(listed[:_SHOWN_PACKAGES]) + (" …" if len(listed) > _SHOWN_PACKAGES else "")
     size = environment.size_bytes
+    may_change = environment.is_wanted and environment.maker is Maker.HUB
     return EnvironmentView(
         id=environment.id,
         name=environment.name,
@@ -189,9 +248,14 @@ def _view(frame: Frame, environment: Environment) -> EnvironmentView:
         all_packages="\n".join(listed),
         size=texts.size(size) if size is not None else "",
         error=environment.error,
+        changed_at=environment.changed_at,
         is_locked=environment.is_locked,
         is_by_hand=environment.maker is Maker.HAND,
+        is_replaced=environment.state is State.FAILED and bool(environment.lock),
+        may_lock=may_change and bool(environment.lock) and environment.state is State.READY,
+        may_share=may_change and bool(environment.lock),
+        may_retry=may_change and environment.state is State.FAILED,
+        may_change=may_change,
         has_lock=bool(environment.lock),
-        may_retry=environment.state is State.FAILED,
         shared=environment.shared,
     )

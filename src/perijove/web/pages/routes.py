@@ -53,6 +53,7 @@ def page_routes(hub: Hub) -> Sequence[BaseRoute]:
         at("token/sessions", tokens.end_sessions, "POST"),
         at("environments", environments.show),
         at("environments", environments.take, "POST"),
+        at("environments/{id}", environments.show_one),
         at("environments/{id}", environments.act, "POST"),
         at("environments/{id}/lock", environments.download),
         at("password", signin.show_password),

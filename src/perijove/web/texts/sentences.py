@@ -375,6 +375,14 @@ ERRORS: Final[Mapping[str, Sentence]] = {
     "environment-group": Sentence(
         N_("You are not in %(groups)s."), N_("Share with groups that you are in.")
     ),
+    "environment-elsewhere": Sentence(
+        N_("%(package)s does not come from the package index."),
+        N_("Only names and versions can be shared, no files and no addresses."),
+    ),
+    "environment-by-hand": Sentence(
+        N_("%(name)s was made by hand."), N_("Change or remove it in a session.")
+    ),
+    "environment-removing": Sentence(N_("%(name)s is being removed.")),
     "environment-place": Sentence(N_("Nothing of yours is kept there.")),
     "environment-nowhere": Sentence(
         N_("There is no place yet where environments could lie."),
