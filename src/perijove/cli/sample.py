@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from perijove.kit.config import Section, parse_size, write_seconds
 from perijove.kit.quantities import write_size
+from perijove.services.choices import ImageSection
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.settings import Settings
 
@@ -34,8 +35,19 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "spawners.port_range": "[49152, 65535]",
     "spawners.homes": '"/srv/homes"',
     "spawners.url": '"http://127.0.0.1:8888"',
+    "spawners.docker.url": '"unix:///var/run/docker.sock"',
+    "spawners.shm_size": '"1 GiB"',
+    "spawners.shared_memory": '"1 GiB"',
+    "spawners.entrypoint": '["tini", "--"]',
+    "spawners.mtu": "1400",
+    "spawners.kubeconfig": '"/etc/perijove/kubeconfig"',
+    "spawners.namespace": '"hub"',
+    "spawners.network": '{ hub_networks = ["10.1.0.5/32"] }',
+    "images.image": '"quay.io/jupyter/datascience-notebook:2026-11-16"',
+    "images.title": '{ en = "Data science", fr = "Science des données" }',
+    "images.packages": '["Python 3.13", "R 4.5", "Julia 1.12"]',
     "profiles.name": '"small"',
-    "profiles.spawner": '"local"',
+    "profiles.spawner": '"docker"',
     "profiles.title": '{ en = "Small", fr = "Petit", es = "Pequeño", pt = "Pequeno" }',
     "profiles.cpu": "1",
     "profiles.memory": '"4 GiB"',
@@ -47,6 +59,8 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "profiles.reservation": '"course"',
     "profiles.gpu_type": '"a100"',
     "profiles.ui": '"lab"',
+    "profiles.image": '"datascience"',
+    "profiles.storage": '{ kept = "user", size = "10 GiB" }',
     "profiles.fields": '{ cpu = { min = 1, max = 4 }, time = { max = "12 h" } }',
     "policies.name": '"students"',
     "policies.profiles": '["small"]',
@@ -62,6 +76,10 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "policies.accounts": '["physics"]',
     "policies.partitions": '["main"]',
     "policies.qos": '["normal"]',
+    "policies.images": '["datascience", "registry.example.org/teaching/*"]',
+    "policies.storage": '"2 GiB"',
+    "policies.storage_kept": '"server"',
+    "policies.environments": "true",
     "policies.active_servers": "2",
     "policies.group_active_servers": "100",
     "policies.total_active_servers": '"unlimited"',
@@ -83,17 +101,27 @@ def sample_text() -> str:
     for group in ("auth", "spawners"):
         for entry in sorted(entry_points(group=f"perijove.{group}")):
             model: type[Section] = entry.load().Settings
-            lines += [*_comment(model.__doc__), f"#[{group}.{entry.name}]", *_keys(group, model)]
+            lines += [*_comment(model.__doc__), f"#[{group}.{entry.name}]"]
+            lines += _keys(group, model, entry.name)
+    lines += [*_comment(ImageSection.__doc__), "#[images.datascience]"]
+    lines += _keys("images", ImageSection)
     for name, section in (("profiles", ProfileSection), ("policies", PolicySection)):
         lines += [*_comment(section.__doc__), f"#[[{name}]]", *_keys(name, section)]
     return "\n".join(lines) + "\n"
 
 
-def _keys(section: str, model: type[Section]) -> Iterator[str]:
+def _keys(section: str, model: type[Section], kind: str = "") -> Iterator[str]:
     for key, field in model.model_fields.items():
         yield from _comment(field.description)
-        yield f"#{key} = {_EXAMPLES.get(f'{section}.{key}') or _default(field)}"
+        yield f"#{key} = {_example(section, kind, key) or _default(field)}"
     yield ""
+
+
+def _example(section: str, kind: str, key: str) -> str:
+    if (section, key) == ("spawners", "kind"):
+        return _toml(kind)
+    names = (f"{section}.{kind}.{key}", f"{section}.{key}")
+    return next((_EXAMPLES[name] for name in names if name in _EXAMPLES), "")
 
 
 def _comment(text: str | None) -> Iterator[str]:
