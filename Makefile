@@ -19,7 +19,7 @@ run: .venv/.lab ## start hub and proxy on http://127.0.0.1:8000 (PORT=8000 DATA=
 	@exec $(BIN)/perijove run --bind "127.0.0.1:$(PORT)" --data-dir "$(DATA)"
 
 test: .venv/.dev ## run every test this machine can run (ARGS="-k launch" for some)
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m scripts.test $(ARGS)
 
 testbeds: ## bring up the real services the tests use (root installs what is missing)
 	@testbeds/up

@@ -166,6 +166,12 @@ NEEDS: Final[Mapping[str, Need]] = {
 }
 
 
+SINGLE: Final = frozenset(
+    {"users", "slurm", "gridengine", "docker", "docker-ctl", "kubernetes", "control-groups"}
+)
+"""What a machine has one of: tests that use it take turns, see `scripts/test.py`."""
+
+
 def missing(names: tuple[str, ...]) -> str:
     """Say what of `names` is not there and how to get it; an empty text if all is there."""
     return "; ".join(

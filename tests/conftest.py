@@ -64,6 +64,24 @@ def postgresql_url() -> Iterator[str]:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `scripts/test.py` run the tests in two lanes."""
+    parser.addoption("--lane", choices=("platforms", "rest"), help="run one lane of the tests only")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep the tests of one lane; which one, a test's needs say."""
+    lane = session.config.getoption("--lane")
+    if lane is not None:
+        session.items[:] = [each for each in session.items if _lane(each) == lane]
+
+
+def _lane(item: pytest.Item) -> str:
+    """Return ``platforms`` for what uses something that a machine has only one of."""
+    return "rest" if beds.SINGLE.isdisjoint(_needs(item)) else "platforms"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse a need that nobody knows, before anything runs."""
     for item in items:

@@ -10,7 +10,6 @@ import pytest
 
 from perijove.domain.launch import Cause
 from perijove.spawners.contract import Handle, Phase
-from perijove.spawners.local import supervisor
 from tests import beds
 from tests.contract.spawners.sites import (
     NAME,
@@ -107,7 +106,7 @@ def watch(event, arguments):
 code = compile(open(source).read(), source, "exec")
 sys.argv = [source, directory]
 sys.addaudithook(watch)
-exec(code, {"__name__": "__main__"})
+exec(code, {"__name__": "__main__", "__file__": source})
 """
 
 
@@ -115,9 +114,10 @@ class Crash(Exception):
     """Stands for the end of the hub."""
 
 
-def run_supervisor(directory: Path, step: int, killed: Path) -> None:
+def run_supervisor(site: LocalSite, name: str, step: int, killed: Path) -> None:
     """Return when the supervisor has left its caller, or was killed before that."""
-    command = [sys.executable, "-I", "-S", "-c", SUPERVISOR, supervisor.__file__]
+    source, directory = site.data_dir / "programs/supervisor.py", site.data_dir / "launches" / name
+    command = [sys.executable, "-I", "-S", "-c", SUPERVISOR, source]
     subprocess.run([*command, directory, str(step), killed], check=False)
 
 
@@ -135,7 +135,7 @@ async def test_supervisor_starts_a_server_at_most_once(
             name, killed = f"{NAME}-{step}", tmp_path / f"killed-{step}"
             with pytest.raises(Crash):
                 await spawner.start(make_spec(name, "exit-0", user_name=name), crash)
-            run_supervisor(local_site.data_dir / "launches" / name, step, killed)
+            run_supervisor(local_site, name, step, killed)
             end = (await phase(spawner, name, Phase.GONE)).end
             assert end is not None
             causes.append(end.cause)

@@ -5,14 +5,17 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from perijove.agent import local_files
 from perijove.spawners.local import supervisor
 
-SOURCE = Path(supervisor.__file__)
+SOURCE: Final = local_files()["supervisor.py"]
+"""As it is delivered, with the parts it is made of."""
 # Runs the supervisor in the process that the test waits for.
 WITHOUT_FORK = """
 import os, sys
@@ -20,13 +23,21 @@ source, directory = sys.argv[1:]
 os.fork = lambda: 0
 os.setsid = lambda: None
 sys.argv = [source, directory]
-exec(compile(open(source).read(), source, "exec"), {"__name__": "__main__"})
+exec(compile(open(source).read(), source, "exec"), {"__name__": "__main__", "__file__": source})
 """
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the supervisor as a file."""
+    path = tmp_path_factory.mktemp("delivered") / "supervisor.py"
+    path.write_text(SOURCE)
+    return path
 
 
 def test_it_runs_on_old_machines() -> None:
     """The file is one that Python 3.6 can read, and imports the standard library only."""
-    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 6))
+    tree = ast.parse(SOURCE, feature_version=(3, 6))
 
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import)
                 for name in node.names}  # fmt: skip
@@ -34,10 +45,10 @@ def test_it_runs_on_old_machines() -> None:
     assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names
 
 
-def test_it_does_nothing_without_its_directory(tmp_path: Path) -> None:
+def test_it_does_nothing_without_its_directory(tmp_path: Path, program: Path) -> None:
     """A supervisor that comes after its launch was removed ends quietly and makes nothing."""
     result = subprocess.run(
-        [sys.executable, "-I", "-S", SOURCE, tmp_path / "gone"],
+        [sys.executable, "-I", "-S", program, tmp_path / "gone"],
         capture_output=True, timeout=30, check=False,
     )  # fmt: skip
 
@@ -46,13 +57,13 @@ def test_it_does_nothing_without_its_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mark", ["started", "cancelled", "end.json"])
-def test_it_starts_nothing_after_any_mark(tmp_path: Path, mark: str) -> None:
+def test_it_starts_nothing_after_any_mark(tmp_path: Path, program: Path, mark: str) -> None:
     """A launch that was started, cancelled or ended is not started, even if its order is there."""
     (tmp_path / "spec.json").write_text("{}")
     (tmp_path / mark).write_text("{}")
 
     subprocess.run(
-        [sys.executable, "-I", "-S", "-c", WITHOUT_FORK, SOURCE, tmp_path],
+        [sys.executable, "-I", "-S", "-c", WITHOUT_FORK, program, tmp_path],
         timeout=30, check=True,
     )  # fmt: skip
 
