@@ -34,6 +34,11 @@ WARNINGS: Final[Mapping[str, str]] = {
         "Jobs on other machines cannot reach this hub: it listens for them on this machine only."
         " Set api_bind in [hub] to an address that the nodes reach."
     ),
+    "docker-containers-meet": N_(
+        "People's containers can reach each other on the Docker engine: its machine passes packets"
+        " between them on without a firewall. Switch on net.bridge.bridge-nf-call-iptables there,"
+        " or set network to per-user."
+    ),
 }
 """By the code a spawner warns with."""
 
