@@ -23,7 +23,8 @@ only_one
 cd "$ROOT"
 
 if ! command -v docker || ! command -v dockerd; then apt_need docker.io; fi >/dev/null
-apt_need iptables iproute2 debootstrap ca-certificates
+# The tests of deploy/compose want docker-compose.
+apt_need docker-compose iptables iproute2 debootstrap ca-certificates
 claim
 
 if running dockerd; then
