@@ -8,6 +8,7 @@ from typing import Final
 import pytest
 from playwright.sync_api import Browser, expect
 
+from perijove.spawners.docker.labels import INSTALLATION
 from tests.contract.spawners.docker_site import docker
 from tests.e2e.site import PASSWORD, Site, a_site, free_port, wait_for
 
@@ -42,10 +43,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
     """Run the site; leave no container and no volume of it."""
     with a_site(tmp_path, extra=configuration(free_port())) as found:
         yield found
-        names = [volume["name"] for volume in found.api("GET", "/perijove/volumes")[1]["volumes"]]
+        (volume,) = found.api("GET", "/perijove/volumes")[1]["volumes"]
         found.stop_server()
-    if names:
-        docker("volume", "rm", *names)
+    installation = volume["name"].split("-")[1]
+    left = docker("volume", "ls", "--quiet", "--filter", f"label={INSTALLATION}={installation}")
+    docker("volume", "rm", *left.split())
 
 
 def test_a_server_with_a_full_volume_starts_and_says_why(site: Site, browser: Browser) -> None:

@@ -92,24 +92,28 @@ def go_to_rescue(environment: "dict[str, str]", troubles: "dict[str, tuple[str, 
     url = environment.get("JUPYTERHUB_DEFAULT_URL", "/lab")
     if url.split("?")[0].startswith("/lab"):
         environment["JUPYTERHUB_DEFAULT_URL"] = f"/lab/tree/{RESCUE_FILE}"
-    show_volumes(home, list(troubles))
-    write_help(home, words, list(troubles))
+    write_help(home, words, show_volumes(home, list(troubles)))
     os.chdir(home)
 
 
-def show_volumes(home: str, volumes: "list[str]") -> None:
-    """Link to the volumes from the directory that the file browser begins in."""
+def show_volumes(home: str, volumes: "list[str]") -> "dict[str, str]":
+    """Link to the volumes from where the file browser begins; return their paths by link."""
+    links: dict[str, str] = {}
     for path in volumes:
         name = os.path.basename(path.rstrip("/")) or "volume"
         with contextlib.suppress(OSError):
             os.symlink(path, os.path.join(home, name))
+            links[name] = path
+    return links
 
 
-def write_help(home: str, words: str, volumes: "list[str]") -> None:
+def write_help(home: str, words: str, links: "dict[str, str]") -> None:
     """Write what happened and what takes most room, for the file browser and the terminal."""
-    lines = [RESCUE_TEXT.format(words=words), "| bytes | files | |", "| ---: | ---: | :--- |"]
-    for path in volumes:
-        lines += [f"| {size:,} | {files:,} | `{name}` |" for size, files, name in biggest_in(path)]
+    lines = [RESCUE_TEXT.format(words=words)]
+    for name, path in links.items():
+        lines.append(f"{name} -> {path}")
+        found = [f"{size:>16,} B {files:>10,} x  {each}" for size, files, each in biggest_in(path)]
+        lines += ["", *found, ""]
     with open(os.path.join(home, RESCUE_FILE), "w", encoding="utf-8", errors="replace") as file:
         file.write("\n".join(lines) + "\n")
     start = f'cat "$HOME/{RESCUE_FILE}"\n'
