@@ -14,6 +14,7 @@ from perijove.db.tables import (
     sessions,
     signin_failures,
     signin_links,
+    volumes,
 )
 from perijove.domain.launch import Status
 from perijove.kit.clock import monotonic
@@ -83,6 +84,7 @@ class Housekeeper:
             delete(signin_links).where(signin_links.c.expires_at < now),
             delete(signin_failures).where(signin_failures.c.last_at < now - _FAILURES_KEPT),
             delete(events).where(events.c.launch_id.in_(old_launches)),
+            delete(volumes).where(volumes.c.deleted_at < now - self._hub.lifecycle.events_kept),
         )
         purged = sum(connection.execute(statement).rowcount for statement in statements)
         purged += delete_expired(connection, now)

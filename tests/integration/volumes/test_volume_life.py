@@ -13,11 +13,12 @@ from sqlalchemy import Connection
 from perijove.db.core import bound
 from perijove.db.tables import leases
 from perijove.db.tables import volumes as table
-from perijove.db.volumes import Volume, list_unknown, list_volumes
+from perijove.db.volumes import Volume, find_volume, list_unknown, list_volumes
 from perijove.domain.errors import Conflict, Gone, Invalid, NotFound
 from perijove.domain.launch import Launch, Status
 from perijove.domain.storage import Fullness, Kept
 from perijove.kit.loops import until
+from perijove.reconcile.housekeeping import Housekeeper
 from perijove.reconcile.volumes import VolumeKeeper
 from perijove.services import volumes
 from perijove.services.offers import PolicySection, ProfileSection
@@ -395,3 +396,16 @@ def _writing(name: str, **values: Any) -> Any:
 async def _mark_due(hub: TestHub, volume: Volume) -> None:
     now = hub.hub.clock.now()
     await hub.hub.database.write(_writing(volume.name, delete_after=now, attached=False))
+
+
+async def test_what_is_gone_for_long_is_forgotten(database_url: str, tmp_path: Path) -> None:
+    """The row of a volume that was removed lately is kept as a record, an old one is not."""
+    async with _hub(database_url, tmp_path) as hub:
+        old = (await _ready(hub, "ann")).spec["volumes"][0]["name"]
+        new = (await _ready(hub, "bob")).spec["volumes"][0]["name"]
+        now = hub.hub.clock.now()
+        await hub.hub.database.write(_writing(old, deleted_at=now - timedelta(days=3650)))
+        await hub.hub.database.write(_writing(new, deleted_at=now))
+        await Housekeeper(hub.hub).purge()
+        assert await hub.hub.database.read(bound(find_volume, old)) is None
+        assert await hub.hub.database.read(bound(find_volume, new)) is not None
