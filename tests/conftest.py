@@ -69,25 +69,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lane", choices=("platforms", "rest"), help="run one lane of the tests only")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Keep the tests of one lane; which one, a test's needs say."""
-    lane = session.config.getoption("--lane")
-    if lane is not None:
-        session.items[:] = [each for each in session.items if _lane(each) == lane]
-
-
 def _lane(item: pytest.Item) -> str:
     """Return ``platforms`` for what uses something that a machine has only one of."""
     return "rest" if beds.SINGLE.isdisjoint(_needs(item)) else "platforms"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a need that nobody knows, before anything runs."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse a need that nobody knows, before anything runs; keep the tests of one lane."""
     for item in items:
         if unknown := set(_needs(item)) - beds.NEEDS.keys():
             known = ", ".join(sorted(beds.NEEDS))
             raise pytest.UsageError(f"{item.nodeid} needs {unknown}; known are {known}")
+    if (lane := config.getoption("--lane")) is not None:
+        others = [item for item in items if _lane(item) != lane]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if _lane(item) == lane]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

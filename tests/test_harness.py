@@ -14,13 +14,15 @@ SKIPPING = 'import pytest\n\ndef test_it():\n    """Skip."""\n    pytest.skip("n
 NEEDY = 'import pytest\n\n@pytest.mark.needs("{name}")\ndef test_it():\n    """Need something."""\n'
 
 
-def run_pytest(folder: Path, source: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(
+    folder: Path, source: str, *arguments: str, **environ: str
+) -> subprocess.CompletedProcess[str]:
     """Run `source` as a test module under this project's rules."""
     module = folder / "test_sample.py"
     module.write_text(source)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider",
-         "--rootdir", beds.ROOT, "-c", beds.ROOT / "pyproject.toml", module],
+         "--rootdir", beds.ROOT, "-c", beds.ROOT / "pyproject.toml", *arguments, module],
         cwd=beds.ROOT, env=os.environ | {"PERIJOVE_TEST_NO_SKIP": "0"} | environ,
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
@@ -78,3 +80,14 @@ def test_the_database_is_empty_and_its_own(postgresql_url: str) -> None:
 
     assert name.startswith("test_")
     assert tables == 0
+
+
+@pytest.mark.parametrize(
+    ("need", "lane"), [("slurm", "platforms"), ("docker", "platforms"), ("root", "rest")]
+)
+def test_every_test_is_in_one_lane(tmp_path: Path, need: str, lane: str) -> None:
+    """What needs a platform of which there is one runs in its lane, and nowhere else."""
+    for asked in ("platforms", "rest"):
+        result = run_pytest(tmp_path, NEEDY.format(name=need), f"--lane={asked}", "--collect-only")
+        assert ("1 test collected" in result.stdout) is (asked == lane)
+        assert ("1 deselected" in result.stdout) is (asked != lane)
