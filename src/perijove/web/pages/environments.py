@@ -171,7 +171,7 @@ async def _list(
         environments=[_view(frame, each) for each in mine.own],
         shared=[_view(frame, each) for each in mine.shared],
         places=[(key, place_text(frame.texts, key)) for key in mine.places],
-        wish=wish or {},
+        wish={"name": "", "packages": "", "place": "", **(wish or {})},
         error=_said(frame, error),
         wrong_field=getattr(error, "field", ""),
     )
