@@ -126,6 +126,12 @@ def test_a_site_by_helm(tmp_path: Path) -> None:
             servers = Cluster(f"{cluster.namespace}-servers")
             (pod,) = servers.get("pods")["items"]
             assert pod["metadata"]["labels"]["perijove.org/user"] == "admin"
+            (policy,) = servers.get("networkpolicy")["items"]
+            (rule,) = policy["spec"]["ingress"]
+            assert rule["from"][0]["podSelector"]["matchLabels"] == {
+                "app.kubernetes.io/name": "perijove",
+                "app.kubernetes.io/instance": "perijove",
+            }
 
             for component in ("hub", "proxy"):
                 victim = cluster.pods(component)[0]
