@@ -50,6 +50,17 @@ CONFIGURATIONS = [
 ]
 
 
+EXAMPLES = sorted(beds.ROOT.glob("deploy/examples/*.toml"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=name_of)
+def test_an_example_is_valid(file: Path) -> None:
+    """`perijove config check` accepts every example file."""
+    result = CliRunner().invoke(app, ["config", "check", "--config", str(file)])
+
+    assert (result.exit_code, result.output.strip()) == (0, "ok")
+
+
 @pytest.mark.parametrize("text", CONFIGURATIONS)
 def test_a_configuration_that_is_shown_is_valid(text: str, tmp_path: Path) -> None:
     """`perijove config check` accepts every configuration that the documentation shows."""
@@ -66,7 +77,7 @@ def test_a_command_that_is_shown_exists(page: Path) -> None:
     """Every `perijove …` that a page shows is a command there is."""
     unknown = []
     for line in code(page):
-        for words in re.findall(r"(?:^|/)perijove((?: +[a-z]+)+)", line):
+        for words in re.findall(r"(?:^|/)perijove((?: +[a-z][a-z-]*)+)", line):
             command = COMMANDS
             for word in words.split():
                 if not getattr(command, "commands", None):

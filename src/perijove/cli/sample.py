@@ -42,7 +42,7 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "spawners.mtu": "1400",
     "spawners.kubeconfig": '"/etc/perijove/kubeconfig"',
     "spawners.namespace": '"hub"',
-    "spawners.network": '{ hub_networks = ["10.1.0.5/32"] }',
+    "spawners.kubernetes.network": '{ hub_networks = ["10.1.0.5/32"] }',
     "images.image": '"quay.io/jupyter/datascience-notebook:2026-11-16"',
     "images.title": '{ en = "Data science", fr = "Science des données" }',
     "images.packages": '["Python 3.13", "R 4.5", "Julia 1.12"]',
