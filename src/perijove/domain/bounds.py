@@ -7,7 +7,7 @@ policy as one that a person fills in. What a scheduler does not have is not offe
 never answered, the profile's own bounds are all there is.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -23,7 +23,6 @@ from perijove.domain.profile import (
     GPU,
     GPU_TYPE,
     IMAGE,
-    NAMES,
     PARTITION,
     QUANTITIES,
     RULES,
@@ -72,7 +71,11 @@ class Bounds:
 
 
 def bounds_of(
-    profile: Profile, limits: Limits, market: Market | None = None
+    profile: Profile,
+    limits: Limits,
+    market: Market | None = None,
+    *,
+    fields: Iterable[str] = FIELDS,
 ) -> Mapping[str, Bounds]:
     """
     Return what a person may have of each field, mentioned by the profile or not.
@@ -81,25 +84,21 @@ def bounds_of(
     """
     places = _name_bounds(profile, PARTITION, limits, market)
     within = _within(places, market)
-    names = {
-        name: _name_bounds(profile, name, limits, market, within)
-        for name in NAMES
-        if name != PARTITION
-    }
-    numbers = {
-        name: _number_bounds(profile, quantity, _cap(limits, quantity, market, within))
-        for name, quantity in QUANTITIES.items()
-    }
-    found = {
-        PARTITION: places,
-        FEATURES: _several_bounds(profile, market, within),
-        UI: _ui_bounds(profile),
-        IMAGE: _image_bounds(profile, limits),
-        **names,
-        **numbers,
-    }
+
+    def find(name: str) -> Bounds:
+        if name in QUANTITIES:
+            quantity = QUANTITIES[name]
+            return _number_bounds(profile, quantity, _cap(limits, quantity, market, within))
+        if name == FEATURES:
+            return _several_bounds(profile, market, within)
+        if name == UI:
+            return _ui_bounds(profile)
+        if name == IMAGE:
+            return _image_bounds(profile, limits)
+        return places if name == PARTITION else _name_bounds(profile, name, limits, market, within)
+
     kind = market.kind if market else ""
-    return {name: replace(found[name], kind=kind) for name in FIELDS}
+    return {name: replace(find(name), kind=kind) for name in fields}
 
 
 def unavailable(

@@ -18,8 +18,8 @@ from perijove.domain.faults import Fault, InvalidOptions, RefusedOptions, listed
 from perijove.domain.images import LONGEST_TEXT, FreeText, is_reference, permits
 from perijove.domain.launch import Resources
 from perijove.domain.market import Market
-from perijove.domain.menus import Menu
-from perijove.domain.picks import Picks, default_of, pick, possible
+from perijove.domain.menus import Entry, Menu
+from perijove.domain.picks import Picks, default_among, pick, possible
 from perijove.domain.policy import Limits, Rule
 from perijove.domain.profile import (
     ACCOUNT,
@@ -382,9 +382,11 @@ def schema(profile: Profile, limits: Limits, market: Market | None = None) -> di
     the fields that these set. Where something else may be written, ``anyOf`` has the entries
     and the pattern, ``examples`` the entries, and ``x-other`` title and message.
     """
-    picks = pick(profile, limits, {}, market)
+    entries = {menu.name: possible(profile, menu, limits, market) for menu in profile.menus}
+    defaults = {menu.name: default_among(menu, entries[menu.name]) for menu in profile.menus}
+    picks = pick(profile, limits, defaults, market)
     by_menu = {name for menu in profile.menus for name in menu.fields}
-    menus = {menu.name: _menu_property(profile, menu, limits, market) for menu in profile.menus}
+    menus = {menu.name: _menu_property(menu, entries[menu.name]) for menu in profile.menus}
     fields = {
         name: _property(bounds, market)
         for name, bounds in bounds_of(picks.profile, limits, market).items()
@@ -436,10 +438,7 @@ def _property(bounds: Bounds, market: Market | None) -> dict[str, Any]:
     return found
 
 
-def _menu_property(
-    profile: Profile, menu: Menu, limits: Limits, market: Market | None
-) -> dict[str, Any]:
-    entries = possible(profile, menu, limits, market)
+def _menu_property(menu: Menu, entries: Sequence[Entry]) -> dict[str, Any]:
     free = menu.other.rule if menu.other else None
     found = {
         "type": "string",
@@ -449,7 +448,7 @@ def _menu_property(
         "x-sets": [_shown_setting(entry.sets.fields) for entry in entries],
     }
     if entries:
-        found["default"] = default_of(profile, menu, limits, market)
+        found["default"] = default_among(menu, entries)
     return found
 
 

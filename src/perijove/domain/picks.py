@@ -15,7 +15,7 @@ from perijove.domain.faults import Fault, RefusedOptions, listed, shown
 from perijove.domain.market import Market
 from perijove.domain.menus import VALUE, Entry, Menu, Setting
 from perijove.domain.policy import Limits
-from perijove.domain.profile import QUANTITIES, Profile, as_json, rounded
+from perijove.domain.profile import FIELDS, QUANTITIES, Profile, as_json, rounded
 from perijove.kit.quantities import read_quantity
 
 
@@ -39,7 +39,10 @@ class Picks:
 
 
 def pick(
-    profile: Profile, limits: Limits, given: Mapping[str, object], market: Market | None = None
+    profile: Profile,
+    limits: Limits,
+    given: Mapping[str, object],
+    market: Market | None = None,
 ) -> Picks:
     """Return what the menus of a profile become when `given` is asked; finds every fault."""
     settled = replace(profile, menus=())
@@ -50,7 +53,7 @@ def pick(
     for menu in profile.menus:
         raw = given.get(menu.name)
         if raw is None:
-            raw = default_of(profile, menu, limits, market)
+            raw = default_among(menu, possible(profile, menu, limits, market))
         else:
             asked[menu.name] = str(raw)
         setting, fault = _setting(profile, menu, raw)
@@ -75,9 +78,9 @@ def possible(
     return tuple(each for each in menu.entries if not _faults(profile, menu, each, limits, market))
 
 
-def default_of(profile: Profile, menu: Menu, limits: Limits, market: Market | None = None) -> str:
-    """Return the entry that is meant when nothing is said; one that is possible, if any is."""
-    keys = [entry.key for entry in possible(profile, menu, limits, market)]
+def default_among(menu: Menu, entries: Sequence[Entry]) -> str:
+    """Return the entry that is meant when nothing is said; of those that are possible, if any."""
+    keys = [entry.key for entry in entries]
     wanted = menu.default or menu.entries[0].key
     return wanted if wanted in keys else next(iter(keys), wanted)
 
@@ -153,10 +156,11 @@ def _faults(
 ) -> list[Fault]:
     """Return why an entry cannot be had: what it sets, or leaves to the profile, is too much."""
     settled = profile.with_setting(entry.sets)
+    fields = [name for name in FIELDS if name in menu.fields]
     return [
         each.fault.from_menu(menu, entry.title.get("en", entry.key))
-        for each in bounds.bounds_of(settled, limits, market).values()
-        if each.fault is not None and each.name in menu.fields
+        for each in bounds.bounds_of(settled, limits, market, fields=fields).values()
+        if each.fault is not None
     ]
 
 

@@ -36,9 +36,12 @@ def suggest(
         return None
     had = launch.spec.get("resources", {}).get(_RESOURCES[lacking])
     more = _more(offer.schema["properties"].get(lacking, {}), had)
+    options = {**launch.spec.get("options", {}), lacking: more}
+    if more is None:
+        name, entry, more = _bigger(offer, lacking, had)
+        options = {**launch.spec.get("options", {}), name: entry}
     if more is None:
         return None
-    options = {**launch.spec.get("options", {}), lacking: more}
     own = _open_fields(offer.schema)
     asked = {name: text for name, text in write_form(own, options).items() if text}
     query = {f"opt-{name}": text for name, text in asked.items()}
@@ -67,6 +70,22 @@ def _more(described: Mapping[str, Any], had: int | None) -> int | None:
     if "enum" in described:
         wanted = min((each for each in described["enum"] if each >= wanted), default=had)
     return int(wanted) if wanted > had else None
+
+
+def _bigger(offer: Offer, lacking: str, had: int | None) -> tuple[str, str, int | None]:
+    """Return the next bigger entry of the choice that sets what was lacking, if there is one."""
+    menus = [menu.name for menu in offer.profile.menus if lacking in menu.fields]
+    if not menus or had is None:
+        return "", "", None
+    described = offer.schema["properties"][menus[-1]]  # the later counts
+    keys = described.get("enum", described.get("examples", ()))
+    bigger = [
+        (sets[lacking], key)
+        for key, sets in zip(keys, described["x-sets"], strict=True)
+        if isinstance(sets.get(lacking), (int, float)) and sets[lacking] > had
+    ]
+    more, key = min(bigger, default=(None, ""))
+    return menus[-1], key, more
 
 
 def _open_fields(schema: Mapping[str, Any]) -> Mapping[str, Any]:

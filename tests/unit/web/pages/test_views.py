@@ -13,7 +13,10 @@ from perijove.db.events import Event
 from perijove.domain.errors import ConfigError
 from perijove.domain.launch import Cause, End, Kind, Launch, Reason, Status, Wanted
 from perijove.domain.offer import OwnJob
+from perijove.domain.options import schema
+from perijove.domain.policy import evaluate
 from perijove.domain.profile import Profile
+from perijove.services.offers import ProfileSection
 from perijove.services.overview import Owner, Shown
 from perijove.services.profiles import Offer
 from perijove.services.waits import Around, Room, Usual
@@ -455,3 +458,21 @@ def test_a_suggestion_takes_the_next_of_the_choices() -> None:
     found = suggest(EN, make_starved(), [offer], "/s")
     assert found is not None
     assert found.url.endswith("opt-memory=32")
+
+
+def test_a_suggestion_takes_the_next_bigger_size() -> None:
+    """Where a choice of the profile's own sets the memory, the next bigger one is suggested."""
+    sizes = {
+        name: {"set": {"memory": f"{size} GiB"}}
+        for name, size in {"large": 16, "medium": 8, "small": 4}.items()
+    }
+    section = ProfileSection.model_validate(
+        {"name": "small", "choices": {"size": {"options": sizes}}}
+    )
+    profile = Profile.from_body("small", section.body("local"), revision=1)
+    limits = evaluate([], user="ann", groups=())
+    offer = Offer(profile=profile, schema=schema(profile, limits), refusal=None)
+    found = suggest(EN, make_starved(), [offer], "/s")
+    assert found is not None
+    assert found.text.replace("\xa0", " ") == "Start with 8 GiB"
+    assert found.url.endswith("opt-profile=small&opt-size=medium")
