@@ -361,3 +361,25 @@ def test_one_choice_bounds_the_others(open_page: Opener) -> None:
     page.select_option("[name='batch.partition']", "cpu")
     expect(page.locator("[name='batch.time']")).to_have_attribute("max", "24")
     expect(hint).not_to_contain_text("With what you chose")
+
+
+def test_a_text_of_ones_own_is_asked_for_when_it_is_chosen(open_page: Opener) -> None:
+    """The field beside a list shows with its choice; a refusal stands under it, all else stays."""
+    page = open_page("options-images")
+    own = page.locator("[name='workspace.image--other']")
+    consequence = page.locator("#consequence")
+    expect(own).to_be_hidden()
+    expect(consequence).to_have_text(
+        "Workspace · Small · 1 core · 4 GiB · Data release 1 · Astronomy", use_inner_text=True
+    )
+    page.check("[name='workspace.size'][value=large]")
+    page.check("[name='workspace.image'][value='--other']")
+    own.fill("docker.io/library/python:3.13")
+    expect(consequence).to_contain_text("4 cores · 16 GiB")
+    expect(consequence).to_contain_text("docker.io/library/python:3.13")
+    page.click("#spawn-start")
+    expect(page.get_by_text("Only images of quay.io and registry.example.org")).to_be_visible()
+    expect(own).to_have_value("docker.io/library/python:3.13")
+    expect(own).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("[name='workspace.size'][value=large]")).to_be_checked()
+    page.screenshot(path=SCREENSHOTS / "options-images-refused.png", full_page=True)
