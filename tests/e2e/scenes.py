@@ -9,10 +9,10 @@ from typing import Any
 
 import anyio.to_thread
 import msgspec
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, insert, select, update
 
 from perijove.auth.contract import Authenticator
-from perijove.db import schema
+from perijove.db import environments, schema
 from perijove.db.core import open_database
 from perijove.db.events import record
 from perijove.db.installation import beat, ensure_installation
@@ -21,6 +21,7 @@ from perijove.db.servers import Server, ensure_server
 from perijove.db.tables import discoveries, group_members, groups, launches, servers, spawner_states
 from perijove.db.volumes import UnknownVolume, Volume, insert_volume, note_unknown
 from perijove.domain.asking import HUB, Asking
+from perijove.domain.environments import Maker, State
 from perijove.domain.launch import Status
 from perijove.domain.offer import Free, Offer, OwnJob, Shape
 from perijove.domain.storage import Kept
@@ -539,6 +540,7 @@ def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
         _insert(connection, people["max"], "max", scene, now)
     _insert_token(connection, people["ann"], now)
     _insert_volumes(connection, people["vera"], now)
+    _insert_environments(connection, people["vera"], people["ida"], now)
     connection.execute(
         insert(spawner_states).values(
             name="cluster", answered_at=now, complete_at=now - timedelta(seconds=8)
@@ -574,6 +576,30 @@ def _insert_volumes(connection: Connection, user_id: int, now: datetime) -> None
             first_seen_at=now - timedelta(days=2),
         ),
     )
+
+
+def _insert_environments(connection: Connection, user_id: int, other: int, now: datetime) -> None:
+    """Let vera have environments in every state, and one that ida shares with her."""
+    name = "pj-s4g2-0000000000000000"
+    spec = {"version": 1, "environments": True, "volumes": [{"name": name, "path": "/home/jovyan"}]}
+    connection.execute(update(launches).where(launches.c.id == "lch_veradefault").values(spec=spec))
+    group_id = connection.scalar(select(groups.c.id).where(groups.c.name == "astronomers"))
+    connection.execute(insert(group_members).values(group_id=group_id, user_id=user_id))
+    given: dict[str, Any] = {"place": f"volume:{name}", "created_at": now, "changed_at": now}
+    ready = {"lock": "numpy==2.3.1\n", "state": State.READY, "size_bytes": 700 * 2**20}
+    many = ["astropy>=7", "photutils", "reproject", "numpy", "matplotlib", "ipympl", "specutils"]
+    words = "ERROR: Could not find a version that satisfies the requirement torch==9 " * 40
+    for values in (
+        {"name": "astro-2026", "packages": many, "is_locked": True, **ready},
+        {"name": "building", "packages": ["pandas"], "state": State.BUILDING, "seen_at": now},
+        {"name": "torch", "packages": ["torch==9"], **ready, "state": State.FAILED, "error": words},
+        {"name": "waiting", "packages": [], "state": State.WANTED},
+        {"name": "going", "packages": ["dask"], "state": State.REMOVING, "is_wanted": False},
+        {"name": "my-conda", "packages": [], "maker": Maker.HAND, "state": State.READY},
+    ):
+        environments.add(connection, **{"maker": Maker.HUB, "user_id": user_id, **given, **values})
+    shared = {"name": "survey", "packages": many, "shared": ["astronomers"], **ready}
+    environments.add(connection, maker=Maker.HUB, user_id=other, **given, **shared)
 
 
 def _volume(name: str, user_id: int, server: Server | None, now: datetime) -> Volume:

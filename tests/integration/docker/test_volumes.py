@@ -1,6 +1,7 @@
 """Volumes on a Docker engine: whose they are, and that what is on them stays."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -79,3 +80,29 @@ async def test_a_full_volume_starts_all_the_same(site: DockerSite) -> None:
 
     assert "JUPYTER_RUNTIME_DIR" not in before
     assert not after["JUPYTER_RUNTIME_DIR"].startswith("/home/jovyan")
+
+
+async def test_an_environment_is_a_kernel_in_the_next_container(spawner: DockerSpawner) -> None:
+    """Made in one container on its volume, the next one offers it, with its own Python."""
+    volume = VolumeSpec(name=platform_name("volume"), path="/data")
+    place = "/data/.perijove/environments"
+    kernel = f"{place}/share/jupyter/kernels/env-mine/kernel.json"
+    given: dict[str, Any] = {"environment": {"PERIJOVE_ENVIRONMENTS": place}, "volumes": [volume]}
+    names = [platform_name("launch") for _ in range(2)]
+    await spawner.start(order(names[0], **given), recorded)
+    await answers(await phase(spawner, names[0], Phase.RUNNING))
+    make = f"python3 -m venv --without-pip {place}/envs/mine && cd {place}/envs/mine"
+    inside(names[0], "sh", "-c", f"{make} && cd lib/python3*/site-packages && mkdir ipykernel")
+
+    async def is_offered() -> bool:
+        return inside(names[0], "sh", "-c", f"ls {kernel} || true") == kernel
+
+    # The hub of this launch is silent: its environments are looked for all the same.
+    assert await eventually(is_offered)
+    await spawner.stop(names[0], None, grace=5)
+
+    await spawner.start(order(names[1], **given), recorded)
+    told = json.loads(await answers(await phase(spawner, names[1], Phase.RUNNING)))
+    assert told["JUPYTER_PATH"] == f"{place}/share/jupyter"
+    python = json.loads(inside(names[1], "cat", kernel))["argv"][0]
+    assert inside(names[1], python, "-c", "import sys; print(sys.prefix)") == f"{place}/envs/mine"

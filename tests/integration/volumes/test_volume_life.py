@@ -10,10 +10,12 @@ import anyio
 import pytest
 from sqlalchemy import Connection
 
+from perijove.db import environments
 from perijove.db.core import bound
 from perijove.db.tables import leases
 from perijove.db.tables import volumes as table
 from perijove.db.volumes import Volume, find_volume, list_unknown, list_volumes
+from perijove.domain.environments import Maker, State
 from perijove.domain.errors import Conflict, Gone, Invalid, NotFound
 from perijove.domain.launch import Launch, Status
 from perijove.domain.storage import Fullness, Kept
@@ -191,6 +193,27 @@ async def test_a_person_of_the_same_name_gets_nothing_of_the_last_one(
         assert old in hub.platform.volumes
 
 
+async def _has_environment(hub: TestHub, volume: Volume) -> None:
+    def unit(connection: Connection) -> None:
+        environments.add(
+            connection,
+            user_id=volume.user_id,
+            place=f"volume:{volume.name}",
+            name="mine",
+            maker=Maker.HUB,
+            packages=[],
+            state=State.READY,
+            created_at=volume.created_at,
+            changed_at=volume.created_at,
+        )
+
+    await hub.hub.database.write(unit)
+
+
+async def _environments(hub: TestHub) -> Sequence[environments.Environment]:
+    return await hub.hub.database.read(bound(environments.list_of, await hub.user("ann")))
+
+
 async def test_it_is_deleted_with_its_server_after_its_retention(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -202,12 +225,15 @@ async def test_it_is_deleted_with_its_server_after_its_retention(
         volume = await _only(hub)
         assert volume.delete_after is not None
         assert not volume.attached
+        await _has_environment(hub, volume)
         await _look(hub)
         assert hub.platform.volumes.keys() == {volume.name}
+        assert await _environments(hub)
         clock.shift(timedelta(minutes=1))
         await _look(hub)
         assert hub.platform.volumes == {}
         assert await _all(hub) == []
+        assert not await _environments(hub)
 
 
 async def test_what_may_go_at_once_goes_soon(database_url: str, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from perijove.agent.entry import wrapped
 from perijove.agent.rescue import biggest_in
+from tests.e2e.site import wait_for
 
 SHOW = "import json, os; print(json.dumps([dict(os.environ), os.getcwd()]))"
 COMMAND = [sys.executable, "-c", SHOW]
@@ -142,6 +144,55 @@ def test_a_command_that_is_not_there_is_said(tmp_path: Path) -> None:
     )
     assert done.returncode == 127
     assert "cannot start" in done.stderr
+
+
+def test_environments_are_kept_beside_the_command(tmp_path: Path) -> None:
+    """What lies on the volume becomes a kernel while the command runs, and its keeper ends too."""
+    volume = tmp_path / "volume"
+    place = volume / ".perijove/environments"
+    site = place / "envs/mine/lib/python3.11/site-packages"
+    (site / "ipykernel").mkdir(parents=True)
+    (place / "envs/mine/bin").mkdir()
+    (place / "envs/mine/bin/python").symlink_to(sys.executable)
+    kernel = place / "share/jupyter/kernels/env-mine/kernel.json"
+    command = [
+        sys.executable,
+        "-c",
+        f"import os, pathlib, time\n"
+        f"while not pathlib.Path({str(kernel)!r}).exists():\n    time.sleep(0.05)\n"
+        f"(child,) = pathlib.Path('/proc/self/task', str(os.getpid()), 'children')"
+        f".read_text().split()\n"
+        f"print(child, os.environ['JUPYTER_PATH'])",
+    ]
+    environment = {
+        "HOME": str(volume),
+        "PATH": os.environ["PATH"],
+        "PERIJOVE_VOLUMES": json.dumps([str(volume)]),
+        "PERIJOVE_ENVIRONMENTS": str(place),
+        "JUPYTERHUB_API_URL": "http://127.0.0.1:9",
+    }
+    done = subprocess.run(
+        wrapped(command), env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    child, jupyter_path = done.stdout.split()
+    assert jupyter_path == str(place / "share/jupyter")
+    # It has the command's output as well, which ends only when both have; its parent reaps it.
+    wait_for(lambda: _is_over(child), what="the keeper's end")
+
+
+def _is_over(pid: str) -> bool:
+    try:
+        return psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_nothing_is_kept_in_rescue_mode(tmp_path: Path) -> None:
+    """On a volume that cannot be used nobody looks for environments, nor builds any."""
+    shown, _, _ = _begin(tmp_path, tmp_path / "gone", PERIJOVE_ENVIRONMENTS=str(tmp_path / "e"))
+    assert "PERIJOVE_RESCUE" in shown
+    assert "JUPYTER_PATH" not in shown
+    assert not (tmp_path / "e").exists()
 
 
 def test_folders_are_counted_two_levels_deep(tmp_path: Path) -> None:

@@ -170,6 +170,7 @@ async def _list(
         allowed=allowed,
         environments=[_view(frame, each) for each in mine.own],
         shared=[_view(frame, each) for each in mine.shared],
+        several_places=len({each.place for each in mine.own} | set(mine.places)) > 1,
         places=[(key, place_text(frame.texts, key)) for key in mine.places],
         wish={"name": "", "packages": "", "place": "", **(wish or {})},
         error=_said(frame, error),
