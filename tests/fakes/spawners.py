@@ -209,7 +209,8 @@ class MemorySpawner:
     def _run_accepted(self) -> None:
         for name in self.platform.accepted - self._being_started:
             self.platform.accepted.discard(name)
-            if name in self.platform.present:
+            seen = self.platform.present.get(name)
+            if seen is not None and seen.phase is not Phase.GONE:  # it may have ended meanwhile
                 self.platform.show(name, Phase.RUNNING)
 
     async def stop(self, name: str, handle: Handle | None, *, grace: float) -> Sighting | None:
