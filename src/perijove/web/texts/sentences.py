@@ -354,7 +354,7 @@ ERRORS: Final[Mapping[str, Sentence]] = {
         N_("Take 1 to %(limit)s lower-case letters, digits, - and _."),
     ),
     "environment-package": Sentence(
-        N_("“%(line)s” is not a package."), N_("Write a name such as numpy, or numpy>=2.")
+        N_("“%(line)s” is not a package."), N_("Write a name such as numpy, or numpy==2.1.")
     ),
     "environment-packages": Sentence(N_("An environment has at most %(limit)s packages.")),
     "environment-lock": Sentence(N_("This list of exact versions is too long.")),
@@ -428,6 +428,7 @@ REFUSALS: Final[Mapping[Rule, Sentence]] = {
     Rule.ACCOUNT: Sentence(N_("You may not use the account %(asked)s here.")),
     Rule.PARTITION: Sentence(N_("You may not use the partition %(asked)s here.")),
     Rule.QOS: Sentence(N_("You may not use the quality of service %(asked)s here.")),
+    Rule.IMAGE: Sentence(N_("You may not use the image %(asked)s here.")),
     Rule.ENVIRONMENTS: Sentence(
         N_("You may not keep environments here."),
         N_("What you install lasts as long as the session."),
