@@ -317,7 +317,7 @@ def _mend(cluster: Cluster) -> None:
 
 _OF_SESSIONS: Final = (
     ".bash_history", ".bash_profile", ".bashrc", ".profile", ".ipynb_checkpoints", ".ipython",
-    ".jupyter", ".local", "Untitled*.ipynb", "slurm-*", "pj-sub.out",
+    ".jupyter", ".local", ".perijove/environments", "Untitled*.ipynb", "slurm-*", "pj-sub.out",
 )  # fmt: skip
 """What sessions and tests leave in a home, and others start with."""
 
