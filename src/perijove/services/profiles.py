@@ -318,7 +318,7 @@ def choices_in(profile: Profile, extra: Mapping[str, Any]) -> dict[str, object]:
     found: dict[str, object] = {}
     for name in names:
         said = extra.get(f"{name}{_UNLISTED}", extra.get(name))
-        if isinstance(said, str):
+        if said is not None:
             found[name] = said
     return found
 

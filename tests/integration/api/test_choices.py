@@ -90,6 +90,7 @@ async def test_what_was_chosen_is_frozen(
         ({"options": {"size": "large"}}, "size", "policy everyone allows 2"),
         ({"options": {"cpu": 1, "colour": 1}}, "colour", "has no option colour"),
         ({"size": "huge"}, "size", "size: huge is none of small, large"),
+        ({"size": 3}, "size", "size: 3 is none of small, large"),
         ({"image--unlisted-choice": "docker.io/x"}, "image", "Only images of quay.io."),
     ],
 )
