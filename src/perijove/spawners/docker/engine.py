@@ -7,6 +7,7 @@ What it says is passed on as it came. That it says nothing, in time or at all, i
 
 import io
 import os
+import re
 import ssl
 import tarfile
 from collections import Counter
@@ -25,11 +26,13 @@ from aiodocker.networks import DockerNetwork
 from aiodocker.volumes import DockerVolume
 
 from perijove.domain.errors import ConfigError, SpawnerTransient
+from perijove.spawners.docker.labels import carries, filters_of
 
 _SOCKET: Final = "unix:///var/run/docker.sock"
 _LISTED: Final = (
     "Id", "Names", "State", "Labels", "Ports", "HostConfig", "NetworkSettings", "Mounts",
 )  # fmt: skip
+_TAKEN: Final = re.compile(r"already (exists|used|in use)")
 _STOP_SECONDS: Final = 30.0
 """How long after the grace an engine may take to say that a container has ended."""
 _START_SECONDS: Final = 100.0
@@ -71,6 +74,8 @@ class Engine:
             with anyio.fail_after(self._timeout if seconds is None else seconds):
                 yield self._docker
         except DockerError as error:
+            if error.status == 500 and _TAKEN.search(error.message):
+                raise DockerError(409, error.message) from error  # podman says so by 500
             # 900 is the library's own: there is no connection.
             if error.status >= 500:
                 raise SpawnerTransient(f"the engine at {self._url}: {error.message}") from error
@@ -91,11 +96,21 @@ class Engine:
 
     # --- containers -----------------------------------------------------------------------
 
-    async def list_containers(self, filters: Mapping[str, Any]) -> Sequence[Answer]:
-        """Return the containers that pass `filters`, in whatever state they are."""
+    async def list_containers(
+        self, labels: Mapping[str, str], *, container_id: str = ""
+    ) -> Sequence[Answer]:
+        """Return the containers that carry all of `labels`, in whatever state; or one of them."""
+        filters = filters_of(labels) | ({"id": [container_id]} if container_id else {})
+        return [each for each in await self._list(filters) if carries(each["Labels"], labels)]
+
+    async def list_named(self, names: Sequence[str]) -> Sequence[Answer]:
+        """Return the containers with these names, whoever made them."""
+        return await self._list({"name": [f"^/?{re.escape(name)}$" for name in names]})
+
+    async def _list(self, filters: Mapping[str, Any]) -> Sequence[Answer]:
         with self._asking("list") as docker:
             found = await docker.containers.list(all=True, filters=filters)
-            return [{key: each[key] for key in _LISTED} for each in found]
+            return [{key: each[key] for key in _LISTED if key in each} for each in found]
 
     async def find_container(self, name: str) -> Answer | None:
         """Return all about the container with a name or an id; None if there is none."""
@@ -178,11 +193,12 @@ class Engine:
         with self._asking("volume-create") as docker:
             await docker.volumes.create(config)
 
-    async def list_volumes(self, filters: Mapping[str, Any]) -> Sequence[Answer]:
-        """Return the volumes that pass `filters`."""
+    async def list_volumes(self, labels: Mapping[str, str]) -> Sequence[Answer]:
+        """Return the volumes that carry all of `labels`."""
         with self._asking("volumes") as docker:
-            answer = await docker.volumes.list(filters=filters)
-            return list(answer.get("Volumes") or ())
+            answer = await docker.volumes.list(filters=filters_of(labels))
+            # podman shows those that carry any of them.
+            return [each for each in answer["Volumes"] or () if carries(each["Labels"], labels)]
 
     async def remove_volume(self, name: str) -> bool:
         """Remove a volume; tell whether it is gone, for it stays while a container has it."""
@@ -218,10 +234,11 @@ class Engine:
             return str((await docker.networks.create(config)).id)
         return None
 
-    async def list_networks(self, filters: Mapping[str, Any]) -> Sequence[Answer]:
-        """Return the networks that pass `filters`; who is in them is not in the answer."""
+    async def list_networks(self, labels: Mapping[str, str]) -> Sequence[Answer]:
+        """Return the networks that carry all of `labels`; who is in them is not in the answer."""
         with self._asking("networks") as docker:
-            return await docker.networks.list(filters=filters)
+            found = await docker.networks.list(filters=filters_of(labels))
+            return [each for each in found if carries(each["Labels"], labels)]
 
     async def join_network(self, name: str, container: str) -> None:
         """Connect a container to a network; quiet where it is."""

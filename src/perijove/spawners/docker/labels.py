@@ -30,7 +30,7 @@ def read_labels(found: Mapping[str, str], names: Collection[str]) -> Mapping[str
     }
 
 
-def filters_of(labels: Mapping[str, str]) -> Mapping[str, Any]:
+def filters_of(labels: Mapping[str, str]) -> dict[str, Any]:
     """Return the engine's filter for what carries all of `labels`."""
     return {"label": [f"{key}={value}" for key, value in labels.items()]}
 

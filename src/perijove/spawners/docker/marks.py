@@ -11,7 +11,7 @@ import time
 from typing import Final
 
 from perijove.spawners.docker.engine import Engine
-from perijove.spawners.docker.labels import INSTALLATION, KIND, MARKED_AT, carries, filters_of
+from perijove.spawners.docker.labels import INSTALLATION, KIND, MARKED_AT, carries
 
 _KEPT_SECONDS: Final = 86400
 """Longer than any start can be under way."""
@@ -38,7 +38,7 @@ class Marks:
     async def prune(self) -> None:
         """Remove the marks that no start can still come up against."""
         oldest = time.time() - _KEPT_SECONDS
-        for volume in await self._engine.list_volumes(filters_of(self._labels)):
+        for volume in await self._engine.list_volumes(self._labels):
             at = (volume.get("Labels") or {}).get(MARKED_AT, "")
             if at.isdecimal() and int(at) < oldest:
                 await self._engine.remove_volume(volume["Name"])

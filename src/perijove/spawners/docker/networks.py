@@ -1,7 +1,6 @@
 """The networks that the spawner makes, and in which people's containers do not meet."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
@@ -9,7 +8,7 @@ import anyio
 
 from perijove.domain.errors import SpawnerRejected
 from perijove.spawners.docker.engine import Answer, Engine
-from perijove.spawners.docker.labels import INSTALLATION, KIND, filters_of
+from perijove.spawners.docker.labels import INSTALLATION, KIND
 from perijove.spawners.docker.sections import DockerSettings
 
 _BRIDGE = "com.docker.network.bridge.enable_icc"
@@ -64,7 +63,7 @@ class Networks:
             return found
 
     async def _oldest(self, name: str, labels: Mapping[str, str]) -> str | None:
-        listed = await self._engine.list_networks(filters_of(labels))
+        listed = await self._engine.list_networks(labels)
         same = [(each["Created"], str(each["Id"])) for each in listed if each["Name"] == name]
         return min(same)[1] if same else None
 
@@ -93,8 +92,7 @@ class Networks:
         names = {name for each in running for name in _networks_of(each) if self._is_users(name)}
         if not names or not self._settings.join:
             return
-        wanted = [f"^/{re.escape(name)}$" for name in self._settings.join]
-        for container in await self._engine.list_containers({"name": wanted}):
+        for container in await self._engine.list_named(self._settings.join):
             for name in sorted(names - _networks_of(container)):
                 await self._engine.join_network(name, container["Id"])
 
@@ -103,8 +101,8 @@ class Networks:
 
     async def prune(self) -> None:
         """Remove the networks of people who have no container."""
-        labels = self._installation | {KIND: "per-user"}
-        for listed in await self._engine.list_networks(filters_of(labels)):
+        labels = {**self._installation, KIND: "per-user"}
+        for listed in await self._engine.list_networks(labels):
             network_id = listed["Id"]
             network = await self._engine.find_network(network_id) or {}
             inside = {each["Name"] for each in (network.get("Containers") or {}).values()}

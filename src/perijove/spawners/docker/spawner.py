@@ -42,7 +42,7 @@ from perijove.spawners.docker.containers import (
 )
 from perijove.spawners.docker.engine import Answer, Engine, open_engine
 from perijove.spawners.docker.images import Images
-from perijove.spawners.docker.labels import INSTALLATION, SPAWNER, carries, filters_of
+from perijove.spawners.docker.labels import INSTALLATION, SPAWNER, carries
 from perijove.spawners.docker.marks import Marks
 from perijove.spawners.docker.networks import Networks
 from perijove.spawners.docker.sections import DockerOverrides, DockerSettings
@@ -161,7 +161,7 @@ class DockerSpawner:
                 return await self._over(spec.name)
             await checkpoint({"id": container_id})
             await self._run(container_id)
-            listed = await self._engine.list_containers({"id": [container_id]})
+            listed = await self._engine.list_containers(self._labels, container_id=container_id)
             if not listed:
                 return await self._over(spec.name)
             return await self._see(listed[0])
@@ -253,7 +253,7 @@ class DockerSpawner:
         """
         if not self._node:
             await self._get_to_know()
-        listed = await self._engine.list_containers(filters_of(self._labels))
+        listed = await self._engine.list_containers(self._labels)
         self._forget({each["Id"] for each in listed})
         sightings = [await self._see(each) for each in listed]
         for each, sighting in zip(listed, sightings, strict=True):

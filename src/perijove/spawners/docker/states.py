@@ -84,11 +84,11 @@ def sighting_of(listed: Mapping[str, Any], *, node: str, end: End | None) -> Sig
 def address_of(listed: Mapping[str, Any]) -> str:
     """Return where the server in a listed container is reached; empty while it has no address."""
     port = int(listed["Labels"][PORT])
-    for each in listed["Ports"] or ():
+    for each in listed.get("Ports") or ():
         if each.get("PublicPort") and each["PrivatePort"] == port:
             return _url(each["IP"], each["PublicPort"])
     networks = listed["NetworkSettings"]["Networks"] or {}
-    own = listed["HostConfig"].get("NetworkMode", "")
+    own = (listed.get("HostConfig") or {}).get("NetworkMode", "")  # podman lists none
     # The one that it was made in comes first: somebody may have connected it to others.
     for _, network in sorted(
         networks.items(), key=lambda each: own not in (each[0], each[1].get("NetworkID"))

@@ -15,7 +15,6 @@ from perijove.spawners.docker.labels import (
     KIND,
     SPAWNER,
     carries,
-    filters_of,
     read_labels,
     readable_labels,
 )
@@ -41,7 +40,7 @@ class Volumes:
         self._engine = engine
         self._settings = settings
         self._spawner = spawner
-        self._containers = filters_of({INSTALLATION: installation})
+        self._containers = {INSTALLATION: installation}
         self._labels = {INSTALLATION: installation, KIND: "volume"}
         self._used: Mapping[str, int] = {}
         self._measured: float | None = None
@@ -94,10 +93,10 @@ class Volumes:
 
     async def survey(self) -> VolumeSurvey:
         """Return all of ours, with what was on them when it was last measured."""
-        volumes = await self._engine.list_volumes(filters_of(self._labels))
+        volumes = await self._engine.list_volumes(self._labels)
         holders: dict[str, list[str]] = {}
         for container in await self._engine.list_containers(self._containers):
-            for mount in container["Mounts"]:
+            for mount in container.get("Mounts") or ():
                 if mount["Type"] == "volume":
                     holders.setdefault(mount["Name"], []).append(name_of(container))
         await self._measure()
