@@ -47,6 +47,15 @@ class Storage:
             retention=timedelta(seconds=body["retention"]),
         )
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the API shows it."""
+        return {
+            "kept": str(self.kept),
+            "path": self.path,
+            "size_bytes": self.size_bytes,
+            "retention_seconds": int(self.retention.total_seconds()),
+        }
+
 
 def storage_under(body: Mapping[str, Any] | None, limits: Limits) -> Storage | None:
     """

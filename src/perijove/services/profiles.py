@@ -23,6 +23,7 @@ from perijove.domain.options import schema, still_valid
 from perijove.domain.picks import unavailable
 from perijove.domain.policy import Limits, Rule
 from perijove.domain.profile import FIELDS, IMAGE, Profile
+from perijove.domain.storage import Storage, storage_under
 from perijove.services.choices import ImageSection
 from perijove.services.discovery import NO_PLATFORMS, Platforms
 from perijove.services.limits import find_person, limits_of
@@ -141,6 +142,8 @@ class Offer:
     """Of its options, see `perijove.domain.options.schema`."""
     refusal: Refused | None
     """Why this person cannot start it whatever they choose."""
+    storage: Storage | None = None
+    """What it keeps for this person; None: nothing."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as the API shows it."""
@@ -152,6 +155,7 @@ class Offer:
             "description": dict(self.profile.description),
             "schema": dict(self.schema),
             "refused": refusal_as_json(self.refusal),
+            **({} if self.storage is None else {"storage": self.storage.as_json()}),
         }
 
 
@@ -226,6 +230,7 @@ def offers_under(
             profile=profile,
             schema=schema(profile, limits, platforms.of(profile.spawner)),
             refusal=refusal_of(profile, limits, platforms.of(profile.spawner)),
+            storage=storage_under(profile.storage, limits),
         )
         for profile in profiles
         if profile.is_seen_by(limits.groups)

@@ -158,6 +158,12 @@ async def test_little_room_is_said_on_home_and_while_waiting(
         assert words in (await visit.get(page)).text, page
 
 
+async def test_the_form_says_what_a_profile_keeps(visit: Visit) -> None:
+    """Before a start one knows that files are kept, and how much."""
+    page = (await visit.get("spawn/ann/lab?form=1")).text
+    assert "keeps 2\N{NO-BREAK SPACE}GiB of files" in page
+
+
 async def test_where_nothing_is_kept_nothing_is_said_of_it(tmp_path: Path) -> None:
     """A server without a volume is deleted as before, by one button."""
     async with visiting(tmp_path) as visit:

@@ -25,6 +25,7 @@ from perijove.domain.profile import (
     Profile,
     term,
 )
+from perijove.domain.storage import Storage
 from perijove.services.limits import find_person, limits_of
 from perijove.services.overview import Owner
 from perijove.services.profiles import Offer, OptionsForm
@@ -193,9 +194,12 @@ def _profile_view(texts: Texts, offer: Offer, form: OptionsForm, asked: Asked) -
         title=texts.choose(profile.title, fallback=profile.name),
         description=texts.choose(profile.description),
         chips=[
-            Chip(_ICONS[name], _default_text(texts, name, properties), of=name)
-            for name, each in properties.items()
-            if name in _ICONS and each.get("default") and profile.menu(name) is None
+            *(
+                Chip(_ICONS[name], _default_text(texts, name, properties), of=name)
+                for name, each in properties.items()
+                if name in _ICONS and each.get("default") and profile.menu(name) is None
+            ),
+            *([] if offer.storage is None else [Chip("home", _kept_text(texts, offer.storage))]),
         ],
         usually="",
         fields=fields.views() if offer.refusal is None else [],
@@ -203,6 +207,12 @@ def _profile_view(texts: Texts, offer: Offer, form: OptionsForm, asked: Asked) -
         chosen=is_asked,
         refusal=_refusal(texts, offer.refusal) if offer.refusal else "",
     )
+
+
+def _kept_text(texts: Texts, storage: Storage) -> str:
+    if storage.size_bytes is None:
+        return texts.gettext("keeps your files")
+    return texts.gettext("keeps %(size)s of files", size=texts.size(storage.size_bytes))
 
 
 def _default_text(texts: Texts, name: str, properties: Mapping[str, Mapping[str, Any]]) -> str:
