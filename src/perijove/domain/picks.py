@@ -33,9 +33,10 @@ class Picks:
     """By field, the menu that set it and what the choice is called."""
 
     def blame(self, fault: Fault) -> Fault:
-        """Return a fault as one of the choice that is behind it, if there is one."""
+        """Return a fault as one of the choice that set the field, unless that was asked for too."""
         setter = self._setters.get(fault.field)
-        return fault if setter is None else fault.from_menu(*setter)
+        asked = fault.code.startswith("option-")
+        return fault if setter is None or asked else fault.from_menu(*setter)
 
 
 def pick(

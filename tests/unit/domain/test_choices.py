@@ -246,6 +246,14 @@ def test_an_unknown_choice_is_refused_by_name(wrong: object) -> None:
     assert "small, medium, large" in str(fault)
 
 
+def test_what_a_choice_has_set_is_fixed() -> None:
+    """Who asks for something else besides is refused by the field that was asked for."""
+    offered = profile(choices={"size": SIZES})
+    assert apply(offered, FREE, {"size": "small", "cpu": 1}).resources.cpu == 1
+    [fault] = faults_of(offered, FREE, {"size": "small", "cpu": 7})
+    assert (fault.field, fault.code, fault.limit) == ("cpu", "option-locked", 1)
+
+
 def test_a_policy_takes_away_choices_that_set_too_much() -> None:
     """They are not offered, the default is one that is, and asking is refused by name."""
     offered, few = profile(choices={"size": SIZES}), limits(cpu=2)
