@@ -1,5 +1,6 @@
 """One cluster as the spawner sees it: its pods and their events, mirrored, and its nodes, asked."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -9,7 +10,7 @@ import anyio.abc
 from perijove.domain.errors import SpawnerRejected, SpawnerTransient
 from perijove.kit.clock import monotonic
 from perijove.kit.loops import every
-from perijove.spawners.kubernetes.api import Api, NotThere
+from perijove.spawners.kubernetes.api import AlreadyThere, Api, NotThere
 from perijove.spawners.kubernetes.evidence import Evidence, Node, in_order, nodes_of
 from perijove.spawners.kubernetes.manifest import ENVIRONMENT, POD
 from perijove.spawners.kubernetes.mirror import Mirror, Rhythm, Scope
@@ -31,7 +32,7 @@ from perijove.spawners.kubernetes.surroundings import OVER
 _NODES_PERIOD: Final = 60.0
 _FORBIDDEN_PERIOD: Final = 600.0
 _SWEEP_PERIOD: Final = 3600.0
-_LOOK_PERIOD: Final = 5.0
+_LOOK_PERIOD: Final = 3.0
 """Seconds without news of what is being removed, after which it is asked for."""
 
 
@@ -103,9 +104,24 @@ class Cluster:
                 raise SpawnerTransient(f"{name} is still being removed, on {node}")
             before = self._version(name, uid)
             await self.pods.change(name, min(_LOOK_PERIOD, max(latest - monotonic(), 0)))
-            if self._version(name, uid) == before and not await self._is_there(pod):
-                self.pods.note_gone(self._last_seen(pod))
+            if self._version(name, uid) != before:
+                continue
+            seen = self._last_seen(pod)
+            if not await self._is_there(pod):
+                self.pods.note_gone(seen)
+            elif "running" not in Evidence(pod=seen, now=datetime.now(UTC)).server:
+                await self._hasten(seen)
         return departed
+
+    async def _hasten(self, pod: Object) -> None:
+        """
+        Have the kubelet look at a pod again that is to be removed and never ran.
+
+        One that failed to start a container at that very moment does not for a minute; a shorter
+        time to end is news to it.
+        """
+        with suppress(NotThere, AlreadyThere):
+            await self.api.delete(PODS, namespace_of(pod), name_of(pod), uid=uid_of(pod), grace=1)
 
     def _version(self, name: str, uid: str) -> str:
         there = {uid_of(one): one for one in self.pods.of(name)}

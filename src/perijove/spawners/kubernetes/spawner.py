@@ -289,7 +289,8 @@ class KubernetesSpawner:
     async def _remove(self, pod: Object, *, grace: float) -> End:
         """Remove a pod, wait until it is gone, and return how it ended."""
         before = await self._cluster.evidence(pod)
-        seconds = max(1, int(grace))  # At once would be: before its server has ended.
+        # None would be: before its server has ended. One is kept for what has to be hastened.
+        seconds = max(1 if "running" in before.server else 2, int(grace))
         with suppress(NotThere, AlreadyThere):
             await self._cluster.api.delete(
                 PODS,
