@@ -369,4 +369,4 @@ def test_storage_is_checked(tmp_path: Path, line: str, fault: str) -> None:
         f'[[profiles]]\nname = "a"\n[profiles.storage]\n{line}\n[spawners.docker]\nimage = "x:1"\n'
     )
     (found,) = faults(tmp_path, text)
-    assert found == f"profiles.0.storage.{line.split()[0]}: {fault}"
+    assert found == f"profiles.0.storage.{line.split(maxsplit=1)[0]}: {fault}"
