@@ -15,11 +15,15 @@ def keeper_in(folder: str) -> "list[str]":
 
 
 def offer_environments(environment: "dict[str, str]", keeper: "list[str]") -> None:
-    """
-    Have the kernels of a person's environments found, and start their keeper.
+    """Have the kernels of a person's environments found, and start their keeper."""
+    show_environments(environment)
+    start_keeper(environment, keeper)
 
-    For a process that is about to become the server: the keeper is its child, is told its
-    number, and ends with it.
+
+def show_environments(environment: "dict[str, str]") -> None:
+    """
+    Have the kernels of a person's environments found by a server with this environment.
+
     Does nothing where ``PERIJOVE_ENVIRONMENTS`` names no place for them.
     """
     root = environment.get("PERIJOVE_ENVIRONMENTS", "")
@@ -30,8 +34,17 @@ def offer_environments(environment: "dict[str, str]", keeper: "list[str]") -> No
     environment["PERIJOVE_ENVIRONMENTS"] = root
     paths = [os.path.join(root, "share", "jupyter"), environment.get("JUPYTER_PATH", "")]
     environment["JUPYTER_PATH"] = ":".join(filter(None, paths))
+
+
+def start_keeper(environment: "dict[str, str]", keeper: "list[str]") -> None:
+    """
+    Start the keeper of a person's environments, if there is a place for any.
+
+    For a process that is about to become the server: the keeper is its child, is told its
+    number, and ends with it.
+    """
     command = [*keeper, str(os.getpid())]
-    if not keeper or os.fork() != 0:
+    if not keeper or not environment.get("PERIJOVE_ENVIRONMENTS") or os.fork() != 0:
         return
     try:
         os.setpgid(0, 0)  # Signals to the server's group are not meant for it.

@@ -28,7 +28,7 @@ from perijove.agent.board import Board
 from perijove.agent.cannot import EXITS, Cannot
 from perijove.agent.doctor import examine
 from perijove.agent.hub import Answer, Line, register
-from perijove.agent.kernels import keeper_in, offer_environments
+from perijove.agent.kernels import keeper_in, show_environments, start_keeper
 from perijove.agent.node import (
     JobMemory,
     Output,
@@ -150,6 +150,7 @@ class Session(Family):
         self._temporary = ""
         self._home = ""
         self._environment: dict[str, str] = {}
+        self._keeps_environments = False
         self._command: list[str] = []
         self._port = 0
         self._outlet: Outlet | None = None
@@ -293,7 +294,12 @@ class Session(Family):
             own_path=outer.get("PATH", ""),
             temporary=self._temporary,
         )
-        self._write_world(bool(code), contained=bool(software.get("container")))
+        # A container may have another Python than the node, where the keeper would build.
+        contained = bool(software.get("container"))
+        self._keeps_environments = not (code or spec.get("safe_mode") or contained)
+        if self._keeps_environments:
+            show_environments(self._environment)
+        self._write_world(bool(code), contained=contained)
         self._board.put_up(self._temporary)
         self._line.settle()
 
@@ -372,8 +378,8 @@ class Session(Family):
                 signal.signal(number, signal.SIG_IGN)
         os.umask(0o022)
         os.chdir(self._home)
-        if "PERIJOVE_RESCUE" not in self._environment and not self._spec.get("safe_mode"):
-            offer_environments(self._environment, keeper_in(HERE))
+        if self._keeps_environments:
+            start_keeper(self._environment, keeper_in(HERE))
         os.execve(self._command[0], self._command, self._environment)  # noqa: S606 - no shell
 
     def grace(self) -> float:

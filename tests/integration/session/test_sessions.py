@@ -221,3 +221,38 @@ def test_a_kernel_that_took_too_much_is_named(sessions: Sessions) -> None:
 
         assert wait_for(told, what="the notice", seconds=90) == ["big.ipynb"]
     sessions.stop("alice", "m")
+
+
+def test_an_environment_is_kept_beside_a_job(sessions: Sessions) -> None:
+    """What a person made by hand becomes a kernel while the job runs, and is one in the next."""
+    beds.run_as("alice", "rm", "-rf", str(Path("~alice/.perijove/environments").expanduser()))
+    inside = sessions.start("alice", "e", "slurm", cpu=1)
+    place = "$HOME/.perijove/environments/envs/mine"
+    package = 'python -c "import ipykernel, os; print(os.path.dirname(ipykernel.__path__[0]))"'
+    made, keeper = inside.shell(
+        # It borrows the packages of the server's own Python.
+        f"python -m venv --without-pip {place} && cd {place}/lib/python3*/site-packages"
+        f" && {package} > mine.pth && ln -s $(cat mine.pth)/ipykernel . && echo made",
+        "pgrep -u alice -f environments.py",
+    )
+    assert made == "made"
+
+    def is_offered() -> Any:
+        return inside.ask("api/kernelspecs")["kernelspecs"].get("env-mine")
+
+    # It looks twice a minute; until then the person has other kernels.
+    wait_for(is_offered, what="the kernel", seconds=90)
+    kernel_id = inside.ask("api/kernels", {"name": "env-mine"})["id"]
+    with inside.attach(kernel_id) as kernel:
+        assert kernel.run("import sys; print(sys.prefix)").endswith("/envs/mine")
+    status, found = sessions.site.api("GET", "/perijove/users/alice/environments")
+    assert status == 200
+    assert [(each["name"], each["maker"]) for each in found["environments"]] == [("mine", "hand")]
+    sessions.stop("alice", "e")
+    for pid in keeper.split():
+        assert not Path("/proc", pid).exists()
+
+    inside = sessions.start("alice", "e", "slurm", cpu=1)
+    assert is_offered()
+    inside.shell("rm -r $HOME/.perijove/environments")
+    sessions.stop("alice", "e")

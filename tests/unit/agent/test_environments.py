@@ -30,7 +30,8 @@ from perijove.agent.environments import (
     only_one,
     write_json,
 )
-from perijove.agent.kernels import keeper_in, offer_environments
+from perijove.agent.kernels import keeper_in, offer_environments, show_environments
+from perijove.agent.software import own_world
 from tests.e2e.site import wait_for
 
 TASK: Mapping[str, Any] = {
@@ -81,6 +82,15 @@ def test_kernels_are_found_where_environments_lie(tmp_path: Path) -> None:
     root = tmp_path / ".perijove/environments"
     assert environment["JUPYTER_PATH"] == f"{root}/share/jupyter:/opt/site"
     assert environment["PERIJOVE_ENVIRONMENTS"] == str(root)
+
+
+def test_the_kernels_of_a_job_are_among_what_its_person_has() -> None:
+    """What a job's server is given anew when it reads its settings still names them."""
+    server = {"HOME": "/home/ann", "PERIJOVE_ENVIRONMENTS": "~/e", "PATH": "/usr/bin"}
+    show_environments(server)
+    outer = {"PATH": "/usr/bin", "JUPYTER_PATH": "/home/ann/own"}
+    world = own_world(server, outer, "/home/ann", {})
+    assert world["JUPYTER_PATH"] == "/home/ann/e/share/jupyter:/home/ann/own"
 
 
 def test_nothing_is_offered_where_nothing_is_allowed() -> None:

@@ -213,7 +213,11 @@ def _said(frame: Frame, error: HubError | None) -> str:
 
 
 def _facts(texts: Texts, it: EnvironmentView) -> Sequence[Fact]:
-    facts = [Fact(label=texts.gettext("Where"), text=it.place)]
+    facts = []
+    if it.all_packages:
+        listed = it.all_packages.replace("\n", ", ")
+        facts.append(Fact(label=texts.gettext("Packages"), text=listed, verbatim=True))
+    facts.append(Fact(label=texts.gettext("Where"), text=it.place))
     if it.size:
         facts.append(Fact(label=texts.gettext("Takes"), text=it.size))
     if it.shared:
