@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from perijove.spawners.kubernetes.rights import (
     NAMESPACES_OF_CLUSTER,

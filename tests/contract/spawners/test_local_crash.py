@@ -117,7 +117,7 @@ class Crash(Exception):
 def run_supervisor(site: LocalSite, name: str, step: int, killed: Path) -> None:
     """Return when the supervisor has left its caller, or was killed before that."""
     source, directory = site.data_dir / "programs/supervisor.py", site.data_dir / "launches" / name
-    command = [sys.executable, "-I", "-S", "-c", SUPERVISOR, source]
+    command = [sys.executable, "-I", "-S", "-c", SUPERVISOR, str(source)]
     subprocess.run([*command, directory, str(step), killed], check=False)
 
 

@@ -1,7 +1,7 @@
 """The sections of profiles and policies."""
 
 import tomllib
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -95,7 +95,7 @@ def test_a_value_beside_its_field_is_the_default() -> None:
         ({"colour": "x"}, "Extra inputs"),
         ({"image": "not an image"}, "no reference of an image"),
         ({"image": "quay.io/UPPER/x:1"}, "no reference of an image"),
-        ({"platform": {"at": datetime(2026, 1, 1)}}, "made of texts"),
+        ({"platform": {"at": datetime(2026, 1, 1, tzinfo=UTC)}}, "made of texts"),
         ({"choices": {"a b": {"options": {"x": {}}}}}, "letters, digits"),
         ({"choices": {"a": {"options": {"x y": {}}}}}, "letters, digits"),
         ({"choices": {"a": {}}}, "one option at least"),
