@@ -36,6 +36,7 @@ _LINE_LIMIT: Final = 8 * 2**20
 _LOG_LIMIT: Final = 2**20
 _LOGS: Final = Kind("Pod", "pods/log")
 _RENEWAL_PERIOD: Final = 10.0
+_FAREWELL: Final = 0.25
 _WORDS: Final = 1000
 
 
@@ -61,8 +62,10 @@ class Api:
         self.calls: Counter[str] = Counter()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and give those that were cut time to say farewell."""
         await self._client.close()  # type: ignore[no-untyped-call]
+        # aiohttp ends TLS behind our back for a request that was cancelled, and tells nobody when.
+        await anyio.sleep(_FAREWELL)
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         """Return one object, as it is now; raises `NotThere`."""
