@@ -117,11 +117,14 @@ class Cluster:
         """
         Have the kubelet look at a pod again that is to be removed and never ran.
 
-        One that failed to start a container at that very moment does not for a minute; a shorter
-        time to end is news to it.
+        One that failed to make a container at that very moment does not for a minute; a second
+        less to end is news to it.
         """
-        with suppress(NotThere, AlreadyThere):
-            await self.api.delete(PODS, namespace_of(pod), name_of(pod), uid=uid_of(pod), grace=1)
+        grace = int(pod["metadata"].get("deletionGracePeriodSeconds") or 0) - 1
+        if grace > 0:
+            namespace, name = namespace_of(pod), name_of(pod)
+            with suppress(NotThere, AlreadyThere):
+                await self.api.delete(PODS, namespace, name, uid=uid_of(pod), grace=grace)
 
     def _version(self, name: str, uid: str) -> str:
         there = {uid_of(one): one for one in self.pods.of(name)}

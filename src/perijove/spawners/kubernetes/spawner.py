@@ -61,6 +61,7 @@ from perijove.spawners.kubernetes.truth import handle_of, sighting_of
 from perijove.spawners.kubernetes.volumes import Volumes
 
 _FIRST_LIST: Final = 5.0
+_TO_BE_LESSENED: Final = 20
 _QUOTA_PAUSE: Final = 5.0
 """Seconds between two tries of what a quota forbids: others have to end first."""
 
@@ -289,15 +290,17 @@ class KubernetesSpawner:
     async def _remove(self, pod: Object, *, grace: float) -> End:
         """Remove a pod, wait until it is gone, and return how it ended."""
         before = await self._cluster.evidence(pod)
-        # None would be: before its server has ended. One is kept for what has to be hastened.
-        seconds = max(1 if "running" in before.server else 2, int(grace))
+        # Without any it would vanish before its server has ended; one that never ran takes no
+        # time, and what it is given is there to be lessened.
+        seconds = max(1, int(grace))
+        given = seconds if "running" in before.server else max(seconds, _TO_BE_LESSENED)
         with suppress(NotThere, AlreadyThere):
             await self._cluster.api.delete(
                 PODS,
                 namespace_of(pod),
                 str(pod["metadata"]["name"]),
                 uid=uid_of(pod),
-                grace=seconds,
+                grace=given,
             )
         removed = await self._cluster.gone(pod, seconds + self._settings.stop_limit)
         await self._remove_secret(str(pod["metadata"]["name"]), namespace_of(pod))
