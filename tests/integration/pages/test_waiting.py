@@ -73,6 +73,15 @@ async def test_the_page_says_why_and_keeps_the_words(visit: Visit) -> None:
     assert "Vous avez déjà autant de tâches en cours" in french
 
 
+async def test_who_is_told_to_ask_gets_the_page_also_without_a_help_desk(visit: Visit) -> None:
+    """Where the site has no address for help, the advice to ask is there, and no button."""
+    await queue(visit, Reason(code="no-node", words="0/1 nodes are available"))
+    answer = await visit.get("spawn-pending/ann")
+    assert answer.status_code == 200
+    assert "Tell your administrator what is quoted below" in answer.text
+    assert "Help</a>" not in answer.text
+
+
 async def test_at_the_limit_one_is_asked_and_can_keep_waiting(visit: Visit) -> None:
     """The button is there as long as there is a question; pressing it answers."""
     now = visit.hub.hub.clock.now()
