@@ -116,7 +116,8 @@ class Images:
             raise _pending(reference, pull)
         pull.waiting.discard(name)
         if pull.code:
-            raise SpawnerRejected(pull.trouble, code=pull.code, image=reference)
+            # Engines rarely say which image they speak of.
+            raise SpawnerRejected(f"{reference}: {pull.trouble}", code=pull.code, image=reference)
 
     def _under_way(self, reference: str, name: str) -> _Pull | None:
         """Return the pull that a launch waits for, or whose result is one for it."""
