@@ -325,7 +325,7 @@ def test_silent_scheduler_loses_nothing(bed: BatchSite, sign_in: SignIn, cluster
         choose(page, bed, cluster, ui="terminal")
         start(page)
         expect(page.locator("main")).to_contain_text(
-            re.compile(r"The scheduler has not answered since \d\d:\d\d; nothing is lost."),
+            re.compile(r"The computing system has not answered since \d\d:\d\d; nothing is lost."),
             timeout=SOON,
         )
         keep(page, f"silent-waiting-{cluster}", ["english", "french"])
