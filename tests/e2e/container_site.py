@@ -4,8 +4,9 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -147,7 +148,9 @@ class ContainerSite:
         """Return every container or pod of the site, whatever its state."""
         if kind == "kubernetes":
             return self._pods()
-        chosen = _filters(self.installation(), "docker")
+        # The kubelet's containers carry the labels of their pods.
+        labels = (f"{INSTALLATION}={self.installation()}", f"{SPAWNER}=docker")
+        chosen = [f"--filter=label={label}" for label in labels]
         ids = docker("container", "ls", "--all", "--quiet", *chosen).split()
         found = json.loads(docker("container", "inspect", *ids)) if ids else []
         return [
@@ -192,10 +195,15 @@ class ContainerSite:
         return Inside(f"{self.site.url}/user/{user}/{name}/", ADMIN_TOKEN)
 
     def ask_for(self, user: str, name: str, profile: str) -> None:
-        """Ask for a server, and do not wait for it."""
-        path = f"/users/{user}/servers/{name}"
-        status, answer = self.site.api("POST", path, {"profile": profile})
-        assert status in (201, 202), answer
+        """Ask for a server, and do not wait for it, nor for the answer that waits for it."""
+        request = urllib.request.Request(
+            f"{self.site.url}/hub/api/users/{user}/servers/{name}",
+            data=json.dumps({"profile": profile}).encode(),
+            headers={"Authorization": f"token {ADMIN_TOKEN}"},
+        )
+        with suppress(TimeoutError), urllib.request.urlopen(request, timeout=0.5):
+            pass
+        wait_for(lambda: not self.site.server(user, name).get("stopped", True), what="the request")
 
     def await_ready(self, user: str, name: str) -> None:
         """Wait until a server is ready."""
@@ -253,20 +261,13 @@ def a_container_site(directory: Path) -> Iterator[ContainerSite]:
             yield found
 
 
-def _filters(installation: str, spawner: str) -> Sequence[str]:
-    """Return what chooses what one spawner made; the kubelet's containers carry labels as well."""
-    labels = (f"{INSTALLATION}={installation}", f"{SPAWNER}={spawner}")
-    return [f"--filter=label={label}" for label in labels]
-
-
 def _sweep(installation: str) -> None:
-    """Remove what an installation has on the engine."""
+    """Remove what an installation has on the engine; the kubelet removes its own containers."""
+    ours = f"--filter=label={INSTALLATION}={installation}"
     for spawner in ("docker", "small"):
-        chosen = _filters(installation, spawner)
-        for kind, listing, removal in (
-            ("container", ("ls", "--all"), ("rm", "--force")),
-            ("volume", ("ls",), ("rm",)),
-            ("network", ("ls",), ("rm",)),
-        ):
-            if left := docker(kind, *listing, "--quiet", *chosen).split():
-                docker(kind, *removal, *left)
+        chosen = (ours, f"--filter=label={SPAWNER}={spawner}")
+        if left := docker("container", "ls", "--all", "--quiet", *chosen).split():
+            docker("container", "rm", "--force", *left)
+    for kind in ("volume", "network"):
+        if left := docker(kind, "ls", "--quiet", ours).split():
+            docker(kind, "rm", *left)

@@ -239,8 +239,8 @@ def test_killed_hub_goes_on_with_what_is_pending(bed: ContainerSite, kind: Kind)
         ends.callback(bed.stop, "alice", "late")
         names = wait_for(new, what="a container")
         launch = bed.launch_of("alice", "late")
+        assert bed.site.server("alice", "late")["pending"] == "spawn"
         bed.kill_hub()
-        assert not bed.site.server("alice", "late").get("stopped")
         if kind == "kubernetes":
             kubectl("label", "node", NODE, f"{GATE}=open")
         bed.await_ready("alice", "late")
@@ -383,6 +383,7 @@ def test_engine_is_restarted(bed: ContainerSite, alice: Page) -> None:
         bed.ask_for("alice", "after", "docker")
         ends.callback(bed.stop, "alice", "after")
         wait_for(lambda: len(bed.placed("docker")) > len(before), what="the container")
+        assert bed.site.server("alice", "after")["pending"] == "spawn"
 
         beds.disturb("docker", "stop")
         try:
