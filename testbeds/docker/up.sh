@@ -36,6 +36,9 @@ fi
 # shellcheck source=testbeds/docker/images.sh
 . "$BEDS/docker/images.sh"
 
+# What earlier runs left that were interrupted; networks are few.
+docker network prune --force --filter label=perijove.org/installation --filter until=2h >/dev/null
+
 start_second
 wanted=$(docker image inspect -f '{{.Id}}' "$NULL_IMAGE")
 [ "$(second image inspect -f '{{.Id}}' "$NULL_IMAGE" 2>/dev/null)" = "$wanted" ] ||

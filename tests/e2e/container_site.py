@@ -3,16 +3,15 @@
 import json
 import os
 import secrets
-import sqlite3
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from perijove.spawners.docker.labels import INSTALLATION, SPAWNER
-from tests.contract.spawners.docker_site import docker
+from tests.contract.spawners.docker_site import docker, sweep
 from tests.contract.spawners.kubernetes_site import kubectl, shown
 from tests.e2e.site import ADMIN_TOKEN, Site, a_site, free_port, wait_for
 from tests.integration.docker.registry import Registry
@@ -137,19 +136,12 @@ class ContainerSite:
     namespace: str
     missing: str
 
-    def installation(self) -> str:
-        """Return what marks all that is this site's."""
-        (path,) = (self.site.directory / "data").glob("*.sqlite")
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database:
-            ((found,),) = database.execute("SELECT name FROM installation")
-        return str(found)
-
     def placed(self, kind: Kind) -> list[Placed]:
         """Return every container or pod of the site, whatever its state."""
         if kind == "kubernetes":
             return self._pods()
         # The kubelet's containers carry the labels of their pods.
-        labels = (f"{INSTALLATION}={self.installation()}", f"{SPAWNER}=docker")
+        labels = (f"{INSTALLATION}={self.site.installation()}", f"{SPAWNER}=docker")
         chosen = [f"--filter=label={label}" for label in labels]
         ids = docker("container", "ls", "--all", "--quiet", *chosen).split()
         found = json.loads(docker("container", "inspect", *ids)) if ids else []
@@ -257,17 +249,5 @@ def a_container_site(directory: Path) -> Iterator[ContainerSite]:
         extra = configuration(free_port(), namespace, missing)
         with a_site(directory, extra=extra) as site:
             found = ContainerSite(site, namespace, missing)
-            ends.callback(_sweep, found.installation())
+            ends.callback(sweep, site.installation(), "docker", "small")
             yield found
-
-
-def _sweep(installation: str) -> None:
-    """Remove what an installation has on the engine; the kubelet removes its own containers."""
-    ours = f"--filter=label={INSTALLATION}={installation}"
-    for spawner in ("docker", "small"):
-        chosen = (ours, f"--filter=label={SPAWNER}={spawner}")
-        if left := docker("container", "ls", "--all", "--quiet", *chosen).split():
-            docker("container", "rm", "--force", *left)
-    for kind in ("volume", "network"):
-        if left := docker(kind, "ls", "--quiet", ours).split():
-            docker(kind, "rm", *left)

@@ -6,13 +6,14 @@ import random
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -147,6 +148,13 @@ tokens = [{{ name = "tests", user = "admin", token = "{ADMIN_TOKEN}" }}]
             ).startswith(home):
                 found.append(process)
         return found
+
+    def installation(self) -> str:
+        """Return what marks all that is this site's on any platform."""
+        (path,) = (self.directory / "data").glob("*.sqlite")
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database:
+            ((found,),) = database.execute("SELECT name FROM installation")
+        return str(found)
 
     def link(self) -> str:
         """Return the one-time link that was printed."""

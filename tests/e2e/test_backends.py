@@ -7,7 +7,7 @@ she wrote there again, until she deletes it.
 
 import os
 import re
-import subprocess
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,8 @@ from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import Error as PlaywrightError
 
 from tests import clusters
+from tests.contract.spawners.docker_site import sweep
+from tests.contract.spawners.kubernetes_site import kubectl
 from tests.e2e.lab import compute
 from tests.e2e.site import Site, a_site, free_port, wait_for
 
@@ -29,7 +31,6 @@ pytestmark = [
 
 ARTIFACTS: Final = Path(__file__).parents[1] / "artifacts/backends"
 PASSWORD: Final = "PERIJOVE_TEST_PASSWORD"
-NAMESPACE: Final = "perijove-e2e-backends"
 START_SECONDS: Final = 180
 
 PROFILES: Final = """
@@ -84,7 +85,7 @@ ON: Final[Mapping[str, str]] = {
 """Names of servers, and of the profile each is started with."""
 
 
-def configuration(api_port: int) -> str:
+def configuration(api_port: int, namespace: str) -> str:
     """Return the configuration of all five."""
     singleuser = os.environ["PERIJOVE_TEST_JOB_SINGLEUSER"]
     software = f'software = {{ prefix = "{singleuser}" }}\n'
@@ -113,7 +114,7 @@ survey_period = 1
 [spawners.kubernetes]
 kind = "kubernetes"
 kubeconfig = "{os.environ["PERIJOVE_TEST_KUBECONFIG"]}"
-namespace = "{NAMESPACE}"
+namespace = "{namespace}"
 image = "{image}"
 network = {{ hub_networks = ["{os.environ["PERIJOVE_TEST_KUBERNETES_HOST_IP"]}/32"] }}
 survey_period = 1
@@ -124,27 +125,20 @@ survey_period = 1
 """
 
 
-def kubectl(*arguments: str) -> str:
-    """Ask the cluster as its administrator."""
-    command = [os.environ["PERIJOVE_TEST_KUBECTL"], "-n", NAMESPACE, *arguments]
-    environment = {**os.environ, "KUBECONFIG": os.environ["PERIJOVE_TEST_KUBECONFIG"]}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Run one hub in front of all five, on clean clusters; leave nothing anywhere."""
-    kubectl("create", "namespace", NAMESPACE)
+    namespace = f"perijove-e2e-{secrets.token_hex(4)}"
+    kubectl("create", "namespace", namespace)
     with clusters.left_clean("slurm", "gridengine") as ends:
-        with a_site(tmp_path_factory.mktemp("site"), extra=configuration(free_port())) as found:
+        ends.callback(kubectl, "delete", "namespace", namespace, "--wait=false")
+        extra = configuration(free_port(), namespace)
+        with a_site(tmp_path_factory.mktemp("site"), extra=extra) as found:
             try:
                 yield found
             finally:
                 clusters.end_servers(found)
-        ends.callback(kubectl, "delete", "namespace", NAMESPACE, "--wait=false")
+        ends.callback(sweep, found.installation(), "docker")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ from typing import Final
 import pytest
 from playwright.sync_api import Browser, expect
 
-from perijove.spawners.docker.labels import INSTALLATION
-from tests.contract.spawners.docker_site import docker
+from tests.contract.spawners.docker_site import docker, sweep
 from tests.e2e.site import PASSWORD, Site, a_site, free_port, wait_for
 
 pytestmark = [pytest.mark.needs("chromium", "docker"), pytest.mark.timeout(300)]
@@ -40,14 +39,13 @@ retention = "0 s"
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    """Run the site; leave no container and no volume of it."""
+    """Run the site; leave nothing of it on the engine."""
     with a_site(tmp_path, extra=configuration(free_port())) as found:
-        yield found
-        (volume,) = found.api("GET", "/perijove/volumes")[1]["volumes"]
-        found.stop_server()
-    installation = volume["name"].split("-")[1]
-    left = docker("volume", "ls", "--quiet", "--filter", f"label={INSTALLATION}={installation}")
-    docker("volume", "rm", *left.split())
+        try:
+            yield found
+        finally:
+            found.stop_server()
+    sweep(found.installation(), "docker")
 
 
 def test_a_server_with_a_full_volume_starts_and_says_why(site: Site, browser: Browser) -> None:

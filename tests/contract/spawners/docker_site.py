@@ -11,7 +11,7 @@ from perijove.domain.launch import Cause, End
 from perijove.kit.ids import new_installation_id
 from perijove.spawners.contract import Checkpoint, LaunchSpec, Sighting, Surroundings
 from perijove.spawners.docker import DockerSettings, DockerSpawner
-from perijove.spawners.docker.labels import INSTALLATION
+from perijove.spawners.docker.labels import INSTALLATION, SPAWNER
 
 _PROGRAM: Final = ("python3", "-I", "-S", "/srv/program.py")
 _HERE: Final = 4
@@ -26,6 +26,18 @@ def docker(*words: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def sweep(installation: str, *spawners: str) -> None:
+    """Remove all that some spawners of an installation have on the engine."""
+    ours = f"--filter=label={INSTALLATION}={installation}"
+    for spawner in spawners:  # the kubelet copies labels of pods, and removes its own containers
+        chosen = (ours, f"--filter=label={SPAWNER}={spawner}")
+        if left := docker("container", "ls", "--all", "--quiet", *chosen).split():
+            docker("container", "rm", "--force", *left)
+    for kind in ("volume", "network"):
+        if left := docker(kind, "ls", "--quiet", ours).split():
+            docker(kind, "rm", *left)
 
 
 class ImageSpawner(DockerSpawner):
