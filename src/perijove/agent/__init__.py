@@ -10,13 +10,13 @@ installed on the node.
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from perijove.agent.kernels import KEEPER
 
+_PACKAGE: Final = Path(__file__).parents[1]
 _WRAPPER: Final = (
     "agent/kernels.py",
     "spawners/local/supervisor.py",
@@ -48,8 +48,8 @@ _AS_THEY_ARE: Final = (
 @cache
 def job_files() -> Mapping[str, str]:
     """Return the files that a job is delivered with, beside its `spec.json`, by name."""
-    package = files("perijove.agent")
-    plain = {Path(name).name: (package / name).read_text("utf-8") for name in _AS_THEY_ARE}
+    agent = _PACKAGE / "agent"
+    plain = {Path(name).name: (agent / name).read_text("utf-8") for name in _AS_THEY_ARE}
     programs = {"wrapper.py": program(_WRAPPER), "tunnel.py": program(_TUNNEL), KEEPER: keeper()}
     return MappingProxyType({**plain, **programs})
 
@@ -70,7 +70,7 @@ def program(names: Sequence[str]) -> str:
     """Return the parts as one program: without their imports of each other, started by the last."""
     parts = []
     for name in names:
-        source = (files("perijove") / name).read_text()
+        source = (_PACKAGE / name).read_text("utf-8")
         kept = _kept(source, is_last=name == names[-1])
         parts.append(f"# --- {name}\n" + "".join(kept))
     return "\n".join(parts)
