@@ -22,7 +22,7 @@ LIFE = {
     "request_start.<locals>.unit": 1,
     "LaunchLoop.pass_once.<locals>.unit": 2,  # the intent to submit; to end
     "append_handle": 1,  # the checkpoint
-    "Steps._apply.<locals>.unit": 1,  # what the start saw
+    "Steps._note_start.<locals>.unit": 1,  # what the start saw
     "Steps._locked.<locals>.unit": 1,  # ready
     "Steps._publish.<locals>.unit": 1,
     "Observer.look.<locals>.unit": 2,
