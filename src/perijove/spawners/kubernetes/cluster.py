@@ -14,7 +14,7 @@ from perijove.spawners.kubernetes.api import AlreadyThere, Api, NotThere
 from perijove.spawners.kubernetes.evidence import Evidence, Node, in_order, nodes_of
 from perijove.spawners.kubernetes.manifest import ENVIRONMENT, POD
 from perijove.spawners.kubernetes.mirror import Mirror, Rhythm, Scope
-from perijove.spawners.kubernetes.names import DAY, Ours, old_days
+from perijove.spawners.kubernetes.names import DAY, NAME, Ours, old_days
 from perijove.spawners.kubernetes.objects import (
     CONFIG_MAPS,
     EVENTS,
@@ -150,14 +150,22 @@ class Cluster:
         return self._nodes
 
     async def _sweep_now_and_then(self) -> None:
+        await self.pods.synced.wait()  # Before that it is not known which secrets are waited for.
         await every(_SWEEP_PERIOD, self._sweep, name="kubernetes:sweep", deadline=60)
 
     async def _sweep(self) -> None:
-        """Remove notes, and secrets that never got a pod, that are older than yesterday."""
-        old = old_days(datetime.now(UTC))
-        for kind, part in ((CONFIG_MAPS, OVER), (SECRETS, ENVIRONMENT)):
-            labels = f"{self._ours.selector(part)},{DAY},{old}"
+        """Remove notes, and secrets that no pod needs any more, that are older than yesterday."""
+        old = f"{DAY},{old_days(datetime.now(UTC))}"
+        waiting = ",".join(name_of(pod) for pod in self.pods.objects if _waits(pod))
+        # A hub that died right after it had made a pod has left its secret as it was before.
+        unneeded = f"{old},{NAME} notin ({waiting})" if waiting else old
+        for kind, part, chosen in ((CONFIG_MAPS, OVER, old), (SECRETS, ENVIRONMENT, unneeded)):
+            labels = f"{self._ours.selector(part)},{chosen}"
             await self.api.delete_all(kind, self._settings.namespace, labels=labels)
+
+
+def _waits(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") == "Pending"
 
 
 def _uid_of_involved(event: Object) -> str:

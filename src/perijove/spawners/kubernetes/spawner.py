@@ -78,7 +78,6 @@ class KubernetesSpawner:
         self._entered: Cluster | None = None
         self._stack = AsyncExitStack()
         self._prepared: set[str] = set()
-        self._namespaces: dict[str, str] = {}
         self._running: dict[str, Sighting] = {}
         """What the last survey said of pods that run, by their versions."""
         self._refused: dict[str, tuple[float, SpawnerPending]] = {}
@@ -118,7 +117,7 @@ class KubernetesSpawner:
         if (end := await self._end_of_stopped(spec.name)) is not None:
             return _gone(spec.name, end)
         try:
-            made = await self._make(spec, pod, secret)
+            made = await self._make(spec, pod, secret, checkpoint)
         except SpawnerPending as error:
             self._hold(spec.name, error)
             raise
@@ -144,14 +143,18 @@ class KubernetesSpawner:
             self._refused[name] = (until, error)
             raise SpawnerPending(str(error), code=error.code, **error.params)
 
-    async def _make(self, spec: LaunchSpec, pod: Object, secret: Object) -> Object:
+    async def _make(
+        self, spec: LaunchSpec, pod: Object, secret: Object, checkpoint: Checkpoint
+    ) -> Object:
         """Make the pod and all it needs; return it, or the one that is there."""
         namespace = await self._namespace_of(spec)
-        self._namespaces[spec.name] = namespace
         try:
             await self._prepare(namespace, spec.user_name)
             for volume in spec.volumes:
                 await self._volumes.ensure(volume, spec, namespace)
+            if self._settings.namespace_per_user:
+                # Until there is a pod nothing else says where the secret is.
+                await checkpoint({"namespace": namespace})
             # Before its pod, which would wait for it; a stop removes it also without one.
             await self._put_secret(secret, namespace)
             return await self._cluster.api.create(PODS, pod, namespace=namespace)
@@ -225,6 +228,8 @@ class KubernetesSpawner:
         ends = {}
         for name, handle in handles.items():
             uid, namespace = str(handle.get("uid", "")), str(handle.get("namespace", ""))
+            if not uid:
+                continue  # Its pod may never have been made.
             removed = self._cluster.pods.departed(uid)
             if removed is None:
                 there = await self._cluster.find(name, namespace)
@@ -258,7 +263,6 @@ class KubernetesSpawner:
         await self._mark(name, None)
         namespace = self._known_namespace(name, handle)
         pod = await self._cluster.find(name, namespace)
-        self._namespaces.pop(name, None)
         if pod is None:
             if namespace:
                 await self._remove_secret(name, namespace)
@@ -318,7 +322,7 @@ class KubernetesSpawner:
         if handle is not None and "namespace" in handle:
             return str(handle["namespace"])
         pod = self._cluster.pods.find(name)
-        return namespace_of(pod) if pod is not None else self._namespaces.get(name, "")
+        return namespace_of(pod) if pod is not None else ""
 
     # --- volumes --------------------------------------------------------------------------
 
