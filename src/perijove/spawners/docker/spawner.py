@@ -46,7 +46,14 @@ from perijove.spawners.docker.labels import INSTALLATION, SPAWNER, carries
 from perijove.spawners.docker.marks import Marks
 from perijove.spawners.docker.networks import Networks
 from perijove.spawners.docker.sections import DockerOverrides, DockerSettings
-from perijove.spawners.docker.states import end_of, is_over, name_of, refusal_code, sighting_of
+from perijove.spawners.docker.states import (
+    end_of,
+    is_over,
+    name_of,
+    refusal_code,
+    sighting_of,
+    will_pass,
+)
 from perijove.spawners.docker.volumes import Volumes
 from perijove.spawners.names import check_platform_name, is_platform_name
 
@@ -59,6 +66,8 @@ _GREETING_SECONDS: Final = 5.0
 """How long a hub that starts waits for an engine, which it can do without."""
 _MAKING_SECONDS: Final = 10.0
 _LOOK_AGAIN_SECONDS: Final = 0.1
+_TRIES: Final = 50
+"""How often a start is tried again that fails for a reason which will pass."""
 _TIDY_SECONDS: Final = 3600.0
 _LOG_LINES: Final = 2000
 _STOPS: Final = 50
@@ -225,13 +234,25 @@ class DockerSpawner:
             return
         if end_of(container["State"]) is not None:
             return
+        for left in reversed(range(_TRIES)):
+            if await self._is_begun(container, is_last=not left):
+                return
+            await anyio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def _is_begun(self, container: Answer, *, is_last: bool) -> bool:
+        """Start a container; False when the engine refused for a reason that will pass."""
+        container_id = str(container["Id"])
         try:
             await self._volumes.give(container)
             await self._engine.start_container(container_id)
         except (DockerError, SpawnerTransient):
             after = await self._engine.find_container(container_id)
-            if after is not None and end_of(after["State"]) is None:
+            if after is None or end_of(after["State"]) is not None:
+                return True
+            if is_last or not will_pass(after["State"]):
                 raise
+            return False
+        return True
 
     async def _discard(self, container_id: str) -> None:
         """Remove a container that never ran, or came to run only for its mark to be seen late."""

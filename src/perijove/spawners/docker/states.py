@@ -28,9 +28,21 @@ _REFUSALS: Final = tuple(
 )
 
 
+_AMBIGUOUS: Final = re.compile(r"network \S+ is ambiguous")
+
+
 def refusal_code(words: str) -> str:
     """Return the code for why an engine does not create or start a container."""
     return next((code for pattern, code in _REFUSALS if pattern.search(words)), "container-refused")
+
+
+def will_pass(state: Mapping[str, Any]) -> bool:
+    """
+    Tell whether what an engine said when it did not start a container is soon not true any more.
+
+    Two hubs that make the same network at the same time make two; one of them is removed at once.
+    """
+    return _AMBIGUOUS.search(str(state.get("Error") or "")) is not None
 
 
 def is_over(state: str) -> bool:
@@ -43,7 +55,7 @@ def end_of(state: Mapping[str, Any]) -> End | None:
     status, code = state["Status"], int(state.get("ExitCode", 0))
     words = str(state.get("Error") or "")[:_WORDS]
     if status == "created":
-        if not words and code == 0:
+        if (not words and code == 0) or will_pass(state):
             return None
         return End(cause=Cause.NEVER_STARTED, reason=refusal_code(words), detail=words)
     if not is_over(status):

@@ -128,3 +128,11 @@ def test_nothing_is_gone_without_evidence(status: str, phase: Phase) -> None:
 
     assert sighting_of(listed(status), node="", end=None).phase is phase
     assert sighting_of(listed(status), node="", end=end).phase is Phase.GONE
+
+
+def test_what_will_pass_is_no_end() -> None:
+    """Two networks of one name, for a moment, end no start."""
+    words = "network pj-inst is ambiguous (2 matches found on name)"
+    state = {"Status": "created", "ExitCode": 128, "Error": words}
+    assert end_of(state) is None
+    assert end_of({**state, "Error": "no such network"}) is not None
