@@ -84,6 +84,7 @@ class KubernetesSite:
             "namespace": self.namespace,
             "image": os.environ["PERIJOVE_TEST_IMAGE_NULL"],
             "stop_grace": 5,
+            "stop_limit": 150,  # the kubelet of the bed may take a minute with what never ran
             "network": {"hub_networks": ["0.0.0.0/0"]},
         }
         around = Surroundings(
