@@ -38,6 +38,8 @@ _LIFETIMES: Final[Mapping[int, str]] = {
     365 * 24 * _HOUR: N_("1 year"),
     0: N_("never"),
 }
+_SHOWN_SESSIONS: Final = 20
+"""A page stays small, however often somebody signs in and never out."""
 _DEFAULT_LIFETIME: Final = 30 * 24 * _HOUR
 _GRANTS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "all": (N_("Everything that I may do"), ("inherit",)),
@@ -177,13 +179,16 @@ async def _page(frame: Frame, *, note: str = "", error: str = "", fresh: str = "
 
     found, sessions = await frame.hub.database.read(unit)
     views = [(token, _token_view(texts, token)) for token in reversed(found)]
+    shown = [_session_view(texts, each, frame.session) for each in sessions]
+    shown.sort(key=lambda view: (view.is_this, view.last_seen_at), reverse=True)
     return frame.page(
         "token.html",
         status=400 if error else 200,
         nav="token",
         tokens=[view for token, view in views if token.oauth_client == OWN_CLIENT],
         clients=[view for token, view in views if token.oauth_client != OWN_CLIENT],
-        sessions=[_session_view(texts, each, frame.session) for each in sessions],
+        sessions=shown[:_SHOWN_SESSIONS],
+        more_sessions=_more_said(texts, len(shown) - _SHOWN_SESSIONS),
         lifetimes=[
             ChoiceView(
                 value=str(seconds),
@@ -206,6 +211,13 @@ async def _page(frame: Frame, *, note: str = "", error: str = "", fresh: str = "
         fresh=fresh,
         may_change_password=await may_change_password(frame),
     )
+
+
+def _more_said(texts: Texts, count: int) -> str:
+    """Say how many sign-ins there are besides those shown."""
+    if count <= 0:
+        return ""
+    return texts.ngettext("and %(count)s older sign-in", "and %(count)s older sign-ins", count)
 
 
 def _token_view(texts: Texts, token: Token) -> TokenView:
