@@ -143,6 +143,8 @@ def read_sighting(launch: Launch, sighting: Sighting, *, now: datetime) -> Chang
     if status is not launch.status:
         values["status"] = status
         event = str(status)
+        if launch.failures:
+            values["failures"] = 0  # They were of what is over by now.
     reason = sighting.reason if status in (Status.QUEUED, Status.HELD, Status.SUSPENDED) else None
     if _is_other(reason, launch.reason):
         values["reason"] = reason

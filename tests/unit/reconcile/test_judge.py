@@ -116,6 +116,15 @@ def test_being_seen_ends_every_doubt() -> None:
     assert change.event == "seen-again"
 
 
+def test_failures_are_forgotten_when_it_goes_on() -> None:
+    """What failed before a launch was moved on does not make the next pause longer."""
+    tried = launch(Status.SUBMITTED, failures=3)
+    pending = Sighting(name=tried.name, phase=Phase.PENDING)
+    assert read_sighting(tried, pending, now=NOW).values["failures"] == 0
+    still = launch(Status.QUEUED, failures=3)
+    assert "failures" not in read_sighting(still, pending, now=NOW).values
+
+
 def test_the_same_again_is_no_change() -> None:
     """A survey every few seconds writes nothing while nothing happens."""
     same = launch(S.CONNECTING, node="n1", url=URL)
