@@ -92,6 +92,11 @@ async def test_what_is_in_the_directory_and_nowhere_else(
     """Nobody but the job and its person gets at a secret; the token is not even there."""
     handle = await start(spawner, site)
     folder = site.folder()
+
+    async def has_begun() -> bool:
+        return (folder / "job.log").exists()
+
+    assert await until(has_begun, seconds=60)
     modes = {path.name: path.stat().st_mode & 0o077 for path in [folder, *folder.iterdir()]}
     assert modes.pop("job.log") & 0o022 == 0  # of the scheduler's making, in a folder of 0700
     assert set(modes.values()) == {0}
