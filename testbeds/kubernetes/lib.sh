@@ -19,7 +19,7 @@ KUBECONFIG_FILE=$STATE/kubeconfig
 # The kubelet uses the engine of the bed `docker`.
 export DOCKER_HOST=unix://${PERIJOVE_TESTBED_DOCKER_SOCKET:-/var/run/docker.sock}
 
-k() { timeout 30 "$BIN/kubectl" --kubeconfig "$KUBECONFIG_FILE" --request-timeout=10s "$@"; }
+k() { timeout 120 "$BIN/kubectl" --kubeconfig "$KUBECONFIG_FILE" --request-timeout=10s "$@"; }
 api_ready() { k get --raw /readyz; }
 node_ready() { [ "$(k get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')" = True ]; }
 
