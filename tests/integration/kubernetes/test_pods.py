@@ -150,7 +150,17 @@ async def test_quota_is_waited_for(site: KubernetesSite, spawner: KubernetesSpaw
     async def is_refused() -> bool:
         return not await is_taken()
 
+    async def is_enforced() -> bool:
+        """Admission hears of a quota a little later."""
+        try:
+            probe = ("run", "probe", "--image=none:1", "--dry-run=server")
+            kubectl(*probe, f"--namespace={site.namespace}")
+        except AssertionError as error:
+            return "exceeded quota" in str(error)
+        return False
+
     try:
+        assert await eventually(is_enforced)
         assert await eventually(is_refused)
         assert not ours(site, "pods")
     finally:
