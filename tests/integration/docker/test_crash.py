@@ -1,7 +1,6 @@
 """A hub that dies at any question to the engine loses nothing, and leaves nothing behind."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import count
 
@@ -13,28 +12,10 @@ from perijove.spawners.docker import DockerSpawner
 from perijove.spawners.docker.labels import INSTALLATION, KIND, MARKED_AT
 from tests.contract.spawners.docker_site import DockerSite, docker
 from tests.contract.spawners.sites import answers, find, phase, recorded
+from tests.fakes.crashes import AtStep, Crash, die
 from tests.integration.docker.conftest import order
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("docker"), pytest.mark.timeout(300)]
-
-
-class Crash(BaseException):
-    """Stands for the end of the hub: nothing catches it."""
-
-
-class AtStep(Counter[str]):
-    """What an engine counts its questions in; something else happens before the n-th of them."""
-
-    def __init__(self, step: int, happens: Callable[[], None]) -> None:
-        super().__init__()
-        self.left = step
-        self.happens = happens
-
-    def __setitem__(self, what: str, number: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.happens()
-        super().__setitem__(what, number)
 
 
 class InterruptedSpawner(DockerSpawner):
@@ -44,11 +25,6 @@ class InterruptedSpawner(DockerSpawner):
         """Choose the question, and what happens then."""
         self._engine.counts = AtStep(step, happens)
         return self._engine.counts
-
-
-def die() -> None:
-    """End the hub."""
-    raise Crash
 
 
 def containers_of(name: str) -> Sequence[str]:

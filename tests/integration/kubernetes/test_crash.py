@@ -1,6 +1,5 @@
 """A hub that dies at any question to the API server loses nothing, and leaves nothing behind."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -8,7 +7,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from perijove.domain.launch import Cause, End
@@ -25,33 +23,13 @@ from tests.contract.spawners.kubernetes_site import (
     shown,
 )
 from tests.contract.spawners.sites import eventually, find, recorded
+from tests.fakes.crashes import AtStep, Crash, die
 from tests.integration.kubernetes.conftest import order
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("kubernetes"), pytest.mark.timeout(300)]
 
 NOWHERE = {"node_selector": {"example.org/nowhere": "yes"}}
 """What is made and removed is looked at, not what runs: no pod here gets to a node."""
-
-
-class Crash(BaseException):
-    """Stands for the end of the hub: nothing catches it."""
-
-
-class AtStep(Counter[str]):
-    """What questions are counted in; something else happens before this task's n-th of them."""
-
-    def __init__(self, step: int, happens: Callable[[], None]) -> None:
-        super().__init__()
-        self.left = step
-        self.happens = happens
-        self.task = anyio.get_current_task().id  # Watches have tasks of their own, and go on.
-
-    def __setitem__(self, what: str, number: int) -> None:
-        if anyio.get_current_task().id == self.task:
-            self.left -= 1
-            if self.left == 0:
-                self.happens()
-        super().__setitem__(what, number)
 
 
 class InterruptedSpawner(KubernetesSpawner):
@@ -75,11 +53,6 @@ class InterruptedSpawner(KubernetesSpawner):
         except Crash:
             return True
         return False
-
-
-def die() -> None:
-    """End the hub."""
-    raise Crash
 
 
 def nowhere(name: str) -> LaunchSpec:
