@@ -7,11 +7,11 @@ person's runs anywhere but in that person's session, and an environment that nob
 now is built in the next session at its place.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
@@ -43,6 +43,7 @@ SILENCE: Final = timedelta(minutes=3)
 _SOON: Final = 10.0
 _LATER: Final = 30.0
 _LONGEST_ERROR: Final = 4000
+_LONGEST_ID: Final = 15
 _RECENT: Final = 200
 _LARGEST: Final = 1 << 53
 
@@ -81,11 +82,15 @@ class News:
 
 def place_of(hub: Hub, launch: Launch) -> Place | None:
     """Return where a launch's environments lie; None where nothing is kept, or none allowed."""
-    if not launch.spec.get("environments"):
+    return _place_in(hub, launch.spawner, launch.spec)
+
+
+def _place_in(hub: Hub, spawner: str, spec: Mapping[str, Any]) -> Place | None:
+    if not spec.get("environments"):
         return None
-    for volume in launch.spec.get("volumes", ()):
+    for volume in spec.get("volumes", ()):
         return Place(key=_place_on(volume["name"]), folder=f"{volume['path']}/{FOLDER}")
-    placed = hub.spawners.get(launch.spawner)
+    placed = hub.spawners.get(spawner)
     if placed is None or not placed.settings.home_storage:
         return None
     return Place(key=f"homes:{placed.settings.home_storage}", folder=f"~/{FOLDER}")
@@ -108,6 +113,13 @@ def find_mine(hub: Hub, connection: Connection, user_id: int) -> Mine:
 def may_have(connection: Connection, user_id: int) -> bool:
     """Tell whether a person may have environments."""
     return bool(_limits(connection, user_id).value(Rule.ENVIRONMENTS))
+
+
+def read_id(text: str) -> int:
+    """Return the number of an environment as an address has it; raises `NotFound`."""
+    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_ID:
+        raise NotFound("no such environment", code="environment-unknown")
+    return int(text)
 
 
 def find_own(connection: Connection, user_id: int, id_: int) -> Environment:
@@ -505,20 +517,13 @@ def _places(hub: Hub, connection: Connection, user_id: int) -> Sequence[str]:
         .limit(_RECENT)
     )
     kept = volumes.c.deleted_at.is_(None) & volumes.c.delete_after.is_(None)
-    present = set(
-        connection.scalars(select(volumes.c.name).where(volumes.c.user_id == user_id, kept))
-    )
+    names = connection.scalars(select(volumes.c.name).where(volumes.c.user_id == user_id, kept))
+    present = {_place_on(name) for name in names}
     seen: dict[str, None] = {}
     for row in connection.execute(query):
-        if not row.spec.get("environments"):
-            continue
-        kept_on = row.spec.get("volumes") or ()
-        placed = hub.spawners.get(row.spawner)
-        if kept_on:
-            if kept_on[0]["name"] in present:
-                seen.setdefault(_place_on(kept_on[0]["name"]))
-        elif placed is not None and placed.settings.home_storage:
-            seen.setdefault(f"homes:{placed.settings.home_storage}")
+        place = _place_in(hub, row.spawner, row.spec)
+        if place is not None and (place.key in present or not place.key.startswith(_place_on(""))):
+            seen.setdefault(place.key)
     return list(seen)
 
 

@@ -159,10 +159,7 @@ async def sync(call: Call) -> Reply:
 
 def _own(connection: Connection, call: Call) -> Environment:
     user = get_user(connection, call.user_name)
-    text = call.names[1]
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise NotFound("no such environment", code="environment-unknown")
-    return service.find_own(connection, user.id, int(text))
+    return service.find_own(connection, user.id, service.read_id(call.names[1]))
 
 
 def _model(environment: Environment) -> wire.Environment:

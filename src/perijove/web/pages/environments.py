@@ -79,7 +79,7 @@ async def take(frame: Frame) -> Response:
     def unit(connection: Connection) -> None:
         hub, user_id = frame.hub, _user_id(frame)
         if wish["copy_of"]:
-            service.copy(hub, connection, user_id, source=_number(wish["copy_of"]), **asked)
+            service.copy(hub, connection, user_id, source=service.read_id(wish["copy_of"]), **asked)
         else:
             lines = wish["packages"].splitlines()
             service.create(hub, connection, user_id, packages=lines, **asked)
@@ -140,13 +140,7 @@ def _user_id(frame: Frame) -> int:
 
 
 def _id_of(frame: Frame) -> int:
-    return _number(str(frame.request.path_params["id"]))
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise NotFound("no such environment", code="environment-unknown")
-    return int(text)
+    return service.read_id(str(frame.request.path_params["id"]))
 
 
 def _go_to(frame: Frame, path: str) -> Response:
