@@ -23,6 +23,7 @@ from perijove.spawners.contract import (
     Handle,
     LaunchSpec,
     Phase,
+    Place,
     Sighting,
     Spawner,
     SpawnerSettings,
@@ -454,10 +455,12 @@ class Registering(Wrapper):
         self.jobs: dict[str, str] = {}
         """The launch's name, by job id: what the scheduler knows."""
         self.hosts: Collection[str] = {"127.0.0.1"}
+        self.node = "n1"
+        """What the scheduler calls the node where they all run."""
         self.claims: list[Claim] = []
 
-    async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> str:
-        """Return the claimed address if the job is the launch's, and runs there."""
+    async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> Place:
+        """Return the claimed address, if the job is the launch's and runs there."""
         if not self.active:
             raise _away()
         self.claims.append(claim)
@@ -466,7 +469,7 @@ class Registering(Wrapper):
             raise SpawnerRejected("that job is not of this launch", code="job-mismatch")
         if claim.host not in self.hosts:
             raise SpawnerRejected("no node of the job has that name", code="host-refused")
-        return f"http://{claim.host}:{claim.port}"
+        return Place(url=f"http://{claim.host}:{claim.port}", node=self.node)
 
 
 class Held(Wrapper):

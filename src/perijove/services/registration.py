@@ -56,7 +56,7 @@ from perijove.services.specs import (
     server_token,
 )
 from perijove.services.throttle import attempt_of, count_attempt
-from perijove.spawners.contract import Claim, Registers
+from perijove.spawners.contract import Claim, Place, Registers
 
 WRAPPER: Final = Asking(actor="job")
 
@@ -103,7 +103,8 @@ async def register(
     """
     await _prove(hub, run)
     launch, known = await hub.database.read(bound(_admit, run))
-    url = await _check_claim(hub, launch, Claim(job_id=run.job_id, host=host, port=port))
+    place = await _check_claim(hub, launch, Claim(job_id=run.job_id, host=host, port=port))
+    url = place.url
     if known is None or (known.nonce_hash, known.url) != (run.nonce_hash, url):
         try:
             await _challenge(url, run.code)
@@ -112,7 +113,7 @@ async def register(
             raise
 
     def unit(connection: Connection) -> str:
-        return _accept(hub, connection, run, url=url, host=host, port=port, wrapper=wrapper)
+        return _accept(hub, connection, run, place, host=host, port=port, wrapper=wrapper)
 
     token = await _written(hub, unit)
     hub.due.ring()
@@ -122,11 +123,11 @@ async def register(
 
 
 def _accept(
-    hub: Hub, connection: Connection, run: Run, *, url: str, host: str, port: int, wrapper: str
+    hub: Hub, connection: Connection, run: Run, place: Place, *, host: str, port: int, wrapper: str
 ) -> str:
     """Write the registration down, unless it is already; returns the token of this run."""
     launch, known = _admit(connection, run)
-    if known is not None and (known.nonce_hash, known.url) == (run.nonce_hash, url):
+    if known is not None and (known.nonce_hash, known.url) == (run.nonce_hash, place.url):
         return _token_of(hub, connection, launch)
     now = hub.clock.now()
     if known is not None and known.nonce_hash != run.nonce_hash:
@@ -138,7 +139,7 @@ def _accept(
         nonce_hash=run.nonce_hash,
         host=host,
         port=port,
-        url=url,
+        url=place.url,
         wrapper=wrapper,
         registered_at=now,
     )
@@ -147,14 +148,14 @@ def _accept(
     params = {"job": run.job_id, "host": host, "port": port}
     record(connection, launch.id, "registered", params, asking=WRAPPER, now=now)
     if launch.status in _IN_QUEUE:
-        # It runs: no need to wait until the queue is looked at again, which tells the node's name.
+        # It runs: no need to wait until the queue is looked at again.
         launch = rows.change(
             connection,
             launch,
             now=now,
             status=Status.STARTING,
             reason=None,
-            node=launch.node or host[:255],
+            node=launch.node or place.node,
             due_at=now,
         )
         record(connection, launch.id, "starting", {}, asking=WRAPPER, now=now)
@@ -235,7 +236,7 @@ async def set_port(hub: Hub, launch_id: str | None, port: int) -> None:
     job_id = next((str(each["job_id"]) for each in handles if "job_id" in each), "")
     if not launch.node or not job_id:
         raise SpawnerTransient("where the job runs is not known yet")
-    url = await _check_claim(hub, launch, Claim(job_id=job_id, host=launch.node, port=port))
+    place = await _check_claim(hub, launch, Claim(job_id=job_id, host=launch.node, port=port))
 
     def unit(connection: Connection) -> None:
         current = _wanted(connection, launch_id)
@@ -247,12 +248,12 @@ async def set_port(hub: Hub, launch_id: str | None, port: int) -> None:
             nonce_hash="",
             host=current.node,
             port=port,
-            url=url,
+            url=place.url,
             wrapper="batchspawner",
             registered_at=now,
         )
         mark_handle(connection, launch_id, {"user": current.user_name, "job_id": job_id}, now=now)
-        _use(hub, connection, current, url)
+        _use(hub, connection, current, place.url)
 
     await _written(hub, unit)
     hub.due.ring()
@@ -345,7 +346,7 @@ def _admit(connection: Connection, run: Run) -> tuple[Launch, Registered | None]
     return launch, known
 
 
-async def _check_claim(hub: Hub, launch: Launch, claim: Claim) -> str:
+async def _check_claim(hub: Hub, launch: Launch, claim: Claim) -> Place:
     placed = hub.spawners.get(launch.spawner)
     if placed is None or not isinstance(placed.spawner, Registers):
         raise Conflict(f"spawner {launch.spawner} takes no registrations", code="not-registering")

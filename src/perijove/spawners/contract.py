@@ -281,13 +281,23 @@ class Claim:
     port: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where what registered is, by the platform's word."""
+
+    url: str
+    """The address that the claim comes to: ``http://host:port``."""
+    node: str
+    """As in `Sighting.node`."""
+
+
 @runtime_checkable
 class Registers(Protocol):
     """A spawner whose launches say themselves where they listen."""
 
-    async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> str:
+    async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> Place:
         """
-        Return the address, ``http://host:port``, that a claim comes to.
+        Return the place that a claim comes to.
 
         `handles` are those recorded of the launch; there may be none yet. After it returns, the
         handle of what registered is ``{"user": …, "job_id": claim.job_id}``.

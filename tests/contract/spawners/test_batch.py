@@ -11,7 +11,7 @@ from perijove.domain.errors import SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, Resources
 from perijove.kit.loops import until
 from perijove.spawners.batch.spawner import BatchSpawner
-from perijove.spawners.contract import Claim, Handle, Phase, Sighting
+from perijove.spawners.contract import Claim, Handle, Phase, Place, Sighting
 from tests.contract.spawners.batch_sites import CODE, BatchSite, seen_by
 from tests.contract.spawners.sites import SECRET, find, phase, recorded
 
@@ -251,11 +251,13 @@ async def test_a_job_on_its_node_is_believed_and_nothing_else(
     handle = await start(spawner, site)
     running = await phase(spawner, site.name, Phase.RUNNING)
 
-    async def claim(host: str, job_id: str = handle["job_id"]) -> str:
+    async def claim(host: str, job_id: str = handle["job_id"]) -> Place:
         claimed = Claim(job_id=job_id, host=host, port=40000)
         return await spawner.check_claim(site.name, [{"user": "alice"}, handle], claimed)
 
-    assert (await claim(running.node)).endswith(":40000")
+    place = await claim(running.node)
+    assert place.node == running.node
+    assert place.url.endswith(":40000")
     for host, job_id, code in (
         ("203.0.113.7", handle["job_id"], "host-refused"),
         ("169.254.169.254", handle["job_id"], "host-refused"),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from perijove.domain.launch import Launch
 from perijove.kit.loops import until
 from perijove.proxy import ControlAddress, ProxyOptions
 from perijove.proxy.server import ProxyServer
-from perijove.spawners.contract import Claim, Handle, Spawner
+from perijove.spawners.contract import Claim, Handle, Place, Spawner
 from perijove.web.app import create_app
 from perijove.web.control import create_control_app
 from perijove.web.listen import open_unix, serve
@@ -36,10 +36,10 @@ class Tunnelling(Registering):
         self.sockets = sockets
         self.hosts = {""}
 
-    async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> str:
+    async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> Place:
         """Return the tunnel's end if the job is the launch's."""
-        await super().check_claim(name, handles, claim)
-        return f"unix:{self.sockets / name}.sock"
+        place = await super().check_claim(name, handles, claim)
+        return replace(place, url=f"unix:{self.sockets / name}.sock")
 
 
 @dataclass(slots=True)

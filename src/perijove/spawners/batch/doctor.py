@@ -173,7 +173,7 @@ class Doctor:
 
     async def _visit(self, name: str, handle: Mapping[str, Any], host: str, port: int) -> str:
         claim = Claim(job_id=str(handle["job_id"]), host=host, port=port)
-        url = await self._spawner.check_claim(name, [handle], claim)
+        url = (await self._spawner.check_claim(name, [handle], claim)).url
         address = url.removeprefix("http://").rpartition(":")
         challenge = secrets.token_hex(16)
         with anyio.fail_after(_VISIT_SECONDS):

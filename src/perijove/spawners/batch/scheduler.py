@@ -67,6 +67,11 @@ class Job:
     end: End | None = None
     """Always there when the phase is gone."""
 
+    @property
+    def node(self) -> str:
+        """Where it runs, as a sighting says it."""
+        return ",".join(self.nodes)[:255]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:

@@ -33,6 +33,7 @@ from perijove.spawners.contract import (
     Handle,
     LaunchSpec,
     Phase,
+    Place,
     Sighting,
     SpawnerSettings,
     Surroundings,
@@ -334,7 +335,7 @@ class BatchSpawner:
             words = (said.stderr or said.stdout).strip()[:200]
             raise SpawnerRejected(words, code="not-released", words=words)
 
-    async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> str:
+    async def check_claim(self, name: str, handles: Sequence[Handle], claim: Claim) -> Place:
         """Return where a job listens that says so, if it is the launch's and runs there."""
         recorded = {str(each["job_id"]) for each in handles if "job_id" in each}
         if recorded and claim.job_id not in recorded:
@@ -352,14 +353,15 @@ class BatchSpawner:
         if job.phase is not Phase.RUNNING:
             raise SpawnerTransient(f"the queue does not show job {job.id} as running")
         if self._tunnels is not None:
-            return self._tunnels.url_of(name)
+            return Place(url=self._tunnels.url_of(name), node=job.node)
         known = await self._scheduler.addresses(self._commands.run, job.nodes)
-        return await claimed_url(
+        url = await claimed_url(
             claim,
             nodes={node: known.get(node, node) for node in job.nodes},
             networks=self._settings.networks,
             ports=self._settings.ports,
         )
+        return Place(url=url, node=job.node)
 
     async def log_tail(self, name: str, handle: Handle | None, *, lines: int) -> str:
         """Return the end of what the job has printed, read as its owner."""
@@ -426,7 +428,7 @@ def _sighting(job: Job) -> Sighting:
         phase=job.phase,
         handle={"user": job.user, "job_id": job.id},
         owner=job.user,
-        node=",".join(job.nodes)[:255],
+        node=job.node,
         reason=job.reason,
         expected_start=job.expected_start,
         ends_at=job.ends_at,
