@@ -155,7 +155,7 @@ def _accept(
             now=now,
             status=Status.STARTING,
             reason=None,
-            node=launch.node or place.node,
+            node=place.node or launch.node,
             due_at=now,
         )
         record(connection, launch.id, "starting", {}, asking=WRAPPER, now=now)

@@ -310,6 +310,18 @@ async def test_an_older_answer_of_the_platform_does_not_undo_it(url: str, tmp_pa
         assert (await api.hub.launch(launch.id)).url == f"http://127.0.0.1:{node.port}"
 
 
+async def test_what_registers_is_on_the_node_that_the_queue_names(url: str, tmp_path: Path) -> None:
+    """It runs from then on, before the next look at the queue; the job's word is not used."""
+    async with registering(url, tmp_path) as (api, node, launch):
+        api.hub.platform.show(launch.name, Phase.PENDING)
+        await api.hub.becomes(launch, Status.QUEUED)
+
+        await api.call("POST", PATH, claim(node, launch), token=None)
+
+        assert (await api.hub.launch(launch.id)).node == api.hub.spawner.node
+        assert "starting" in [event.code for event in await api.hub.events(launch.id)][-2:]
+
+
 @pytest.mark.parametrize(("began", "found"), [(-60, True), (60, False)])
 async def test_an_address_is_found_again_for_the_same_run_only(
     url: str, tmp_path: Path, began: float, *, found: bool
