@@ -1,6 +1,8 @@
 """Pods on a real cluster: what they are made of, why they wait, and how they end."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -130,14 +132,37 @@ async def test_more_than_any_node_has_never_starts(spawner: KubernetesSpawner) -
     assert find_reason(seen.reason.code).can_never_start
 
 
+@asynccontextmanager
+async def a_quota(site: KubernetesSite, **hard: str) -> AsyncIterator[None]:
+    """Limit all that is in the namespace together, once admission has heard of it."""
+    name, inside = "all-together", f"--namespace={site.namespace}"
+    apply(
+        {
+            "apiVersion": "v1", "kind": "ResourceQuota", "spec": {"hard": {"services": "0"} | hard},
+            "metadata": {"name": name, "namespace": site.namespace},
+        }
+    )  # fmt: skip
+
+    async def is_enforced() -> bool:
+        try:
+            kubectl(
+                "create", "service", "clusterip", "probe", "--tcp=1", "--dry-run=server", inside
+            )
+        except AssertionError as error:
+            return "exceeded quota" in str(error)
+        return False
+
+    try:
+        assert await eventually(is_enforced)
+        yield
+    finally:
+        kubectl("delete", "resourcequota", name, inside)
+
+
 async def test_quota_is_waited_for(site: KubernetesSite, spawner: KubernetesSpawner) -> None:
     """What a quota has no room for is not taken, and not forgotten: it starts when there is."""
-    quota = {
-        "apiVersion": "v1", "kind": "ResourceQuota", "spec": {"hard": {"pods": "0"}},
-        "metadata": {"name": "none", "namespace": site.namespace},
-    }  # fmt: skip
-    apply(quota)
     refused: list[SpawnerPending] = []
+    other = f"{NAME}-other"
 
     async def is_taken() -> bool:
         try:
@@ -147,28 +172,29 @@ async def test_quota_is_waited_for(site: KubernetesSite, spawner: KubernetesSpaw
             return False
         return True
 
-    async def is_refused() -> bool:
-        return not await is_taken()
+    async with a_quota(site, pods="1"):
+        await spawner.start(order(other), recorded)
+        assert not await is_taken()
+        assert len(ours(site, "pods")) == 1
+        assert refused[0].code == "namespace-quota"
+        assert "exceeded quota" in str(refused[0])
 
-    async def is_enforced() -> bool:
-        """Admission hears of a quota a little later."""
-        try:
-            probe = ("run", "probe", "--image=none:1", "--dry-run=server")
-            kubectl(*probe, f"--namespace={site.namespace}")
-        except AssertionError as error:
-            return "exceeded quota" in str(error)
-        return False
-
-    try:
-        assert await eventually(is_enforced)
-        assert await eventually(is_refused)
-        assert not ours(site, "pods")
-    finally:
-        kubectl("delete", "resourcequota", "none", f"--namespace={site.namespace}")
-    assert refused[0].code == "namespace-quota"
-    assert "exceeded quota" in str(refused[0])
-    assert await eventually(is_taken)
+        await spawner.stop(other, None, grace=1)
+        assert await eventually(is_taken)
     await answers(await phase(spawner, NAME, Phase.RUNNING))
+
+
+async def test_more_than_a_whole_quota_never_starts(
+    site: KubernetesSite, spawner: KubernetesSpawner
+) -> None:
+    """Who asks for more than all may have together is told so at once; nothing is left of it."""
+    async with a_quota(site, **{"limits.memory": "100Mi"}):
+        with pytest.raises(SpawnerRejected, match="exceeded quota: all-together") as refused:
+            await spawner.start(order(resources=Resources(memory_bytes=2**30)), recorded)
+
+    assert refused.value.code == "over-memory-quota"
+    assert not ours(site, "pods")
+    assert not ours(site, "secrets")
 
 
 async def test_what_was_refused_leaves_nothing(

@@ -290,8 +290,9 @@ def fault_of(status: int, content: bytes) -> Exception:
 def _forbidden(words: str) -> SpawnerError:
     if "exceeded quota" in words:
         return SpawnerPending(words, code="namespace-quota")
-    # A namespace that has just been made gets its account a moment later.
-    if "being terminated" in words or 'serviceaccount "default" not found' in words:
+    # What has just been made is not complete: a namespace has no account yet, a quota no numbers.
+    passing = ("being terminated", 'serviceaccount "default" not found', "status unknown for quota")
+    if any(each in words for each in passing):
         return SpawnerTransient(words)
     # Either we may not ask at all, or what is asked for breaks a rule of the cluster.
     is_right = re.search(r" cannot \w+ resource ", words)

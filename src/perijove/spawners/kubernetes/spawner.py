@@ -32,7 +32,13 @@ from perijove.spawners.kubernetes import sections
 from perijove.spawners.kubernetes.api import AlreadyThere, NotThere, connect
 from perijove.spawners.kubernetes.cluster import Cluster
 from perijove.spawners.kubernetes.ends import end_of, end_of_removed, own_end_of
-from perijove.spawners.kubernetes.manifest import ENVIRONMENT, adopted, pod_of, secret_of
+from perijove.spawners.kubernetes.manifest import (
+    ENVIRONMENT,
+    adopted,
+    overrides_of,
+    pod_of,
+    secret_of,
+)
 from perijove.spawners.kubernetes.names import (
     Ours,
     check_object_name,
@@ -50,6 +56,7 @@ from perijove.spawners.kubernetes.objects import (
     namespace_of,
     uid_of,
 )
+from perijove.spawners.kubernetes.quotas import hopeless_code
 from perijove.spawners.kubernetes.sections import SERVER, KubernetesSettings
 from perijove.spawners.kubernetes.surroundings import (
     end_of_mark,
@@ -163,6 +170,12 @@ class KubernetesSpawner:
         except NotThere as error:
             self._prepared.discard(namespace)
             raise SpawnerTransient(f"{namespace}: {error}") from error
+        except SpawnerPending as error:
+            gpu = overrides_of(self._settings, spec.platform).gpu_resource
+            if code := hopeless_code(str(error), gpu_resource=gpu):
+                await self._remove_secret(spec.name, namespace)
+                raise SpawnerRejected(str(error), code=code) from error
+            raise
         except SpawnerRejected:
             await self._remove_secret(spec.name, namespace)
             raise

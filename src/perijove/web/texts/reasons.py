@@ -218,6 +218,31 @@ WAITING: Final[Mapping[str, Sentence]] = {
         N_("All that this site may use of the cluster at once is in use."),
         N_("It starts when other servers end. Stop one that you no longer need, or ask for less."),
     ),
+    "over-cpu-quota": Sentence(
+        N_(
+            "You asked for more cores than all servers here may have together, so it would never"
+            " start."
+        ),
+        N_("Ask for fewer cores."),
+    ),
+    "over-memory-quota": Sentence(
+        N_(
+            "You asked for more memory than all servers here may have together, so it would never"
+            " start."
+        ),
+        N_("Ask for less memory."),
+    ),
+    "over-gpu-quota": Sentence(
+        N_(
+            "You asked for more GPUs than all servers here may have together, so it would never"
+            " start."
+        ),
+        N_("Ask for fewer GPUs, or for another type."),
+    ),
+    "over-quota": Sentence(
+        N_("You asked for more than all servers here may have together, so it would never start."),
+        N_("Ask for less, or tell your administrator what is quoted below."),
+    ),
     "volume-pending": Sentence(
         N_("Your storage is being made ready."),
         N_("This can take some minutes; nothing has to be done."),

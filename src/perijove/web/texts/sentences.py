@@ -155,6 +155,16 @@ EVENTS: Final[Mapping[str, Sentence]] = {
     "warning-notice": Sentence(N_("The computing system says that it will soon be ended")),
     "warning-out-of-memory": Sentence(N_("It lacks memory: a program in it was ended")),
     "warning-home-full": Sentence(N_("Your home directory is full")),
+    "warning-home-missing": Sentence(N_("Your home directory cannot be used")),
+    "warning-volume-full": Sentence(
+        N_("Your storage is full: it starts in rescue mode, so that you can make room")
+    ),
+    "warning-volume-missing": Sentence(
+        N_("Your storage cannot be used: it starts in rescue mode, without it")
+    ),
+    "warning-volume-read-only": Sentence(
+        N_("Your storage can only be read: it starts in rescue mode")
+    ),
     "listening": Sentence(N_("It listens")),
     "connecting": Sentence(N_("Started; waiting for its first answer")),
     "routed": Sentence(N_("It answers; the way to it is being opened")),

@@ -58,10 +58,15 @@ def test_what_is_there_or_not_is_told_apart(name: str, kind: type[Exception]) ->
     assert isinstance(fault(name), kind)
 
 
-def test_new_namespace_has_no_account_yet() -> None:
-    """What a namespace lacks in its first moments is waited for."""
-    words = 'error looking up service account a/default: serviceaccount "default" not found'
-
+@pytest.mark.parametrize(
+    "words",
+    [
+        'error looking up service account a/default: serviceaccount "default" not found',
+        'pods "x" is forbidden: status unknown for quota: team, resources: limits.memory',
+    ],
+)
+def test_what_was_just_made_is_not_complete_yet(words: str) -> None:
+    """What a namespace or a quota lacks in its first moments is waited for."""
     assert isinstance(fault_of(403, json.dumps({"message": words}).encode()), SpawnerTransient)
 
 
