@@ -17,7 +17,7 @@ keeper can be killed between any two steps: what is not whole is begun anew, wha
 as it was, and nothing outside ``builds`` is ever removed but links and kernels of ours.
 """
 # pathlib would add much to what a small program needs to start, and did less in Python 3.6:
-# ruff: noqa: PTH103, PTH105, PTH106, PTH108, PTH112, PTH114, PTH115, PTH118, PTH120
+# ruff: noqa: PTH103, PTH105, PTH106, PTH108, PTH112, PTH114, PTH115, PTH118, PTH119, PTH120
 # ruff: noqa: PTH123, PTH208, PTH211
 
 import contextlib
@@ -55,7 +55,10 @@ HEARTBEAT = 20.0
 SYNC_SECONDS = 25
 MOST_SYNC = 4 << 20
 LAST_WORDS = 3000
+LONGEST_LOCK = 200000
+REPORTS_AT_ONCE = 4  # Each with a lock: the hub reads no more than a mebibyte.
 ENVIRONMENT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
+BUILD_NAME = re.compile(r"[0-9]+-[0-9a-f]+")
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 KEPT_FROM_PIP = ("JUPYTERHUB_", "PERIJOVE_", "PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX")
 
@@ -118,8 +121,9 @@ class Keeper:
             known = self._settled.get(task["id"]) == task["revision"]
             if known or not ENVIRONMENT_NAME.fullmatch(str(task.get("name", ""))):
                 continue
-            if task["wanted"] and self._is_done(task):
-                self._tell_ready(task)
+            build = self._find_done(task) if task["wanted"] else ""
+            if build:
+                self._tell_ready(task, build)
             else:
                 left.append(task)
         if not left:
@@ -142,11 +146,12 @@ class Keeper:
             self._remove(task)
             self._settle(task, "removed")
             return
-        if not self._is_done(task):  # Another session may just have done it.
+        build = self._find_done(task)  # Another session may just have done it.
+        if not build:
             self._report(task, "building")
             self._stay_wanted(task)
-            self._make(task)
-        self._tell_ready(task)
+            build = self._make(task)
+        self._tell_ready(task, build)
 
     def _link(self, task: "Task") -> str:
         return os.path.join(self._root, ENVIRONMENTS, task["name"])
@@ -155,19 +160,28 @@ class Keeper:
         return os.path.join(self._root, KERNELS, KERNEL_PREFIX + task["name"])
 
     def _build(self, task: "Task") -> str:
-        """Return where a revision is built: of a hub that begins anew with 1 it is another one."""
-        asked = json.dumps([task["packages"], task.get("lock", "")])
+        """
+        Return where a revision is built: each wish, Python and place of the storage has its own.
+
+        So a hub that begins anew with 1 takes no old one, and an image with another Python
+        disturbs nobody who still has the one before.
+        """
+        python = os.path.realpath(find_python(self._environment))
+        asked = json.dumps([task["packages"], task.get("lock", ""), self._root, python])
         digest = hashlib.sha256(asked.encode("ascii")).hexdigest()[:12]
         name = f"{int(task['revision'])}-{digest}"
         return os.path.join(self._root, BUILDS, task["name"], name)
 
-    def _is_done(self, task: "Task") -> bool:
-        build = self._build(task)
-        return (
-            is_whole(build)
-            and build_of(self._link(task)) == build
+    def _find_done(self, task: "Task") -> str:
+        """Return the build in use if it is what is asked for; empty if it is not."""
+        build = build_of(self._link(task))
+        is_done = (
+            os.path.basename(build).startswith(f"{int(task['revision'])}-")
+            and is_whole(build)
+            and has_what_is_asked(build, task)
             and python_of(self._kernel(task)) == os.path.join(build, "bin", "python")
         )
+        return build if is_done else ""
 
     def _remove(self, task: "Task") -> None:
         """Remove what is offered first, so that nobody starts what is half gone."""
@@ -176,12 +190,14 @@ class Keeper:
             shutil.rmtree(self._kernel(task), ignore_errors=True)
             os.unlink(link)
         builds = os.path.join(self._root, BUILDS, task["name"])
-        for name in names_in(builds):
-            drop_build(os.path.join(builds, name))
-        if os.path.isdir(builds):
+        for build in builds_in(builds):
+            drop_build(build)
+        with contextlib.suppress(
+            OSError
+        ):  # What somebody has put there stays, or a link of theirs.
             os.rmdir(builds)
 
-    def _make(self, task: "Task") -> None:
+    def _make(self, task: "Task") -> str:
         """Build what is asked for, put it in place of the one before, and offer it."""
         build, link = self._build(task), self._link(task)
         if os.path.lexists(link) and not build_of(link):
@@ -201,17 +217,17 @@ class Keeper:
         os.symlink(os.path.relpath(build, os.path.dirname(link)), new)
         os.replace(new, link)
         write_kernel(self._kernel(task), build, task["name"])
+        return build
 
     def _sweep(self, keep: str) -> None:
         """Remove what was never finished, and what no kernel of this session can still use."""
         builds = os.path.join(self._root, BUILDS)
         for name in names_in(builds):
             used = build_of(os.path.join(self._root, ENVIRONMENTS, name))
-            for each in names_in(os.path.join(builds, name)):
-                path = os.path.join(builds, name, each)
-                is_kept = path == used or path in self._replaced
-                if not is_kept and not (path == keep and is_whole(path)):
-                    drop_build(path)
+            for build in builds_in(os.path.join(builds, name)):
+                is_used = build == used or build in self._replaced
+                if not (is_whole(build) if build == keep else is_used):
+                    drop_build(build)
 
     def _fill(self, build: str, task: "Task") -> None:
         """Make a virtual environment and install; write down exactly what is in it; mark it."""
@@ -230,9 +246,11 @@ class Keeper:
         pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
         self._call([*pip, "install", "--no-warn-script-location", "-r", wanted], log, task)
         frozen = self._call([*pip, "freeze", "--exclude-editable"], log, task)
+        if not has_kernel(build):
+            raise Failed("ipykernel is not in the list: without it this is no kernel")
         with open(os.path.join(build, LOCK), "w", encoding="utf-8") as file:
             file.write(frozen)
-        write_json(os.path.join(build, BUILT), mark_of(build))
+        write_json(os.path.join(build, BUILT), mark_of(build, task))
 
     def _call(self, command: "list[str]", log: str, task: "Task") -> str:
         """Run a command and return its output; raise `Failed` with its last words."""
@@ -296,13 +314,8 @@ class Keeper:
 
     # --- what the hub is told -----------------------------------------------------------------
 
-    def _tell_ready(self, task: "Task") -> None:
-        build = self._build(task)
-        try:
-            with open(os.path.join(build, LOCK), encoding="utf-8") as file:
-                lock = file.read(MOST_SYNC)
-        except (OSError, ValueError):
-            lock = ""
+    def _tell_ready(self, task: "Task", build: str) -> None:
+        lock = lock_of(build)
         size = read_json(os.path.join(build, BUILT)).get("size_bytes", 0)
         self._settle(task, "ready", lock=lock, size_bytes=size)
 
@@ -317,9 +330,10 @@ class Keeper:
 
     def _ask(self) -> "Task":
         """Tell what is new and return what the hub wants; raise `HubSilent`, `HubRefused`."""
-        body = {"found": offered_in(self._root), "reports": self._reports}
+        reports = self._reports[:REPORTS_AT_ONCE]
+        body = {"found": offered_in(self._root), "reports": reports}
         answer = sync_with_hub(self._url, self._token, body)
-        self._reports = []
+        del self._reports[: len(reports)]
         return answer
 
 
@@ -402,10 +416,44 @@ def write_json(path: str, value: "Task") -> None:
     os.replace(path + ".new", path)
 
 
-def mark_of(build: str) -> "Task":
+def builds_in(folder: str) -> "list[str]":
+    """Return the builds of an environment, and nothing that somebody else has put there."""
+    return [os.path.join(folder, name) for name in names_in(folder) if BUILD_NAME.fullmatch(name)]
+
+
+def mark_of(build: str, task: "Task") -> "Task":
     """Return the mark of a build that is whole, here and with the Python that it has."""
-    python = os.path.realpath(os.path.join(build, "bin", "python"))
-    return {"folder": build, "python": python, "size_bytes": size_of(build)}
+    return {
+        "folder": build,
+        "python": os.path.realpath(os.path.join(build, "bin", "python")),
+        "packages": task["packages"],
+        "lock": task.get("lock", ""),
+        "size_bytes": size_of(build),
+    }
+
+
+def lock_of(build: str) -> str:
+    """Return what exactly is in a build; empty where the hub could not keep it."""
+    try:
+        with open(os.path.join(build, LOCK), encoding="utf-8") as file:
+            lock = file.read(LONGEST_LOCK + 1)
+    except (OSError, ValueError):
+        return ""
+    return lock if len(lock) <= LONGEST_LOCK else ""
+
+
+def has_what_is_asked(build: str, task: "Task") -> bool:
+    """Tell whether a build is of a wish: to lock what is there, or unlock it, is no new one."""
+    mark, lock = read_json(os.path.join(build, BUILT)), task.get("lock", "")
+    if not lock:
+        return bool(mark.get("packages") == task["packages"])
+    return lock == mark.get("lock") or versions_in(lock) == versions_in(lock_of(build))
+
+
+def versions_in(lock: str) -> "list[str]":
+    """Return the lines of a lock without remarks: the hub keeps none."""
+    lines = [line.strip() for line in lock.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def is_whole(build: str) -> bool:

@@ -84,12 +84,17 @@ def check_packages(lines: Iterable[str]) -> Sequence[str]:
 
 
 def check_lock(text: str) -> str:
-    """Return a list of exact versions, one in each line; raises `Invalid`."""
+    """
+    Return a list of exact versions, one in each line and nothing else; raises `Invalid`.
+
+    Remarks are left out: to pip they can name the file's encoding, and by it mean anything.
+    """
     if len(text) > LONGEST_LOCK:
         raise Invalid(
             f"a lock has at most {LONGEST_LOCK} characters", field="lock", code="environment-lock"
         )
-    for found in _locked(text):
+    lines = _lines_of(text)
+    for found in _locked(lines):
         is_exact = [each.operator for each in found.specifier] in (["=="], ["==="])
         if not is_exact and found.url is None:
             raise Invalid(
@@ -98,7 +103,7 @@ def check_lock(text: str) -> str:
                 code="environment-not-exact",
                 line=_shown(str(found)),
             )
-    return text
+    return "".join(f"{line}\n" for line in lines)
 
 
 def check_from_index(lock: str, packages: Iterable[str]) -> None:
@@ -107,7 +112,7 @@ def check_from_index(lock: str, packages: Iterable[str]) -> None:
 
     For a list that somebody else made: a file or an address of theirs would be run as one's own.
     """
-    for found in [*_locked(lock), *map(Requirement, packages)]:
+    for found in [*_locked(_lines_of(lock)), *map(Requirement, packages)]:
         if found.url is not None:
             raise Invalid(
                 f"{found.name} does not come from the package index",
@@ -122,10 +127,14 @@ def printable(text: str) -> str:
     return "".join(each for each in plain if each.isprintable() or each in "\n\t")
 
 
-def _locked(text: str) -> Iterator[Requirement]:
-    for line in text.split("\n"):
-        if line.strip() and not line.startswith("#"):
-            yield _requirement(line.strip(), "lock")
+def _lines_of(lock: str) -> Sequence[str]:
+    """Return what pip would take for lines, also behind its rarer ends, and for no remark."""
+    lines = map(str.strip, lock.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _locked(lines: Iterable[str]) -> Iterator[Requirement]:
+    return (_requirement(line, "lock") for line in lines)
 
 
 def _requirement(line: str, field: str) -> Requirement:

@@ -35,6 +35,7 @@ from perijove.domain.launch import Kind, Launch
 from perijove.domain.policy import Limits, Rule
 from perijove.services.hub import Hub
 from perijove.services.limits import find_person, limits_of
+from perijove.wire.environments import Report, Sync
 
 MOST: Final = 50
 """Environments one person can have at one place."""
@@ -66,18 +67,6 @@ class Mine:
     shared: Sequence[Environment]
     places: Sequence[str]
     """Where the person has worked; the last one first."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class News:
-    """What a session says became of one."""
-
-    id: int
-    revision: int
-    state: str
-    error: str = ""
-    lock: str = ""
-    size_bytes: int = 0
 
 
 def place_of(hub: Hub, launch: Launch) -> Place | None:
@@ -150,7 +139,7 @@ def create(
     _check_allowed(connection, user_id)
     check_name(name)
     wanted = check_packages(packages)
-    check_lock(lock)
+    lock = check_lock(lock)
     at = _choose_place(_places(hub, connection, user_id), place)
     there = rows.list_of(connection, user_id, place=at)
     if any(each.name == name for each in there):
@@ -223,11 +212,13 @@ def change(
     """
     Change what is to be in it, lock or unlock it, or share it with groups of one's own.
 
-    Raises `Conflict` for packages of a locked one, and for one that was made by hand or is being
-    removed; `Invalid` and `Refused`.
+    Who may have none any more can still unlock, and share with nobody. Raises `Conflict` for
+    packages of a locked one, and for one that was made by hand or is being removed; `Invalid` and
+    `Refused`.
     """
     hold_user(connection, user_id)
-    _check_allowed(connection, user_id)
+    if packages is not None or locked or shared:
+        _check_allowed(connection, user_id)
     found = _find_changeable(connection, user_id, id_)
     is_locked = found.is_locked if locked is None else locked
     values: dict[str, object] = {}
@@ -311,32 +302,23 @@ def forget_volume(connection: Connection, name: str) -> None:
 
 
 async def sync(
-    hub: Hub, launch: Launch, place: Place, *, found: Collection[str], news: Sequence[News]
+    hub: Hub, launch: Launch, place: Place, said: Sync
 ) -> tuple[Sequence[Environment], float]:
     """
     Take a session's word for what lies at its place; return what is to lie there.
 
-    `found` are the names of all that lie there. The second value is in how many seconds the
-    session is to ask again. Every session asks all its life: nothing is written as long as there
-    is nothing new.
+    The second value is in how many seconds the session is to ask again. Every session asks all
+    its life: nothing is written as long as there is nothing new.
     """
     assert launch.user_id is not None
     user_id, now = launch.user_id, hub.clock.now()
+    found, news = _sensible(said.found), said.reports
     is_news = await hub.database.read(bound(_is_news, user_id, place.key, found=found))
     if news or is_news:
         await hub.database.write(
             bound(_take_word, user_id, place.key, found=found, news=news, now=now)
         )
     return await hub.database.read(bound(_tasks, user_id, place.key))
-
-
-def sensible(found: Iterable[str]) -> Collection[str]:
-    """Return what can be an environment's name of what a session says it found."""
-    kept: dict[str, None] = {}
-    for name in found:
-        with suppress(Invalid):
-            kept[check_name(name)] = None
-    return list(kept)[: 2 * MOST]
 
 
 def is_silent(environment: Environment, now: datetime) -> bool:
@@ -346,12 +328,21 @@ def is_silent(environment: Environment, now: datetime) -> bool:
 
 
 def _tasks(connection: Connection, user_id: int, place: str) -> tuple[Sequence[Environment], float]:
-    if not may_have(connection, user_id):
-        return [], _LATER
     left = rows.list_of(connection, user_id, place=place)
     tasks = [each for each in left if each.maker is Maker.HUB and each.state is not State.FAILED]
+    if not may_have(connection, user_id):  # What is there may still be cleared away.
+        tasks = [each for each in tasks if not each.is_wanted]
     busy = any(each.state is not State.READY for each in tasks)
     return tasks, _SOON if busy else _LATER
+
+
+def _sensible(found: Iterable[str]) -> Collection[str]:
+    """Return what can be an environment's name of what a session says it found."""
+    kept: dict[str, None] = {}
+    for name in found:
+        with suppress(Invalid):
+            kept[check_name(name)] = None
+    return list(kept)[: 2 * MOST]
 
 
 def _is_news(connection: Connection, user_id: int, place: str, *, found: Collection[str]) -> bool:
@@ -366,7 +357,7 @@ def _take_word(
     place: str,
     *,
     found: Collection[str],
-    news: Sequence[News],
+    news: Sequence[Report],
     now: datetime,
 ) -> None:
     hold_user(connection, user_id)
@@ -376,7 +367,7 @@ def _take_word(
     _take_found(connection, user_id, place, found, now)
 
 
-def _take(connection: Connection, known: Environment | None, news: News, now: datetime) -> None:
+def _take(connection: Connection, known: Environment | None, news: Report, now: datetime) -> None:
     """Believe no more than a session can know: of what is wanted now, whatever it says."""
     if known is None or known.maker is Maker.HAND or news.revision != known.revision:
         return  # Of what was wanted before; the session hears what is wanted now.
@@ -391,13 +382,13 @@ def _take(connection: Connection, known: Environment | None, news: News, now: da
     if known.is_wanted:
         values["state"] = news.state
         if news.state == State.READY:
-            values["size_bytes"] = news.size_bytes
+            values["size_bytes"] = max(0, min(news.size_bytes, _LARGEST))
             if not known.is_locked:
                 values["lock"] = _lock_of(news)
     rows.change(connection, known.id, **values)
 
 
-def _lock_of(news: News) -> str:
+def _lock_of(news: Report) -> str:
     """Return a session's list of exact versions; none that could not be built again from."""
     try:
         return check_lock(news.lock)

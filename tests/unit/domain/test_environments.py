@@ -97,6 +97,7 @@ def test_exact_versions_are_a_lock(pairs: list[tuple[str, str]]) -> None:
     """What pip writes down is taken as it is."""
     text = "".join(f"{name}=={version}\n" for name, version in pairs)
     assert check_lock(text) == text
+    assert check_lock(f"# coding: utf-7\n \n{text}  # the end") == text
     check_from_index(text, [])
 
 
@@ -110,6 +111,8 @@ def test_exact_versions_are_a_lock(pairs: list[tuple[str, str]]) -> None:
         ("numpy==2\r--index-url https://evil.test\n", "environment-package"),
         ("numpy==2\x0b--index-url https://evil.test\n", "environment-package"),
         ("numpy==2\u2028--index-url https://evil.test\n", "environment-package"),
+        ("numpy==2\n# \u2028--index-url https://evil.test\n", "environment-package"),
+        ("numpy==2\n# \r-r /etc/passwd\n", "environment-package"),
         ("#" * (LONGEST_LOCK + 1), "environment-lock"),
     ],
 )
@@ -124,7 +127,7 @@ def test_what_is_no_lock(text: str, code: str) -> None:
 def test_what_lies_with_somebody_is_not_shared(url: str) -> None:
     """A file or an address is one's own business, and nobody else's."""
     line = f"x @ {url}"
-    assert check_lock(line) == line
+    assert check_lock(line) == f"{line}\n"
     for lock, packages in ((line, []), ("", [line])):
         with pytest.raises(Invalid) as refused:
             check_from_index(lock, packages)

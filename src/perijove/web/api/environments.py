@@ -18,7 +18,6 @@ from perijove.web.asgi import read_body
 from perijove.wire import environments as wire
 
 _MOST_BYTES = 1 << 20
-_LARGEST_ID = 1 << 53
 
 
 def listed(connection: Connection, call: Call) -> Reply:
@@ -124,21 +123,7 @@ async def sync(call: Call) -> Reply:
     place = service.place_of(call.hub, launch)
     if place is None or launch.status is Status.ENDED:
         raise Conflict("this server keeps nothing", code="environment-nowhere")
-    news = [
-        service.News(
-            id=each.id,
-            revision=each.revision,
-            state=each.state,
-            error=each.error,
-            lock=each.lock,
-            size_bytes=each.size_bytes,
-        )
-        for each in said.reports
-        if 0 <= each.size_bytes < _LARGEST_ID
-    ]
-    tasks, again_in = await service.sync(
-        call.hub, launch, place, found=service.sensible(said.found), news=news
-    )
+    tasks, again_in = await service.sync(call.hub, launch, place, said)
     return json_reply(
         wire.Work(
             again_in=again_in,
