@@ -66,6 +66,13 @@ class Job:
     ends_at: datetime | None = None
     end: End | None = None
     """Always there when the phase is gone."""
+    is_over: bool = False
+    """It has left the queue, and it is not known yet how: all else is as it was seen last."""
+
+    @property
+    def is_live(self) -> bool:
+        """Tell whether it still has to end."""
+        return self.phase is not Phase.GONE and not self.is_over
 
     @property
     def node(self) -> str:

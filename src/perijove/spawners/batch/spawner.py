@@ -218,14 +218,10 @@ class BatchSpawner:
         same: dict[tuple[str, str], list[Job]] = {}
         for job in jobs:
             same.setdefault((job.name, job.user), []).append(job)
-        sightings = [_sighting(_the_one(jobs)) for jobs in same.values()]
+        seen = [_the_one(jobs) for jobs in same.values()]
         # The scheduler shows what ended for a while after it was removed here.
-        shown = [
-            seen
-            for seen in sightings
-            if seen.phase is not Phase.GONE or self._archive.find_end(seen.name) is None
-        ]
-        return Survey(complete=True, sightings=shown)
+        shown = [job for job in seen if job.is_live or self._archive.find_end(job.name) is None]
+        return Survey(complete=True, sightings=[_sighting(job) for job in shown])
 
     async def find_ends(self, handles: Mapping[str, Handle]) -> Mapping[str, End]:
         """Return the ends that accounting knows, by platform name."""
@@ -276,7 +272,7 @@ class BatchSpawner:
                 for job in await self._queue.jobs(since=since)
                 if (job.name, job.user) == (name, user)
             ]
-            live = [job for job in jobs if job.phase is not Phase.GONE]
+            live = [job for job in jobs if job.is_live]
             if not live:
                 return _the_one(jobs).end if jobs else await self._remembered(job_id)
             for job in live:
@@ -447,7 +443,9 @@ def _the_one(same: Sequence[Job]) -> Job:
     There is one, unless a submission that seemed lost came through after all: then the one that
     is further on, else the older. The other one's registration is refused, and it leaves.
     """
-    return min(same, key=lambda job: (_ORDER.index(job.phase), len(job.id), job.id))
+    return min(
+        same, key=lambda job: (not job.is_live, _ORDER.index(job.phase), len(job.id), job.id)
+    )
 
 
 def _result(answer: Mapping[str, Any]) -> Result:

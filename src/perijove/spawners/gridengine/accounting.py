@@ -2,7 +2,7 @@
 Reading ``qacct``: how jobs ended.
 
 The accounting file is read from its beginning by every call, and a job that was deleted while
-it waited is never in it; what is concluded from that is in `scheduler`.
+it waited is never in it; what is concluded from that is in `ends`.
 """
 
 import re
@@ -51,6 +51,7 @@ class Record:
     """One run of one job; a job in error or begun anew has several."""
 
     job_id: str
+    name: str
     failed: int
     failure: str
     """Its words."""
@@ -87,6 +88,7 @@ def _record(table: Mapping[str, str]) -> Record | None:
     deleted_by = table.get("deleted_by", "")
     return Record(
         job_id=job_id,
+        name=table.get("jobname", ""),
         failed=_number(failed) or 0,
         failure=failure.strip(),
         exit_status=exit_status,

@@ -6,14 +6,14 @@ never part of anybody's text in it (see `markup`), so the listing is cut at its 
 only the jobs in question are parsed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
 from perijove.domain.errors import SpawnerTransient
 from perijove.domain.launch import Reason
-from perijove.spawners.batch.scheduler import Job, Result
+from perijove.spawners.batch.scheduler import Command, Job, Result
 from perijove.spawners.contract import Phase
 from perijove.spawners.gridengine import messages
 from perijove.spawners.gridengine.markup import Element, parse, text_of
@@ -40,6 +40,8 @@ class Entry:
     state: str
     """Grid Engine's letters: ``qw``, ``hqw``, ``Eqw``, ``t``, ``r``, ``s``, ``dr``, …"""
     is_pending: bool
+    is_over: bool
+    """One of the last jobs that ended (``z``): it has left the queue."""
     host: str
     queue: str
     project: str
@@ -76,21 +78,21 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The whole queue at one moment, as ``qstat -u '*' -r -xml`` prints it."""
+    """The whole queue at one moment, as ``qstat -u '*' -s prsz -r -xml`` prints it."""
 
     text: str
     zone: tzinfo | None
 
     def named(self, prefix: str) -> list[Entry]:
-        """Return the jobs whose name begins with `prefix`."""
+        """Return the jobs whose name begins with `prefix`, those that are over among them."""
         # Both elements that may hold the name end so: JB_name and full_job_name.
         found = self._entries(f"_name>{prefix}")
         return [entry for entry in found if entry.name.startswith(prefix)]
 
     def of_user(self, user_name: str) -> list[Entry]:
-        """Return one person's jobs."""
+        """Return one person's jobs that are not over."""
         found = self._entries(f"<JB_owner>{user_name}</JB_owner>")
-        return [entry for entry in found if entry.user == user_name]
+        return [entry for entry in found if entry.user == user_name and not entry.is_over]
 
     def _entries(self, mark: str) -> Iterator[Entry]:
         wanted = (block for block in self.text.split("<job_list")[1:] if mark in block)
@@ -122,6 +124,7 @@ def _read_entry(block: Element, zone: tzinfo | None) -> Entry:
         user=text_of(block, "JB_owner"),
         state=text_of(block, "state"),
         is_pending=block.get("state") == "pending",
+        is_over=block.get("state") == "zombie",
         host=host,
         queue=queue or text_of(block, "hard_req_queue"),
         project=text_of(block, "JB_project"),
@@ -146,6 +149,11 @@ class Details:
     """The scheduler's messages about it, those about all jobs last."""
     is_held_by_owner: bool = True
     """False: an operator or the system holds it, and the owner cannot release it."""
+
+
+def details_of(job_ids: Sequence[str]) -> Command:
+    """Return the command that tells the details of these jobs."""
+    return ["qstat", "-xml", "-j", ",".join(job_ids)]
 
 
 def read_details(result: Result) -> dict[str, Details]:

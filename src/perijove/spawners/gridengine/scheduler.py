@@ -4,22 +4,22 @@ Grid Engine as the batch layer's scheduler: 8.1.9 (Son of Grid Engine), and its 
 Univa's and Altair's versions differ in what they add: milliseconds in times, ``deleted_by`` in
 accounting, further letters in states. All of that is read here, or passed over.
 
-What Grid Engine does not have, and so is never in an answer: estimated starts, ended jobs in the
-queue's list, and any record of a job that was deleted while it waited.
+What Grid Engine does not have, and so is never in an answer: estimated starts, and a record of a
+job that was deleted while it waited (`ends`).
 """
 
 import grp
 import pwd
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from anyio import to_thread
 
 from perijove.domain.errors import SpawnerRejected, SpawnerTransient
-from perijove.domain.launch import Cause, End
+from perijove.domain.launch import End
 from perijove.domain.offer import Objection, Offer
 from perijove.kit.clock import Clock, SystemClock, monotonic
 from perijove.spawners.batch.scheduler import (
@@ -34,7 +34,6 @@ from perijove.spawners.batch.scheduler import (
 )
 from perijove.spawners.batch.shared import Shared
 from perijove.spawners.gridengine import messages, submission
-from perijove.spawners.gridengine.accounting import Record, end_of, read_records_of
 from perijove.spawners.gridengine.configuration import (
     OVERVIEW,
     Configuration,
@@ -43,12 +42,14 @@ from perijove.spawners.gridengine.configuration import (
     read_configuration,
     read_overview,
 )
+from perijove.spawners.gridengine.ends import Ends
 from perijove.spawners.gridengine.hosts import Host, read_hosts
 from perijove.spawners.gridengine.offers import Person
 from perijove.spawners.gridengine.queue import (
     Details,
     Entry,
     Listing,
+    details_of,
     job_of,
     read_details,
     read_ids,
@@ -63,13 +64,6 @@ REASONS_KEPT: Final = timedelta(seconds=30)
 """How often at most it is asked why jobs wait: a second call, for all of them at once."""
 _MOST_ASKED: Final = 1000
 """How many jobs are asked about in one call; what each says is 5 KB long."""
-ACCOUNTING_LAG: Final = timedelta(seconds=90)
-"""After it, what left the queue and is in no accounting never ran (``flush_time`` is 15 s)."""
-_DAYS: Final = "31"
-"""How far back accounting is read for several jobs at once, by their start."""
-_ALONE: Final = 4
-"""How many jobs are looked for one by one: each reads the whole accounting file."""
-_REMEMBERED: Final = 10_000
 
 
 class GridEngineScheduler:
@@ -105,7 +99,7 @@ class GridEngineScheduler:
         )
         self._clock = clock or SystemClock()
         self._zone = _zone(site.environment.get("TZ", ""))
-        self._prefix = ""
+        self._ends = Ends(self._complexes, self._clock)
         self._now = now
         free, structure = FREE_KEPT.total_seconds(), STRUCTURE_KEPT.total_seconds()
         self._listing = Shared[Listing](free, now)
@@ -113,8 +107,6 @@ class GridEngineScheduler:
         self._configuration = Shared[Configuration](structure, now)
         self._details: Mapping[str, Details] = {}
         self._details_until = self._clock.now()
-        self._seen: dict[str, Entry] = {}
-        self._missing_since: dict[str, datetime] = {}
 
     # --- submit and cancel ----------------------------------------------------------------
 
@@ -154,24 +146,26 @@ class GridEngineScheduler:
 
     async def jobs(self, run: Run, prefix: str) -> Sequence[Job]:
         """Return our jobs: one call, and one or two more now and then for why they wait."""
-        self._prefix = prefix
+        self._ends.prefix = prefix
         listing = await self._listing.get(lambda: self._list(run), since=self._now())
         entries = listing.value.named(prefix)
-        self._remember(entries)
-        await self._explain(run, [entry for entry in entries if entry.is_pending])
-        now = self._clock.now()
-        return [job_of(entry, self._details.get(entry.id), now) for entry in entries]
+        queued = [entry for entry in entries if not entry.is_over]
+        self._ends.remember(queued)
+        gone, ending = await self._ends.settle(run, [entry for entry in entries if entry.is_over])
+        await self._explain(run, [entry for entry in queued if entry.is_pending])
+        return [
+            *(self._job_of(entry) for entry in queued),
+            *(replace(self._job_of(entry), is_over=True) for entry in ending),
+            *gone,
+        ]
+
+    def _job_of(self, entry: Entry) -> Job:
+        return job_of(entry, self._details.get(entry.id), self._clock.now())
 
     async def _list(self, run: Run) -> Listing:
-        return read_listing(await run(["qstat", "-u", "*", "-r", "-xml"]), self._zone)
-
-    def _remember(self, entries: Sequence[Entry]) -> None:
-        """Keep how each job was seen last: accounting does not say who deleted it."""
-        for entry in entries:
-            self._seen.pop(entry.id, None)
-            self._seen[entry.id] = entry
-        for job_id in list(self._seen)[: max(0, len(self._seen) - _REMEMBERED)]:
-            del self._seen[job_id]
+        # With what is over (``z``): how it ended is not in the list, but that it did.
+        command = ["qstat", "-u", "*", "-s", "prsz", "-r", "-xml"]
+        return read_listing(await run(command), self._zone)
 
     async def _explain(self, run: Run, waiting: Sequence[Entry]) -> None:
         """Ask why jobs wait, unless it was lately; without an answer the old ones count on."""
@@ -181,20 +175,17 @@ class GridEngineScheduler:
         self._details_until = self._clock.now() + REASONS_KEPT
         ids = [entry.id for entry in waiting[-_MOST_ASKED:]]
         try:
-            details: Mapping[str, Details] = read_details(await run(self._details_of(ids)))
+            details: Mapping[str, Details] = read_details(await run(details_of(ids)))
             if any("h" in entry.state for entry in waiting):
                 details = await self._with_holds(run, details)
         except SpawnerTransient:
             return
         self._details = details
 
-    def _details_of(self, job_ids: Sequence[str]) -> Command:
-        return ["qstat", "-xml", "-j", ",".join(job_ids)]
-
     async def _with_holds(self, run: Run, details: Mapping[str, Details]) -> Mapping[str, Details]:
         """Say which jobs their owner holds: only a filter of qstat tells."""
         answer = await run(["qstat", "-u", "*", "-s", "hu", "-xml"])
-        own = {entry.id for entry in read_listing(answer, self._zone).named(self._prefix)}
+        own = {entry.id for entry in read_listing(answer, self._zone).named(self._ends.prefix)}
         return {
             job_id: replace(each, is_held_by_owner=job_id in own)
             for job_id, each in details.items()
@@ -207,69 +198,8 @@ class GridEngineScheduler:
     # --- how jobs ended -------------------------------------------------------------------
 
     async def ends(self, run: Run, job_ids: Sequence[str]) -> Mapping[str, End]:
-        """
-        Return the end of each of these jobs that is over.
-
-        A job that left the queue and that accounting still does not know after `ACCOUNTING_LAG`
-        was deleted while it waited, if that is how it was seen last. Nothing else is known of
-        such jobs: whether it was us who cancelled it, our own marks say.
-        """
-        wanted = [job_id for job_id in job_ids if job_id.isdecimal()]
-        records = await self._records(run, wanted)
-        doubtful = [i for i in wanted if i not in records or not records[i].is_final]
-        queued = await self._queued(run, doubtful)
-        over = [job_id for job_id in wanted if job_id not in queued]
-        for job_id in queued:
-            self._missing_since.pop(job_id, None)
-        overdue = [job_id for job_id in over if job_id not in records and self._is_overdue(job_id)]
-        for job_id in overdue[:_ALONE]:
-            records |= await self._record(run, job_id)
-        ends = {job_id: self._end(records[job_id]) for job_id in over if job_id in records}
-        ends |= {i: self._end_without_record(i) for i in overdue[:_ALONE] if i not in records}
-        for job_id in ends:
-            self._missing_since.pop(job_id, None)
-        return ends
-
-    async def _records(self, run: Run, job_ids: Sequence[str]) -> dict[str, Record]:
-        """Return what accounting has of these jobs: all of ours are read when there are several."""
-        if len(job_ids) > 1 and self._prefix:
-            command = ["qacct", "-d", _DAYS, "-j", f"{self._prefix}*"]
-            found = read_records_of(await run(command))
-            return {job_id: found[job_id] for job_id in job_ids if job_id in found}
-        records: dict[str, Record] = {}
-        for job_id in job_ids[:_ALONE]:
-            records |= await self._record(run, job_id)
-        return records
-
-    async def _record(self, run: Run, job_id: str) -> dict[str, Record]:
-        return read_records_of(await run(["qacct", "-j", job_id]))
-
-    async def _queued(self, run: Run, job_ids: Sequence[str]) -> Collection[str]:
-        """Return those of `job_ids` that are in the queue, for certain."""
-        if not job_ids:
-            return ()
-        return read_details(await run(self._details_of(job_ids))).keys()
-
-    def _is_overdue(self, job_id: str) -> bool:
-        now = self._clock.now()
-        return now - self._missing_since.setdefault(job_id, now) >= ACCOUNTING_LAG
-
-    def _end(self, record: Record) -> End:
-        seen = self._seen.get(record.job_id)
-        return end_of(
-            record,
-            memory=self._complexes.memory,
-            memory_per_slot=self._complexes.memory_per_slot,
-            was_being_deleted=seen is not None and seen.is_being_deleted,
-        )
-
-    def _end_without_record(self, job_id: str) -> End:
-        seen = self._seen.get(job_id)
-        if seen is not None and seen.is_pending:
-            return End(cause=Cause.CANCELLED_OUTSIDE, detail="left the queue without having run")
-        return End(
-            cause=Cause.UNKNOWN, reason="absent", detail="neither in the queue nor in accounting"
-        )
+        """Return the end of each of these jobs that is over, see `Ends.find`."""
+        return await self._ends.find(run, job_ids)
 
     # --- what there is --------------------------------------------------------------------
 
@@ -289,7 +219,7 @@ class GridEngineScheduler:
         own = [
             entry
             for entry in listing.value.of_user(user_name)
-            if not (self._prefix and entry.name.startswith(self._prefix))
+            if not (self._ends.prefix and entry.name.startswith(self._ends.prefix))
         ]
         person = Person(configuration.value, self._complexes, user_name, group)
         return person.offer(hosts.value, own, hosts.as_of)

@@ -11,8 +11,9 @@ import pytest
 from perijove.domain.errors import SpawnerTransient
 from perijove.domain.launch import Cause, Resources
 from perijove.spawners.batch.scheduler import Command, JobRequest, Result, Site
+from perijove.spawners.contract import Phase
+from perijove.spawners.gridengine.ends import ACCOUNTING_LAG, FLUSHED
 from perijove.spawners.gridengine.scheduler import (
-    ACCOUNTING_LAG,
     FREE_KEPT,
     REASONS_KEPT,
     STRUCTURE_KEPT,
@@ -263,6 +264,87 @@ async def test_what_ran_and_left_no_record_is_not_made_up(
     await scheduler.ends(cell.run, [job.id])
     clock.pass_by(ACCOUNTING_LAG)
     assert (await scheduler.ends(cell.run, [job.id]))[job.id].cause is Cause.UNKNOWN
+
+
+def over(*names: str) -> Result:
+    """Return the list when these of its jobs have ended: the qmaster remembers the last ones."""
+    text = said("qstat-xml-r-all").stdout
+    for name in names:
+        before, mark, rest = text.partition(f"<JB_name>{name}</JB_name>")
+        head, _, number = before.rpartition("<job_list state=")
+        number = number.partition(">")[2]
+        rest = rest.replace("<state>qw</state>", "<state>z</state>", 1)
+        text = f'{head}<job_list state="zombie">{number}{mark}{rest}'
+    return Result(status=0, stdout=text, stderr="")
+
+
+async def test_who_was_deleted_while_they_waited_is_told_so(
+    scheduler: GridEngineScheduler, cell: Cell, clock: SteppedClock
+) -> None:
+    """It is shown as it was until accounting would have it if it had run; then it is gone."""
+    (before,) = await scheduler.jobs(cell.run, "membusy")
+    assert before.is_live
+    cell.listing = over("membusy")
+    clock.pass_by(timedelta())
+    (ending,) = await scheduler.jobs(cell.run, "membusy")
+    assert (ending.phase, ending.reason) == (Phase.PENDING, before.reason)
+    assert not ending.is_live
+    clock.pass_by(FLUSHED)
+    (gone,) = await scheduler.jobs(cell.run, "membusy")
+    assert gone.end is not None
+    assert (gone.phase, gone.end.cause) == (Phase.GONE, Cause.CANCELLED_OUTSIDE)
+    asked = cell.counts["qacct"]
+    clock.pass_by(FLUSHED)
+    assert await scheduler.jobs(cell.run, "membusy") == [gone]
+    assert cell.counts["qacct"] == asked
+
+
+async def test_an_end_in_accounting_is_told_at_once(
+    scheduler: GridEngineScheduler, cell: Cell, clock: SteppedClock
+) -> None:
+    """Also of a job that this hub has not seen before; of others of that id nothing is told."""
+    cell.listing = over("nb")
+    cell.accounting = said("qacct-timeout")
+    assert await scheduler.jobs(cell.run, "nb") == []
+    clock.pass_by(timedelta())
+    record = cell.accounting.stdout.replace("tooslow", "nb").replace("1127", "1134")
+    cell.accounting = Result(status=0, stdout=record, stderr="")
+    (gone,) = await scheduler.jobs(cell.run, "nb")
+    assert gone.end is not None
+    assert (gone.id, gone.end.cause) == ("1134", Cause.WALLTIME)
+
+
+@pytest.mark.parametrize("accounting", [NO_RECORD, SILENT])
+async def test_what_is_over_without_a_trace_is_held_back_for_a_while_only(
+    scheduler: GridEngineScheduler, cell: Cell, clock: SteppedClock, accounting: Result
+) -> None:
+    """A job that ran, without accounting: as it was at first, and then as if it were missing."""
+    cell.accounting = accounting
+    await scheduler.jobs(cell.run, "nb")
+    cell.listing = over("nb")
+    clock.pass_by(timedelta())
+    (ending,) = await scheduler.jobs(cell.run, "nb")
+    assert (ending.phase, ending.is_live) == (Phase.RUNNING, False)
+    clock.pass_by(FLUSHED)
+    jobs = await scheduler.jobs(cell.run, "nb")
+    assert [job.end and job.end.cause for job in jobs] == (
+        [Cause.UNKNOWN] if accounting is NO_RECORD else []
+    )
+    asked = cell.counts["qacct"]
+    clock.pass_by(timedelta())
+    await scheduler.jobs(cell.run, "nb")
+    assert cell.counts["qacct"] == asked
+
+
+async def test_what_is_over_is_not_told_as_the_persons_other_job(
+    scheduler: GridEngineScheduler, cell: Cell
+) -> None:
+    """The form counts what takes of limits."""
+    cell.listing = over("nb", "gpu-ok")
+    offer = await scheduler.discover(cell.run, cell.run_as, "alice")
+    names = {job.name for job in offer.own_jobs}
+    assert not names & {"nb", "gpu-ok"}
+    assert "held" in names
 
 
 async def test_silence_ends_nothing(scheduler: GridEngineScheduler, cell: Cell) -> None:
