@@ -2,7 +2,9 @@
 Where a job may say that it listens (anchors 4.4.4).
 
 Whatever a job claims is a person's word: only an address of one of the job's own nodes is
-believed, and it is fixed as a number, so that no name can turn into another address later.
+believed, and it is fixed as a number, so that no name can turn into another address later. A
+name that the cluster has not said is not even asked for: answers about a person's own domain may
+take as long as that person likes, and there are few threads that ask.
 """
 
 import socket
@@ -31,18 +33,16 @@ async def claimed_url(
     Return ``http://address:port`` of a claim, or raise `SpawnerRejected`.
 
     `nodes` are the job's, each with the address or name under which the cluster reaches it. The
-    host must be one of them, or have one of their addresses; with `networks` any address within
-    them, for nodes have several. An address of this machine is only believed if the cluster says
-    that the job runs here.
+    host must be one of them, with its domain or without, or one of their addresses; with
+    `networks` any address within them, for nodes have several. An address of this machine is only
+    believed if the cluster says that the job runs here.
     """
     first, last = ports or (1024, 65535)
     if not first <= claim.port <= last:
         raise SpawnerRejected(
             f"port {claim.port} is not within {first} to {last}", code="port-refused"
         )
-    asked = await resolve(nodes.get(claim.host, claim.host))
-    if not asked:
-        raise SpawnerRejected(f"nobody knows the host {claim.host[:80]!r}", code="host-refused")
+    asked = await _addresses_of(claim.host, nodes)
     own = {address for reached in nodes.values() for address in await resolve(reached)}
     here = set(await resolve(socket.gethostname()))
     within = [ip_network(network) for network in networks]
@@ -54,6 +54,20 @@ async def claimed_url(
         f"{claim.host[:80]!r} is none of the job's nodes ({', '.join(nodes)[:200]})",
         code="host-refused",
     )
+
+
+async def _addresses_of(host: str, nodes: Mapping[str, str]) -> Sequence[Address]:
+    """Return the address that `host` is, or those of the node that it names."""
+    try:
+        return [_plain(host)]
+    except ValueError:
+        pass
+    named = [node for node in nodes if host == node or _short(host) == _short(node)]
+    return await resolve(nodes[named[0]]) if named else []
+
+
+def _short(host: str) -> str:
+    return host.partition(".")[0].lower()
 
 
 def _is_allowed(

@@ -39,6 +39,9 @@ def case(host: str, **given: object) -> Case:
 
 BELIEVED = {
     "a node's name": (case("c1"), "http://10.1.0.5:40000"),
+    "a node's name with its domain": (case("C1.cluster.example"), "http://10.1.0.5:40000"),
+    "a node that the cluster names with its domain": (
+        case("c1", nodes={"c1.cluster.example": "10.1.0.5"}), "http://10.1.0.5:40000"),
     "another node of the job": (case("c2"), "http://10.1.0.6:40000"),
     "a node's address": (case("10.1.0.6"), "http://10.1.0.6:40000"),
     "a node's address as IPv6 writes it": (case("::ffff:10.1.0.6"), "http://10.1.0.6:40000"),
@@ -96,6 +99,20 @@ REFUSED = {
     "no port": (case("c1", port=0), "port-refused"),
     "a port that cannot be": (case("c1", port=65536), "port-refused"),
 }  # fmt: skip
+
+
+async def test_only_names_of_the_cluster_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person's own name server could keep every thread that resolves names busy."""
+    asked: list[str] = []
+
+    async def note(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        return []
+
+    monkeypatch.setattr("anyio.getaddrinfo", note)
+    with pytest.raises(SpawnerRejected):
+        await case("c3.slow.example", networks=OF_THE_SITE, nodes={"c1": "c1-ib"}).url()
+    assert set(asked) <= {"c1-ib", socket.gethostname()}
 
 
 @pytest.mark.parametrize("what", REFUSED)
