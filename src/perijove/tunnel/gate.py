@@ -27,7 +27,12 @@ HEAD_SECONDS: Final = 15.0
 """Time a node has to send its whole request."""
 
 MOST_GATES: Final = 1000
-"""Most connections at a time of which is not known yet whose they are."""
+"""
+Most connections at a time of which is not known yet whose they are.
+
+Who comes then takes the place of the one that has kept its request to itself for longest: who
+only opens connections keeps nobody out who has something to say.
+"""
 
 _LIMITS: Final = HeadLimits(max_bytes=16 * 1024, max_target_bytes=2048)
 _KEY: Final = re.compile(rb"[0-9A-Za-z+/]{22}==")
@@ -47,7 +52,8 @@ _REASONS: Final = {
 class Doorkeeper(Protocol):
     """What a gate needs of the server it belongs to."""
 
-    gates: "set[Gate]"
+    gates: "dict[Gate, None]"
+    """In the order in which they came."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its end, or to that of the server."""
@@ -71,10 +77,10 @@ class Gate(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the request, not for ever."""
         self.transport = cast(asyncio.Transport, transport)
-        if len(self._server.gates) >= MOST_GATES:
+        if len(self._server.gates) >= MOST_GATES and not self._make_room():
             self.transport.abort()
             return
-        self._server.gates.add(self)
+        self._server.gates[self] = None
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(HEAD_SECONDS, self._refuse, 408)
 
@@ -101,6 +107,20 @@ class Gate(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the server's care."""
         self._leave()
+
+    def _make_room(self) -> bool:
+        """Turn away who has waited longest without having asked; False when all have."""
+        slowest = next((gate for gate in self._server.gates if gate.is_silent), None)
+        if slowest is None:
+            return False
+        slowest.transport.abort()
+        slowest._leave()
+        return True
+
+    @property
+    def is_silent(self) -> bool:
+        """Tell whether its request is not here yet."""
+        return self._partial is not None
 
     def _claim_of(self, request: RequestHead, *, is_all: bool) -> TunnelClaim:
         """Return who says to be there; raises `NotAdmitted`, or what decoding raises."""
@@ -149,7 +169,7 @@ class Gate(asyncio.Protocol):
             self.transport.close()
 
     def _leave(self) -> None:
-        self._server.gates.discard(self)
+        self._server.gates.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
 

@@ -28,7 +28,7 @@ class TunnelServer:
     """Takes nodes in and offers their launches' sockets; start and stop it in a running loop."""
 
     def __init__(self, options: TunnelOptions) -> None:
-        self.gates: set[Gate] = set()
+        self.gates: dict[Gate, None] = {}
         self._options = options
         self._ends = Ends(ControlClient(options.control), options.directory)
         self._servers: list[asyncio.Server] = []

@@ -10,6 +10,8 @@ import pytest
 from perijove.agent.link import BINARY, DATA, HEAD, OPEN, Messages, message
 from perijove.domain.launch import Launch, Status
 from perijove.kit.loops import until
+from perijove.proxy.settings import ControlAddress
+from perijove.tunnel import TunnelOptions, TunnelServer
 from tests.integration.registration.jobs import ServedHub
 from tests.integration.tunnel.sites import PATIENCE, Dialled, Site
 
@@ -94,6 +96,39 @@ async def test_what_is_no_request_of_a_node_is_refused(
 ) -> None:
     """Whatever else is sent to the tunnels gets a short answer, or none, and the end."""
     assert (await place.ask(request_)).status == status
+
+
+async def test_silence_at_the_door_keeps_nobody_out(
+    quiet: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When all places are taken, who says something gets that of who has waited longest."""
+    monkeypatch.setattr("perijove.tunnel.gate.MOST_GATES", 3)
+    quiet.sockets.mkdir()
+    control = ControlAddress(f"unix:{quiet.control}")
+    server = TunnelServer(TunnelOptions(control=control, directory=quiet.sockets))
+    await server.start()
+    came: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def come() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        came.append(await asyncio.open_unix_connection(quiet.sockets / "front.sock"))
+        return came[-1]
+
+    async def all_are_there() -> bool:
+        return len(server.gates) == 3
+
+    try:
+        silent = [await come() for _ in range(3)]
+        assert await until(all_are_there, seconds=PATIENCE)
+        reader, writer = await come()
+        writer.write(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.readline()).split()[1] == b"426"
+            assert await silent[0][0].read() == b""
+        assert not any(reader.at_eof() for reader, _ in silent[1:])
+    finally:
+        await server.stop()
+        for _, writer in came:
+            writer.close()
 
 
 async def test_one_run_has_the_tunnel_until_it_leaves(place: Site) -> None:
