@@ -59,6 +59,12 @@ def test_a_server_with_a_full_volume_starts_and_says_why(site: Site, browser: Br
     assert status == 200
     assert sorted(entry["name"] for entry in listed["content"]) == ["RESCUE.md", "jovyan"]
 
+    launch = site.api("GET", "/perijove/users/admin/launches?limit=1")[1]["launches"][0]["id"]
+    happened = site.api("GET", f"/perijove/launches/{launch}/events")[1]["events"]
+    (warning,) = (each for each in happened if each["code"] == "warning")
+    assert warning["params"]["reason"] == "volume-full"
+    assert "rescue mode" in warning["text"]
+
     context = browser.new_context(locale="en-GB")
     page = context.new_page()
     page.goto(f"{site.url}/hub/login?next=/user/admin/")

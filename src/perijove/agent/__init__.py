@@ -21,6 +21,7 @@ _WRAPPER: Final = (
     "agent/kernels.py",
     "spawners/local/supervisor.py",
     "agent/cannot.py",
+    "agent/post.py",
     "agent/hub.py",
     "agent/rescue.py",
     "agent/node.py",
@@ -32,7 +33,7 @@ _WRAPPER: Final = (
 )
 """Each needs only those before it."""
 _SUPERVISOR: Final = ("agent/kernels.py", "spawners/local/supervisor.py")
-_KEEPER: Final = ("agent/environments.py",)
+_KEEPER: Final = ("agent/post.py", "agent/environments.py")
 _TUNNEL: Final = ("agent/link.py", "agent/tunnel.py")
 _AS_THEY_ARE: Final = (
     "job.sh",

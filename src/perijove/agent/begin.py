@@ -15,9 +15,11 @@ import sys
 import tempfile
 
 from perijove.agent.kernels import offer_environments
-from perijove.agent.rescue import RESCUE_TEXT, biggest_in, look_at, trouble_with
+from perijove.agent.post import post
+from perijove.agent.rescue import RESCUE_TEXT, biggest_in, look_at, trouble_with, with_deadline
 
 RESCUE_FILE = "RESCUE.md"
+TELL_SECONDS = 5
 TEMPORARY = ("TMPDIR", "TEMP", "TMP")
 TEMPORARY_FOLDERS = ("/tmp", "/dev/shm", "/var/tmp", "/run")  # noqa: S108 - made private
 PLACES = {
@@ -94,6 +96,21 @@ def go_to_rescue(environment: "dict[str, str]", troubles: "dict[str, tuple[str, 
         environment["JUPYTERHUB_DEFAULT_URL"] = f"/lab/tree/{RESCUE_FILE}"
     write_help(home, words, show_volumes(home, list(troubles)))
     os.chdir(home)
+    tell_hub(environment, f"volume-{code}", words)
+
+
+def tell_hub(environment: "dict[str, str]", reason: str, words: str) -> None:
+    """Let the hub show it as well; one that does not answer soon keeps no server waiting."""
+    url = environment.get("JUPYTERHUB_API_URL", "") + "/perijove/registrations/warning"
+    token = environment.get("JUPYTERHUB_API_TOKEN", "")
+
+    def tell() -> str:
+        answer = post(url, {"reason": reason, "words": words}, token)
+        return "" if answer.status == 204 else answer.detail or f"status {answer.status}"
+
+    failure = with_deadline(tell, TELL_SECONDS)
+    if failure != "":
+        say(f"the hub was not told: {failure or 'it does not answer'}")
 
 
 def show_volumes(home: str, volumes: "list[str]") -> "dict[str, str]":

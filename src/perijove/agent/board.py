@@ -13,8 +13,9 @@ import contextlib
 import os
 import time
 
-from perijove.agent.hub import Answer, Post
+from perijove.agent.hub import Post
 from perijove.agent.node import memory_folder
+from perijove.agent.post import Answer
 from perijove.spawners.local.supervisor import descendants, write
 
 TYPE_CHECKING = False

@@ -15,8 +15,9 @@ import time
 import urllib.parse
 
 from perijove.agent.cannot import Cannot
-from perijove.agent.hub import answer_challenge, fields_of
+from perijove.agent.hub import answer_challenge
 from perijove.agent.node import account, choose_host, home_trouble, job_id, node_name, open_port
+from perijove.agent.post import fields_of
 from perijove.agent.software import (
     base_environment,
     find_command,

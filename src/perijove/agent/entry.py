@@ -5,7 +5,7 @@ from functools import cache
 
 from perijove.agent import keeper, program
 
-_PARTS = ("agent/rescue.py", "agent/kernels.py", "agent/begin.py")
+_PARTS = ("agent/rescue.py", "agent/kernels.py", "agent/post.py", "agent/begin.py")
 
 
 def wrapped(command: Sequence[str]) -> list[str]:

@@ -24,7 +24,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import http.client
 import json
 import os
 import re
@@ -33,7 +32,8 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.parse
+
+from perijove.agent.post import post
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ FIRST_PAUSE = 2.0
 LONGEST_SILENCE = 60.0
 BUILD_SECONDS = 3600.0
 HEARTBEAT = 20.0
-SYNC_SECONDS = 25
-MOST_SYNC = 4 << 20
+MOST_OUTPUT = 4 << 20
 LAST_WORDS = 3000
 LONGEST_LOCK = 200000
 REPORTS_AT_ONCE = 4  # Each with a lock: the hub reads no more than a mebibyte.
@@ -283,7 +282,7 @@ class Keeper:
                     process.wait()
         with open(log, "rb") as file:
             file.seek(began)
-            output = file.read(MOST_SYNC).decode("utf-8", "replace")
+            output = file.read(MOST_OUTPUT).decode("utf-8", "replace")
         if process.returncode:
             raise Failed(output.strip() or f"{command[0]}: exit status {process.returncode}")
         return output
@@ -345,28 +344,14 @@ class Abandoned(Exception):
     """The session is over, or nobody wants this any more."""
 
 
-def sync_with_hub(url: str, token: str, body: object) -> "Task":
+def sync_with_hub(url: str, token: str, body: "Task") -> "Task":
     """Send `body` as JSON and return the answer."""
-    parts = urllib.parse.urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    try:
-        connection = kind(parts.hostname or "", parts.port, timeout=SYNC_SECONDS)
-        with contextlib.closing(connection):
-            fields = {"Content-Type": "application/json", "Authorization": "token " + token}
-            connection.request("POST", parts.path, json.dumps(body).encode("ascii"), fields)
-            response = connection.getresponse()
-            raw = response.read(MOST_SYNC)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise HubSilent(repr(error)) from error
-    if response.status in (401, 403, 404, 409, 410):
-        raise HubRefused(str(response.status))
-    try:
-        answer = json.loads(raw.decode("utf-8", "replace"))
-    except ValueError as error:
-        raise HubSilent("no JSON") from error
-    if response.status != 200 or not isinstance(answer, dict):
-        raise HubSilent(str(response.status))
-    return answer
+    answer = post(url, body, token)
+    if answer.status in (401, 403, 404, 409, 410):
+        raise HubRefused(str(answer.status))
+    if answer.status != 200 or not answer.body:
+        raise HubSilent(answer.detail or str(answer.status))
+    return answer.body
 
 
 @contextlib.contextmanager

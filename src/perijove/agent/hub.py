@@ -8,16 +8,14 @@ signals and looks after its server.
 import contextlib
 import hashlib
 import hmac
-import http.client
-import json
 import random
 import select
 import socket
 import threading
 import time
-import urllib.parse
 
 from perijove.agent.cannot import Cannot
+from perijove.agent.post import ANSWER_SECONDS, Answer, post
 from perijove.spawners.local.supervisor import Signals
 
 TYPE_CHECKING = False
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     Body = dict[str, Any]
 
 HUB_PATIENCE = 1800  # Seconds a job that runs waits for a hub that does not answer.
-ANSWER_SECONDS = 25  # The hub itself asks the scheduler and connects back meanwhile.
 LONGEST_PAUSE = 30
 REACH_TRIES = 3
 REACH_PAUSE = 3
@@ -35,22 +32,6 @@ CHALLENGE_SECONDS = 1
 CHALLENGE_LIMIT = 2048
 TURN = 0.1
 MOST_WAITING = 20
-
-
-class Answer:
-    """What the hub answered; status 0: nothing at all, and `detail` says why."""
-
-    def __init__(self, status: int, body: "Body", retry_after: float = 0) -> None:
-        self.status = status
-        self.body = body
-        self.retry_after = retry_after
-        self.code = str(body.get("code", ""))
-        self.detail = str(body.get("detail", ""))
-
-    @property
-    def is_final(self) -> bool:
-        """Tell whether asking the same again is useless."""
-        return 200 <= self.status < 500 and self.status not in (404, 408, 425, 429)
 
 
 class Post(threading.Thread):
@@ -63,40 +44,8 @@ class Post(threading.Thread):
         self.answer = Answer(0, {"detail": "no answer"})
 
     def run(self) -> None:
-        """Send it; whatever goes wrong is an answer too."""
-        try:
-            self.answer = post(self.url, self.body)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            self.answer = Answer(0, {"detail": f"{self.url}: {error!r}"})
-
-
-def post(url: str, body: "Body") -> Answer:
-    """Send `body` as JSON and return the answer. No proxy of the environment is used."""
-    parts = urllib.parse.urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
-    with contextlib.closing(connection):
-        content = json.dumps(body).encode("ascii")
-        connection.request("POST", parts.path, content, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        raw = response.read(1 << 20)
-        return Answer(
-            response.status, fields_of(raw), seconds_of(response.getheader("retry-after"))
-        )
-
-
-def fields_of(raw: bytes) -> "Body":
-    """Return the JSON object of a body; empty for anything else, such as a gateway's page."""
-    try:
-        found = json.loads(raw.decode("utf-8", "replace"))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def seconds_of(text: "str | None") -> float:
-    """Return the seconds of a ``Retry-After`` that has some."""
-    return min(float(text), 300.0) if text and text.isdigit() else 0.0
+        """Send it."""
+        self.answer = post(self.url, self.body)
 
 
 def next_pause(tries: int) -> float:

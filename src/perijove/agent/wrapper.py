@@ -27,7 +27,7 @@ import traceback
 from perijove.agent.board import Board
 from perijove.agent.cannot import EXITS, Cannot
 from perijove.agent.doctor import examine
-from perijove.agent.hub import Answer, Line, register
+from perijove.agent.hub import Line, register
 from perijove.agent.kernels import keeper_in, show_environments, start_keeper
 from perijove.agent.node import (
     JobMemory,
@@ -46,6 +46,7 @@ from perijove.agent.node import (
     say,
 )
 from perijove.agent.outlet import Outlet
+from perijove.agent.post import Answer
 from perijove.agent.rescue import RESCUE_TEXT
 from perijove.agent.software import (
     as_shell,

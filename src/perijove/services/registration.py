@@ -436,6 +436,23 @@ async def take_report(hub: Hub, run: Run, message: Message) -> None:
     hub.events.strike(run.launch_id)
 
 
+async def take_warning(hub: Hub, launch_id: str | None, *, reason: str, words: str) -> None:
+    """
+    Write down what a server that is known by its token has to do without, as a job reports it.
+
+    Raises `Forbidden` for who is no server, `Gone` when nobody wants the launch any more.
+    """
+    if launch_id is None:
+        raise Forbidden("only a server warns of itself", code="not-a-server")
+    message = Message(kind="warning", reason=reason, words=words)
+
+    def unit(connection: Connection) -> None:
+        _write_report(hub, connection, _wanted(connection, launch_id), message)
+
+    await _written(hub, unit)
+    hub.events.strike(launch_id)
+
+
 def _write_report(hub: Hub, connection: Connection, launch: Launch, message: Message) -> None:
     now = hub.clock.now()
     match message.kind:

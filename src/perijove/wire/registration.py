@@ -1,4 +1,4 @@
-"""Bodies that a job's wrapper sends to the hub (`agent/hub.py`), checked as they are read."""
+"""Bodies that jobs and containers send to the hub (`agent/post.py`), checked as they are read."""
 
 from typing import Annotated, Any, Literal
 
@@ -63,6 +63,13 @@ class Report(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     words: Annotated[str, msgspec.Meta(max_length=4000)] = ""
     params: dict[Short, Any] = {}
     usage: Usage = Usage()
+
+
+class Warned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST registrations/warning``: what a server with this token has to do without."""
+
+    reason: Literal["volume-full", "volume-read-only", "volume-missing"]
+    words: Annotated[str, msgspec.Meta(max_length=4000)] = ""
 
 
 class TimeLeft(msgspec.Struct, frozen=True):

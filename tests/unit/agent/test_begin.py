@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -125,6 +126,17 @@ def test_temporary_files_are_not_put_on_the_full_volume(tmp_path: Path, small_di
     home = Path(shown["HOME"])
     assert not home.resolve().is_relative_to(small_disk)
     shutil.rmtree(home.parent)
+
+
+def test_a_silent_hub_keeps_no_server_from_its_start(tmp_path: Path) -> None:
+    """A hub that hears what is wrong and says nothing is not waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/hub/api"
+        shown, _, log = _begin(
+            tmp_path, tmp_path / "gone", JUPYTERHUB_API_URL=url, JUPYTERHUB_API_TOKEN="t"
+        )
+    assert "PERIJOVE_RESCUE" in shown
+    assert "the hub was not told: it does not answer" in log
 
 
 def test_a_terminal_says_what_happened(tmp_path: Path) -> None:

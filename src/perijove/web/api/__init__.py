@@ -118,6 +118,9 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ("POST", "/perijove/registrations/report"): Endpoint(
         on=On.OPEN, acts=registration.report, own=True
     ),
+    ("POST", "/perijove/registrations/warning"): Endpoint(
+        on=On.KNOWN, acts=registration.warning, own=True
+    ),
     ("POST", "/batchspawner"): Endpoint(on=On.KNOWN, acts=registration.batchspawner),
 }
 """What the API answers. A path's scopes are alternatives, checked on what the path names."""

@@ -1,4 +1,4 @@
-"""What jobs say of themselves, and the call that batchspawner's program makes (anchors 4.4.4)."""
+"""What jobs and containers say of themselves, and the call of batchspawner's program (4.4.4)."""
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
@@ -18,10 +18,11 @@ from perijove.wire.registration import (
     Registration,
     Report,
     TimeLeft,
+    Warned,
 )
 
 _MOST_BODY: Final = 16384
-B = TypeVar("B", bound=Identity)
+B = TypeVar("B", bound=msgspec.Struct)
 
 
 async def register(call: Call) -> Reply:
@@ -51,6 +52,15 @@ async def report(call: Call) -> Reply:
         usage=msgspec.to_builtins(body.usage),
     )
     await registration.take_report(call.hub, _run(call, body), message)
+    return empty(204)
+
+
+async def warning(call: Call) -> Reply:
+    """``POST registrations/warning``: what a container lacks; with its server's token only."""
+    body = await _body(call, Warned)
+    await registration.take_warning(
+        call.hub, call.caller.launch_id, reason=body.reason, words=body.words
+    )
     return empty(204)
 
 
