@@ -87,6 +87,27 @@ def change_volume(connection: Connection, volume_id: int, **values: Any) -> None
     connection.execute(update(volumes).where(volumes.c.id == volume_id).values(**values))
 
 
+def begin_removal(connection: Connection, volume_id: int, now: datetime) -> bool:
+    """Mark a volume that is due as being removed; False if it was had back meanwhile."""
+    statement = update(volumes).where(
+        volumes.c.id == volume_id, volumes.c.removing_at.is_(None), volumes.c.delete_after <= now
+    )
+    return connection.execute(statement.values(removing_at=now)).rowcount > 0
+
+
+def take_back(connection: Connection, volume_id: int, **values: Any) -> bool:
+    """Undo a deletion and write columns; False, and nothing done, if it is being removed."""
+    statement = update(volumes).where(volumes.c.id == volume_id, volumes.c.removing_at.is_(None))
+    return connection.execute(statement.values(delete_after=None, **values)).rowcount > 0
+
+
+def remember_names(connection: Connection, user_id: int) -> None:
+    """Write down what an owner and the servers are called, for when they are no more."""
+    for volume in list_volumes(connection, user_id=user_id):
+        names = {"user_name": volume.user_name, "server_name": volume.server_name}
+        change_volume(connection, volume.id, **names)
+
+
 def find_volume(connection: Connection, name: str) -> Volume | None:
     """Return the volume of a platform name, also one that is gone."""
     row = connection.execute(_SELECT.where(volumes.c.name == name)).mappings().first()

@@ -176,9 +176,8 @@ class VolumeKeeper:
             return False
         if users_of(connection, volume):
             return False
-        if volume.removing_at is None:
-            rows.change_volume(connection, volume.id, removing_at=now)
-        return True
+        # Where several hubs write, its owner may have had it back since it was read.
+        return volume.removing_at is not None or rows.begin_removal(connection, volume.id, now)
 
     async def _remove(self, volume: Volume) -> None:
         try:

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from perijove.db.prepared import Prepared
 from perijove.db.rendered import instant_text, json_list, json_text
 from perijove.db.tables import group_members, groups, launches, role_grants, roles, servers, users
+from perijove.db.volumes import remember_names
 from perijove.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from perijove.domain.launch import WAITING, Status, Wanted
 from perijove.services.people import clean_user_name
@@ -307,4 +308,5 @@ def delete_user(connection: Connection, name: str) -> None:
             f"{user.name}'s server is in the process of stopping, please wait.",
             code="server-active",
         )
+    remember_names(connection, user.id)
     connection.execute(delete(users).where(users.c.id == user.id))

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from perijove.db import volumes as rows
 from perijove.db.launches import list_live, live_launch_of
+from perijove.db.locks import hold_user
 from perijove.db.servers import Server, find_server
 from perijove.db.volumes import Volume
 from perijove.domain.asking import Asking
@@ -145,6 +146,14 @@ def get_volume(connection: Connection, name: str) -> Volume:
     return volume
 
 
+def _hold(connection: Connection, name: str) -> Volume:
+    """Return a volume that no start takes meanwhile; raises `NotFound`."""
+    owner = get_volume(connection, name).user_id
+    if owner is not None:
+        hold_user(connection, owner)
+    return get_volume(connection, name)
+
+
 def bury_with_server(connection: Connection, server: Server, *, now: datetime) -> None:
     """Delete what a server keeps of its own, with the server."""
     for volume in rows.list_volumes(connection, server_id=server.id):
@@ -158,7 +167,7 @@ def bury(connection: Connection, name: str, *, asking: Asking, now: datetime) ->
 
     Raises `Conflict` while a launch has it. What is deleted already stays as it is.
     """
-    volume = get_volume(connection, name)
+    volume = _hold(connection, name)
     if volume.delete_after is None:
         _check_unused(connection, volume)
         _bury(connection, volume, now=now)
@@ -172,11 +181,10 @@ def restore(connection: Connection, name: str, *, asking: Asking, now: datetime)
 
     Raises `Gone` when it is being removed.
     """
-    volume = get_volume(connection, name)
-    if volume.removing_at is not None:
-        raise Gone("this volume is being removed", code="volume-gone")
-    if volume.delete_after is not None:
-        _restore(connection, volume)
+    volume = _hold(connection, name)
+    if volume.delete_after is not None or volume.removing_at is not None:
+        if not _restore(connection, volume):
+            raise _gone()
         _audit(connection, "volume-restored", volume, asking, now)
     return get_volume(connection, name)
 
@@ -190,9 +198,7 @@ def attach(
     A volume that the server has by then is kept for its owner, without a server. Raises
     `Conflict` while either is in use, `NotFound` for no such server, `Gone` as `restore`.
     """
-    volume = get_volume(connection, name)
-    if volume.removing_at is not None:
-        raise Gone("this volume is being removed", code="volume-gone")
+    volume = _hold(connection, name)
     server = (
         None if volume.user_id is None else find_server(connection, volume.user_id, server_name)
     )
@@ -210,15 +216,16 @@ def attach(
     )
     if present is not None and present.id != volume.id:
         rows.change_volume(connection, present.id, attached=False, server_id=None)
-    rows.change_volume(
+    is_there = rows.take_back(
         connection,
         volume.id,
         kind=Kept.SERVER,
         server_id=server.id,
         server_name=server.name,
         attached=True,
-        delete_after=None,
     )
+    if not is_there:
+        raise _gone()
     _audit(connection, "volume-attached", volume, asking, now)
     return get_volume(connection, name)
 
@@ -234,13 +241,22 @@ def _check_unused(connection: Connection, volume: Volume) -> None:
 
 
 def _bury(connection: Connection, volume: Volume, *, now: datetime) -> None:
-    rows.change_volume(connection, volume.id, attached=False, delete_after=now + volume.retention)
-
-
-def _restore(connection: Connection, volume: Volume) -> None:
     rows.change_volume(
-        connection, volume.id, delete_after=None, attached=_is_place_free(connection, volume)
+        connection,
+        volume.id,
+        attached=False,
+        delete_after=now + volume.retention,
+        server_name=volume.server_name,  # It may be renamed since, and is gone soon.
     )
+
+
+def _restore(connection: Connection, volume: Volume) -> bool:
+    """Take back a deletion; False if it is being removed."""
+    return rows.take_back(connection, volume.id, attached=_is_place_free(connection, volume))
+
+
+def _gone() -> Gone:
+    return Gone("this volume is being removed", code="volume-gone")
 
 
 def _is_place_free(connection: Connection, volume: Volume) -> bool:

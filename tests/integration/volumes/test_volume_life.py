@@ -14,7 +14,14 @@ from perijove.db import environments
 from perijove.db.core import bound
 from perijove.db.tables import leases
 from perijove.db.tables import volumes as table
-from perijove.db.volumes import Volume, find_volume, list_unknown, list_volumes
+from perijove.db.volumes import (
+    Volume,
+    begin_removal,
+    find_volume,
+    list_unknown,
+    list_volumes,
+    take_back,
+)
 from perijove.domain.environments import Maker, State
 from perijove.domain.errors import Conflict, Gone, Invalid, NotFound
 from perijove.domain.launch import Launch, Status
@@ -24,7 +31,8 @@ from perijove.reconcile.housekeeping import Housekeeper
 from perijove.reconcile.volumes import VolumeKeeper
 from perijove.services import volumes
 from perijove.services.offers import PolicySection, ProfileSection
-from perijove.services.users import delete_user
+from perijove.services.servers import Description, change_description
+from perijove.services.users import change_user, delete_user
 from tests.fakes.spawners import MemoryPlatform, MemoryVolume, Wrapper
 from tests.hubs import (
     PATIENCE,
@@ -283,6 +291,71 @@ async def test_a_deletion_can_be_taken_back(database_url: str, tmp_path: Path) -
         await hub.hub.database.write(_writing(name, removing_at=now))
         with pytest.raises(Gone):
             await hub.hub.database.write(bound(volumes.restore, name, asking=TEST, now=now))
+
+
+async def test_what_was_had_back_is_not_removed(database_url: str, tmp_path: Path) -> None:
+    """A keeper that read it before its owner had it back leaves it; and the other way round."""
+    async with _hub(database_url, tmp_path, retention="0 s") as hub:
+        name = (await _ready(hub)).spec["volumes"][0]["name"]
+        await _stopped(hub)
+        await _mark_due(hub, await _only(hub))
+        due, now = await _only(hub), hub.hub.clock.now()
+        await hub.hub.database.write(bound(volumes.restore, name, asking=TEST, now=now))
+        assert not await hub.hub.database.write(bound(begin_removal, due.id, now))
+        await _look(hub)
+        assert hub.platform.volumes.keys() == {name}
+        await _mark_due(hub, due)
+        now = hub.hub.clock.now()
+        assert await hub.hub.database.write(bound(begin_removal, due.id, now))
+        assert not await hub.hub.database.write(bound(take_back, due.id, attached=True))
+        with pytest.raises(Gone):
+            await hub.hub.database.write(bound(volumes.attach, name, "", asking=TEST, now=now))
+        assert (await _ready(hub)).spec["volumes"][0]["name"] != name
+
+
+async def test_a_deletion_and_a_start_take_turns(database_url: str, tmp_path: Path) -> None:
+    """Asked for at the same time, either the volume is in use or the start begins empty."""
+    async with _hub(database_url, tmp_path) as hub:
+        for number in range(5):
+            server = f"s{number}"
+            old = (await _ready(hub, "ann", server)).spec["volumes"][0]["name"]
+            await _stopped(hub, "ann", server)
+            volume = await hub.hub.database.read(bound(find_volume, old))
+            assert volume is not None
+            is_deleted: list[bool] = []
+
+            async def delete(volume: Volume = volume, told: list[bool] = is_deleted) -> None:
+                try:
+                    await hub.hub.database.write(_burying(hub, volume))
+                except Conflict:
+                    told.append(False)
+                else:
+                    told.append(True)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(delete)
+                tasks.start_soon(_ready, hub, "ann", server)
+            (live,) = [each for each in await hub.live() if each.server_name == server]
+            assert is_deleted == [live.spec["volumes"][0]["name"] != old]
+
+
+async def test_what_is_left_of_somebody_has_the_last_names(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Renamed person, renamed server, then both deleted: an administrator sees the new names."""
+    async with _hub(database_url, tmp_path) as hub:
+        await _ready(hub, "ann", "lab")
+        await _stopped(hub, "ann", "lab")
+        now = hub.hub.clock.now()
+
+        def unit(connection: Connection) -> None:
+            anna = change_user(connection, "ann", new_name="anna", admin=None)
+            change_description(connection, anna, "lab", Description(name="thesis"), now=now)
+            delete_user(connection, "anna")
+
+        await hub.hub.database.write(unit)
+        left = await _only(hub)
+        assert (left.user_id, left.user_name, left.server_name) == (None, "anna", "thesis")
 
 
 async def test_a_start_after_a_deletion_begins_empty(database_url: str, tmp_path: Path) -> None:

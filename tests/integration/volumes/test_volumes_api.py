@@ -1,13 +1,14 @@
 """Volumes over the API: who sees which, deletes, restores and attaches them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from perijove.domain.launch import Status
-from perijove.services.offers import ProfileSection
+from perijove.services.offers import PolicySection, ProfileSection
 from tests.apis import ADMIN, ANN, BOB, TestApi, running_api
 
 pytestmark = pytest.mark.anyio
@@ -16,10 +17,13 @@ PROFILE = ProfileSection.model_validate({"name": "only", "storage": {"size": "2 
 
 
 @asynccontextmanager
-async def api_with_volumes(directory: Path) -> AsyncIterator[TestApi]:
+async def api_with_volumes(
+    directory: Path, policies: Sequence[PolicySection] = ()
+) -> AsyncIterator[TestApi]:
     """Run a hub where ann and bob each have a server, stopped, with a volume."""
     url = f"sqlite:///{directory / 'hub.sqlite'}"
-    async with running_api(url, directory, profile_sections=[PROFILE]) as api:
+    given: dict[str, Any] = {"profile_sections": [PROFILE], "policies": list(policies)}
+    async with running_api(url, directory, **given) as api:
         for user in ("ann", "bob"):
             await api.hub.becomes(await api.hub.start(user, "lab"), Status.READY)
             launch = await api.hub.stop(user, "lab")
@@ -52,6 +56,38 @@ async def test_what_is_anothers_does_not_exist(tmp_path: Path, method: str, end:
         for name in (volume["name"], "pj-none-none"):
             answer = await api.call(method, f"/perijove/volumes/{name}{end}", {}, token=BOB)
             assert answer.status_code == 404, answer.text
+
+
+async def test_a_token_for_one_server_has_no_more_than_its_volume(tmp_path: Path) -> None:
+    """Not the one of all of a person's servers, nor one of a server that is no more."""
+    kept = PolicySection.model_validate({"groups": [], "users": ["bob"], "storage_kept": "user"})
+    async with api_with_volumes(tmp_path, policies=[kept]) as api:
+        volumes = (await api.get("/perijove/volumes", token=ADMIN))["volumes"]
+        paths = {each["user"]: f"/perijove/volumes/{each['name']}" for each in volumes}
+        tokens = {target: await token_for(api, target) for target in ("ann/lab", "bob/", "bob/lab")}
+        await api.call("PUT", "/users/ann/servers/other", token=ANN)
+        for target in ("bob/", "bob/lab"):
+            assert (await api.get("/perijove/volumes", token=tokens[target]))["volumes"] == []
+            answer = await api.call("DELETE", paths["bob"], token=tokens[target])
+            assert answer.status_code == 404
+        mine = tokens["ann/lab"]
+        assert len((await api.get("/perijove/volumes", token=mine))["volumes"]) == 1
+        path = f"{paths['ann']}/attach"
+        moved = await api.call("POST", path, {"server": "other"}, token=mine)
+        assert moved.status_code == 404
+        assert (await api.call("POST", path, {"server": "lab"}, token=mine)).status_code == 200
+        await api.call("DELETE", "/users/ann/servers/lab", {"remove": True}, token=ANN)
+        await api.call("PUT", "/users/ann/servers/lab", token=ANN)
+        assert (await api.get("/perijove/volumes", token=mine))["volumes"] == []
+
+
+async def token_for(api: TestApi, target: str) -> str:
+    """Return a token of somebody's that is for one server of theirs."""
+    user = target.partition("/")[0]
+    scopes = [f"{name}!server={target}" for name in ("servers", "read:servers")]
+    answer = await api.call("POST", f"/users/{user}/tokens", {"scopes": scopes}, token=ADMIN)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["token"])
 
 
 async def test_a_volume_is_deleted_restored_and_attached(tmp_path: Path) -> None:

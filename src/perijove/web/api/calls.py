@@ -9,7 +9,6 @@ import msgspec
 
 from perijove.domain.asking import Asking
 from perijove.domain.errors import Invalid, NotFound
-from perijove.domain.scopes import Limit, LimitKind, Verdict
 from perijove.services.access import Caller
 from perijove.services.hub import Hub
 from perijove.web.asgi import Receive, Scope
@@ -112,14 +111,14 @@ class Call:
             request_id=self.request_id,
         )
 
-    def require(self, scope: str, user: str | None, server: str) -> None:
+    def require(self, scope: str, user: str | None, server: str | None) -> None:
         """
         Raise `NotFound` unless the caller holds `scope` for a server found on the way.
 
-        What belongs to nobody any more (`user` None) needs the scope everywhere.
+        What is of no one server (`server` None) needs the scope for the user, and what belongs
+        to nobody any more (`user` None) everywhere.
         """
-        target = None if user is None else Limit(LimitKind.SERVER, f"{user}/{server}")
-        if self.caller.decide((scope,), target) is not Verdict.ALLOWED:
+        if not self.caller.may(scope, user=user, server=None if user is None else server):
             raise NotFound(HIDDEN)
 
     # --- what ---------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def listed(connection: Connection, call: Call) -> Reply:
             volume
             for volume in found
             if volume.user_id is not None
-            and call.caller.may(_READ, user=volume.user_name, server=volume.server_name)
+            and call.caller.may(_READ, user=volume.user_name, server=_server_of(volume))
         ]
     unknown = rows.list_unknown(connection) if may_see_all and wanted is None else ()
     return json_reply(
@@ -84,18 +84,28 @@ async def attach(call: Call) -> Reply:
     server = str(fields.get("server", ""))
 
     def unit(connection: Connection) -> Reply:
-        name, now = _find(connection, call, _CHANGE).name, call.hub.clock.now()
-        attached = volumes.attach(connection, name, server, asking=call.asking(), now=now)
-        return _reply(attached)
+        volume, now = _find(connection, call, _CHANGE), call.hub.clock.now()
+        call.require(_CHANGE, _owner_of(volume), server)
+        asking = call.asking()
+        return _reply(volumes.attach(connection, volume.name, server, asking=asking, now=now))
 
     return await call.hub.database.write(unit)
 
 
 def _find(connection: Connection, call: Call, scope: str) -> Volume:
     volume = volumes.get_volume(connection, call.names[0])
-    owner = None if volume.user_id is None else volume.user_name
-    call.require(scope, owner, volume.server_name)
+    call.require(scope, _owner_of(volume), _server_of(volume))
     return volume
+
+
+def _owner_of(volume: Volume) -> str | None:
+    """Return who owns a volume now; None for one whose owner's account was deleted."""
+    return None if volume.user_id is None else volume.user_name
+
+
+def _server_of(volume: Volume) -> str | None:
+    """Return which server's own a volume is; None: a person's, or of one that was deleted."""
+    return None if volume.server_id is None else volume.server_name
 
 
 def _reply(volume: Volume) -> Reply:
@@ -106,8 +116,8 @@ def _model(volume: Volume) -> wire.Volume:
     return wire.Volume(
         name=volume.name,
         kind=volume.kind,
-        user=None if volume.user_id is None else volume.user_name,
-        server=None if volume.server_id is None else volume.server_name,
+        user=_owner_of(volume),
+        server=_server_of(volume),
         attached=volume.attached,
         spawner=volume.spawner,
         path=volume.path,
