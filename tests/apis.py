@@ -16,12 +16,13 @@ from perijove.web.api.calls import Patience
 from perijove.web.app import create_app
 from perijove.web.asgi import App
 from tests.fakes.spawners import MemoryPlatform
-from tests.hubs import TestHub, answering_server, running_hub
+from tests.hubs import PATIENCE, TestHub, answering_server, running_hub
 
 ADMIN = "token-of-admin"
 ANN = "token-of-ann"
 BOB = "token-of-bob"
 SERVICE = "token-of-the-culler"
+PATIENT = Patience(start=PATIENCE, stop=PATIENCE)
 PAGED = {"accept": "application/jupyterhub-pagination+json"}
 
 _TOKENS = [
@@ -80,7 +81,7 @@ async def running_api(
     roles: list[RoleSection] | None = None,
     groups: Mapping[str, list[str]] | None = None,
     tokens: list[FileToken] | None = None,
-    patience: Patience | None = None,
+    patience: Patience = PATIENT,
     settings: Mapping[str, Any] | None = None,
     answers: bool = True,
     **given: Any,

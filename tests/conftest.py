@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Generator, Iterator
 from typing import TypeVar
 
+import hypothesis
 import psycopg
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -13,6 +14,15 @@ from sqlalchemy.engine import make_url
 from tests import beds
 
 beds.load_environment(os.environ)
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile(
+    "any-machine",
+    hypothesis.settings(),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any-machine")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

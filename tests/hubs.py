@@ -37,7 +37,7 @@ from perijove.services.senders import NotifySection
 from perijove.spawners.contract import Spawner, Surroundings
 from tests.fakes.spawners import MemoryPlatform, MemorySettings, MemorySpawner
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 """Seconds a test waits for what must happen; long, because the machine may be busy."""
 TEST = Asking(actor="test")
 

@@ -109,16 +109,16 @@ tokens = [{{ name = "tests", user = "admin", token = "{ADMIN_TOKEN}" }}]
         """End it as Ctrl-C does."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(40)
+            self.process.wait(PATIENCE)
 
     def kill_all(self) -> None:
         """SIGKILL the supervisor, the hub and the proxy at once; servers run on."""
         victims = [*self.parts().values()]
         for victim in victims:
             victim.kill()
-        psutil.wait_procs(victims, timeout=10)
+        psutil.wait_procs(victims, timeout=PATIENCE)
         assert self.process is not None
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
     def parts(self) -> dict[str, psutil.Process]:
         """Return the site's own processes by what they are: run, hub, proxy."""
@@ -228,10 +228,11 @@ def a_site(directory: Path, **given: Any) -> Iterator[Site]:
         else:
             assert site.process is not None
         for server in servers:
-            supervisor = server.parent()
-            for process in (supervisor, server):
-                if process is not None and process.pid > 1:
-                    process.kill()
+            with suppress(psutil.Error):  # it has ended by itself
+                supervisor = server.parent()
+                server.kill()
+                if supervisor is not None and supervisor.pid > 1:
+                    supervisor.kill()
 
 
 CHROMIUM_ARGUMENTS = [

@@ -160,7 +160,7 @@ def test_everything_killed_in_the_middle_is_finished_later(site: Site, moment: s
         try:
             urllib.request.urlopen(request, timeout=0.5)
         except OSError:
-            wait_for(lambda: site.server("admin").get("pending"), what="the request")
+            wait_for(lambda: not site.server("admin").get("stopped", True), what="the request")
     site.kill_all()
     site.start()
 

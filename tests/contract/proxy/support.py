@@ -16,7 +16,8 @@ from perijove.proxy.server import ProxyServer
 from perijove.proxy.settings import ProxyOptions, ProxySettings
 from perijove.wire.control import Route, RouteTable
 
-DEADLINE = 10.0
+DEADLINE = 25.0
+"""Seconds for what happens at once; fewer than the limits after which the proxy gives up."""
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HOST = b"Host: hub.example.org\r\n"
 

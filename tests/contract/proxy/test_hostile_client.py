@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from tests.contract.proxy.support import (
+    DEADLINE,
     HOST,
     OK,
     accepting,
@@ -82,7 +83,7 @@ async def test_a_bad_chunk_ends_both_connections(fault: str, size: int) -> None:
             for at in range(0, len(raw), size):
                 await client.send(raw[at : at + size])
         assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
-        with anyio.fail_after(5):
+        with anyio.fail_after(DEADLINE):
             await ended.wait()
         assert b"/smuggled" not in got
 
@@ -155,7 +156,7 @@ async def test_an_idle_client_is_closed() -> None:
     """A connection that asks for nothing, at first or any more, ends."""
     async with (
         answering(OK) as upstream,
-        running_proxy(upstream.url, idle_timeout=0.1) as proxy,
+        running_proxy(upstream.url, idle_timeout=1) as proxy,
         connected_to(proxy.port) as fresh,
         connected_to(proxy.port) as used,
     ):
@@ -183,13 +184,13 @@ async def test_a_body_that_makes_progress_may_take_longer() -> None:
     """The limit is on progress, not on the whole."""
     async with (
         answering(OK) as upstream,
-        running_proxy(upstream.url, body_timeout=0.2) as proxy,
+        running_proxy(upstream.url, body_timeout=1) as proxy,
         connected_to(proxy.port) as client,
     ):
         raw = post(b"x" * 40_000)
-        for at in range(0, len(raw), 2000):
-            await client.send(raw[at : at + 2000])
-            await anyio.sleep(0.03)
+        for at in range(0, len(raw), 4000):
+            await client.send(raw[at : at + 4000])
+            await anyio.sleep(0.15)
         assert await client.response() == OK
 
 
@@ -214,7 +215,7 @@ async def test_a_client_that_reads_nothing_is_closed() -> None:
     ):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await client.send(get())
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE):
             await ended.wait()
         await eventually(lambda: not proxy.server.clients)
 
@@ -259,7 +260,7 @@ async def test_a_client_that_leaves_behind_a_request_is_noticed() -> None:
         async with connected_to(proxy.port) as client:
             await client.send(get("/endless") + get("/next"))
             await eventually(lambda: any(b.connections for b in proxy.server.routes.backends))
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE):
             await ended.wait()
         await eventually(lambda: not proxy.server.clients)
 

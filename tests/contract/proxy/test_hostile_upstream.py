@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from tests.contract.proxy.support import (
+    DEADLINE,
     OK,
     accepting,
     answering,
@@ -163,7 +164,7 @@ async def test_a_reset_is_not_the_end_of_a_body() -> None:
         await client.send(get())
         await client.reader.readuntil(b"abc")
         ready.set()
-        with pytest.raises(ConnectionResetError), anyio.fail_after(5):
+        with pytest.raises(ConnectionResetError), anyio.fail_after(DEADLINE):
             await client.reader.read()
 
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from perijove.wire.control import Route, RouteTable
-from tests.contract.proxy.support import HOST, OK, get, listening
+from tests.contract.proxy.support import DEADLINE, HOST, OK, get, listening
 
 PROGRAM = """
 import pathlib, sys
@@ -34,7 +34,6 @@ child = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]])
 print(child.pid, flush=True)
 sys.stdin.read()
 """
-DEADLINE = 10.0
 
 
 def eventually(holds: Callable[[], bool]) -> None:

@@ -137,7 +137,7 @@ async def test_websockets() -> None:
     """Messages of any size and kind go both ways, many at a time, and closing is orderly."""
     async with serve(echo, "127.0.0.1", 0, max_size=None) as upstream:
         port = upstream.sockets[0].getsockname()[1]
-        async with running_proxy(f"http://127.0.0.1:{port}", idle_timeout=0.2) as proxy:
+        async with running_proxy(f"http://127.0.0.1:{port}", idle_timeout=1) as proxy:
             async with connect(f"ws://127.0.0.1:{proxy.port}/x", max_size=None) as client:
                 for message in ("", "é" * 1000, b"\x00" * 5_000_000):
                     await client.send(message)
@@ -145,7 +145,7 @@ async def test_websockets() -> None:
                 for number in range(100):
                     await client.send(str(number))
                 assert [await client.recv() for _ in range(100)] == [str(n) for n in range(100)]
-                await anyio.sleep(0.5)  # longer than the idle limit, which is not for WebSockets
+                await anyio.sleep(1.5)  # longer than the idle limit, which is not for WebSockets
                 await client.send("still")
                 assert await client.recv() == "still"
             assert client.close_code == 1000

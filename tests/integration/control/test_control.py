@@ -28,8 +28,9 @@ from tests.hubs import TestHub, running_hub
 pytestmark = pytest.mark.anyio
 
 HERE = "http://127.0.0.1:1"
-SOON = 2.0
-"""Seconds within which a change reaches who waits, on a machine that may be busy."""
+PATIENCE = 50.0
+"""Seconds a proxy waits for an answer, on a machine that may be busy."""
+LONG = 3600.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ async def control(
             httpx2.AsyncClient(
                 transport=httpx2.AsyncHTTPTransport(uds=str(path)),
                 base_url="http://hub",
-                timeout=20,
+                timeout=PATIENCE,
             ) as client,
         ):
             app = create_control_app(hub.hub, create_app(hub.hub), secret=secret)
@@ -100,6 +101,13 @@ async def control(
 # --- routes -----------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def _polls_may_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a poll without an answer last longer than anybody here waits for one."""
+    monkeypatch.setattr("perijove.web.control.MAX_WAIT_SECONDS", LONG)
+
+
+@pytest.mark.usefixtures("_polls_may_last")
 async def test_a_poll_returns_as_soon_as_something_changes(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -109,15 +117,13 @@ async def test_a_poll_returns_as_soon_as_something_changes(
         told: list[RouteTable] = []
 
         async def wait() -> None:
-            told.append(await site.poll(known, wait=MAX_WAIT_SECONDS))
+            told.append(await site.poll(known, wait=LONG))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
-            assert await until(site.is_polled, seconds=SOON)
+            assert await until(site.is_polled, seconds=PATIENCE)
             assert told == []
-            began = monotonic()
             await site.put("/user/ann/", "lch_a")
-        assert monotonic() - began < SOON
 
     (table,) = told
     assert not table.full
@@ -130,12 +136,13 @@ async def test_a_poll_without_change_ends_after_its_time(database_url: str, tmp_
     async with control(database_url, tmp_path) as site:
         known = await site.put("/")
         began = monotonic()
-        table = await site.poll(known, wait=3600)
+        table = await site.poll(known, wait=LONG)
 
-        assert MAX_WAIT_SECONDS - 0.1 <= monotonic() - began < MAX_WAIT_SECONDS + SOON
+        assert monotonic() - began >= MAX_WAIT_SECONDS - 0.1
         assert (table.revision, table.routes, table.removed) == (known, [], [])
 
 
+@pytest.mark.usefixtures("_polls_may_last")
 async def test_a_poll_that_is_behind_is_answered_at_once(database_url: str, tmp_path: Path) -> None:
     """A delta for who knows a revision, everything for who knows none."""
     async with control(database_url, tmp_path) as site:
@@ -145,11 +152,9 @@ async def test_a_poll_that_is_behind_is_answered_at_once(database_url: str, tmp_
         await site.hub.hub.database.write(
             bound(remove_routes, "lch_a", now=site.hub.hub.clock.now())
         )
-        began = monotonic()
-        delta = await site.poll(known, wait=MAX_WAIT_SECONDS)
-        everything = await site.poll(0, wait=MAX_WAIT_SECONDS)
+        delta = await site.poll(known, wait=LONG)
+        everything = await site.poll(0, wait=LONG)
 
-        assert monotonic() - began < SOON
         assert not delta.full
         assert [route.prefix for route in delta.routes] == ["/user/b/"]
         assert delta.removed == [("", "/user/a/")]
@@ -158,13 +163,14 @@ async def test_a_poll_that_is_behind_is_answered_at_once(database_url: str, tmp_
         assert everything.installation == site.hub.hub.installation
 
 
+@pytest.mark.usefixtures("_polls_may_last")
 async def test_a_proxy_of_another_installation_is_told_everything(
     database_url: str, tmp_path: Path
 ) -> None:
     """Its revision means nothing here."""
     async with control(database_url, tmp_path) as site:
         known = await site.put("/")
-        table = await site.poll(known, installation="other", wait=MAX_WAIT_SECONDS)
+        table = await site.poll(known, installation="other", wait=LONG)
 
         assert table.full
         assert [route.prefix for route in table.routes] == ["/"]
@@ -182,15 +188,15 @@ async def test_a_poll_says_which_table_a_worker_uses(database_url: str, tmp_path
         assert {worker.id: worker.revision for worker in found} == {"w1": 0, "w2": known}
 
 
+@pytest.mark.usefixtures("_polls_may_last")
 async def test_a_hub_that_stops_lets_polls_go(database_url: str, tmp_path: Path) -> None:
     """A proxy is not kept waiting by a hub that is about to end."""
     async with control(database_url, tmp_path) as site:
         known = await site.put("/")
         site.hub.hub.stopping.set()
-        began = monotonic()
-        await site.poll(known, wait=MAX_WAIT_SECONDS)
+        table = await site.poll(known, wait=LONG)
 
-        assert monotonic() - began < SOON
+        assert table.revision == known
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import anyio
 import pytest
+from sqlalchemy import Connection, delete, update
 
 from perijove.db.core import bound
 from perijove.db.spawner_states import find_state, list_orphans
+from perijove.db.tables import launches as table
+from perijove.db.tables import leases
 from perijove.domain.launch import Cause, Status, Wanted
 from perijove.kit.loops import until
+from perijove.reconcile.observe import Observer
 from perijove.spawners.contract import LaunchSpec, Spawner
+from tests.crossing import during
 from tests.fakes.spawners import (
     FailsAtStage,
     Garbage,
@@ -200,7 +205,7 @@ async def test_stranger_of_ours_is_removed_after_its_grace(
 ) -> None:
     """What carries our installation id but is in no record is left alone, then removed."""
     async with running_hub(
-        database_url, tmp_path, lifecycle={"orphan_grace": timedelta(seconds=1)}
+        database_url, tmp_path, lifecycle={"orphan_grace": timedelta(seconds=3)}
     ) as hub:
         await hub.spawner.start(await _spec(hub, "pj-orphan"), _no_checkpoint)
 
@@ -233,3 +238,51 @@ async def test_leftover_of_an_ended_launch_is_removed_at_once(
             return launch.name not in hub.platform.present
 
         assert await until(is_removed, seconds=PATIENCE)
+
+
+async def test_what_another_spawner_runs_on_the_same_platform_is_left_alone(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Two sections for one platform see each other's launches, and stop none of them."""
+    async with (
+        answering_server() as server,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
+    ):
+        launch = await hub.becomes(await hub.start(), Status.READY)
+
+        other = Observer(hub.hub, "other", hub.hub.spawners["memory"], hub.prober)
+        await other.look()
+
+        assert hub.platform.stopped == []
+        assert await hub.hub.database.read(bound(list_orphans, "other")) == {}
+        assert (await hub.launch(launch.id)).status is Status.READY
+
+
+@pytest.mark.needs("postgresql")
+async def test_one_that_moves_meanwhile_holds_up_no_other(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    """A launch that another hub changes during a look is passed over; the others are seen."""
+    async with answering_server() as server:
+        platform = MemoryPlatform(url=server.url)
+        async with running_hub(postgresql_url, tmp_path, platform=platform) as hub:
+            moving = await hub.becomes(await hub.start("ann"), Status.READY)
+            other = await hub.becomes(await hub.start("bob"), Status.READY)
+
+        async with running_hub(postgresql_url, tmp_path, platform=platform, loops=False) as hub:
+            await hub.hub.database.write(_miss_all)
+
+            def move(connection: Connection) -> None:
+                row = table.c.id == moving.id
+                connection.execute(update(table).where(row).values(status=Status.SUSPENDED))
+
+            observer = Observer(hub.hub, "memory", hub.hub.spawners["memory"], hub.prober)
+            await during(postgresql_url, move, observer.look)
+
+            assert (await hub.launch(moving.id)).absences == 1
+            assert (await hub.launch(other.id)).absences == 0
+
+
+def _miss_all(connection: Connection) -> None:
+    connection.execute(delete(leases))
+    connection.execute(update(table).values(absences=1))

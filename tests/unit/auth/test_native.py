@@ -80,9 +80,9 @@ async def test_native_takes_as_long_for_an_unknown_name_as_for_a_wrong_password(
     async def seconds(name: str) -> float:
         samples = []
         for _ in range(9):
-            begin = time.perf_counter()
+            begin = time.process_time()
             await door.authenticate(Credentials(username=name, password="wrong"))
-            samples.append(time.perf_counter() - begin)
+            samples.append(time.process_time() - begin)
         return median(samples)
 
     known, unknown = await seconds("ann"), await seconds("nobody")

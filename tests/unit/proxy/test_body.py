@@ -79,11 +79,11 @@ def test_time_is_linear(filler: bytes, size: int) -> None:
     def seconds(times: int) -> float:
         shortest = float("inf")
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.thread_time()
             for raw in GOOD.values():
                 for cut in range(len(raw)):
                     _feed_until_refused(raw[:cut] + filler * times, size)
-            shortest = min(shortest, time.perf_counter() - start)
+            shortest = min(shortest, time.thread_time() - start)
         return shortest
 
     assert seconds(256) < 64 * seconds(16) + 0.01

@@ -97,11 +97,11 @@ def test_find_does_not_slow_down_with_slashes() -> None:
     def seconds(size: int) -> float:
         shortest = float("inf")
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.thread_time()
             for _ in range(20):
                 routes.find(b"h", b"/" * size)
                 routes.find(b"h", b"/%41" * size)
-            shortest = min(shortest, time.perf_counter() - start)
+            shortest = min(shortest, time.thread_time() - start)
         return shortest
 
     assert seconds(16_000) < 64 * seconds(1_000) + 0.01
