@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perijove.cli.admin import db_app, token_app, user_app
-from perijove.cli.client import add_to
+from perijove.cli.client import PANEL, add_to
 from perijove.cli.common import (
     WRONG,
     BindOption,
@@ -25,6 +25,7 @@ from perijove.cli.common import (
 )
 from perijove.cli.config import config_app
 from perijove.cli.doctor import doctor
+from perijove.cli.environments import environments_app
 from perijove.cli.importing.command import import_profiles
 from perijove.domain.errors import ConfigError
 
@@ -45,6 +46,7 @@ app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
 app.add_typer(db_app, name="db")
 add_to(app)
+app.add_typer(environments_app, name="environments", rich_help_panel=PANEL)
 app.command()(doctor)
 app.command()(import_profiles)
 

@@ -38,12 +38,16 @@ _EXITS: Mapping[type[ClientError], Exit] = {
     NotSignedIn: Exit.NOT_SIGNED_IN,
     Unreachable: Exit.UNREACHABLE,
 }
-_HUB_SAYS_USAGE = frozenset({"invalid-options", "server-name", "profile-unknown", "invalid"})
-_EPILOG = (
+_HUB_SAYS_USAGE = frozenset(
+    {"invalid-options", "server-name", "profile-unknown", "invalid"}
+    | {f"environment-{what}" for what in ("name", "package", "packages", "lock", "not-exact")}
+    | {f"environment-{what}" for what in ("place", "group", "most")}
+)
+EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong option or value, 3 not signed in,"
     " 4 the hub does not answer, 5 it still waits."
 )
-_PANEL = "Your servers, from any machine"
+PANEL = "Your servers, from any machine"
 _FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 HubOption = Annotated[
@@ -62,7 +66,7 @@ class _Ended(Exception):
     code: Exit
 
 
-def _reporting(command: Callable[P, T]) -> Callable[P, T]:
+def reporting(command: Callable[P, T]) -> Callable[P, T]:
     """Turn the client's errors into words, or with ``--json`` into JSON, and an exit code."""
 
     @wraps(command)
@@ -104,7 +108,8 @@ def _say_error(error: ClientError, code: Exit, *, as_json: bool) -> None:
 # --- the hub ----------------------------------------------------------------------------------
 
 
-def _hub(wanted: str | None) -> "Hub":
+def connect(wanted: str | None) -> "Hub":
+    """Return the hub that a command is about; raises `NotSignedIn`."""
     from perijove.client.connection import Connection
     from perijove.client.hub import Hub
     from perijove.client.store import Store, access
@@ -121,7 +126,7 @@ def _language() -> str:
     return language if language.isalpha() and len(language) == 2 else "en"
 
 
-@_reporting
+@reporting
 def login(
     url: Annotated[str, typer.Argument(help="The hub's address.", metavar="URL")],
     allow_http: Annotated[
@@ -168,7 +173,7 @@ def _read_token() -> str:
     return token
 
 
-@_reporting
+@reporting
 def logout(hub: HubOption = None, as_json: JsonOption = False) -> None:
     """Forget a hub's token; revoke it on the hub's page if others may have seen it."""
     from perijove.client.store import Store, access
@@ -185,7 +190,7 @@ def logout(hub: HubOption = None, as_json: JsonOption = False) -> None:
 # --- start ------------------------------------------------------------------------------------
 
 
-@_reporting
+@reporting
 def start(
     context: typer.Context,
     profile: Annotated[str | None, typer.Option(help="What to start.", metavar="NAME")] = None,
@@ -213,7 +218,7 @@ def start(
     if len(words) > 1:
         raise BadValue(f"one server at a time, not {' and '.join(words[:3])}")
     server = words[0] if words else ""
-    at = _hub(hub)
+    at = connect(hub)
     if show_options:
         _show_options(at.form(server), profile, as_json=as_json)
         return
@@ -385,7 +390,7 @@ def _show_options(form: "Form", profile: str | None, *, as_json: bool) -> None:
 # --- stop, list, open, logs -------------------------------------------------------------------
 
 
-@_reporting
+@reporting
 def stop(
     name: NameArgument = "",
     wait: Annotated[bool, typer.Option(help="Wait until it has ended.")] = True,
@@ -395,7 +400,7 @@ def stop(
     """Stop a server, or cancel its start; work that is saved stays."""
     from perijove.cli import waiting
 
-    at = _hub(hub)
+    at = connect(hub)
     launch = at.newest(name)
     at.stop(name)
     if launch is None or launch.is_over:
@@ -415,10 +420,10 @@ def stop(
         out.print("Stopped." if launch.is_over else "It is being stopped.")
 
 
-@_reporting
+@reporting
 def list_servers(hub: HubOption = None, as_json: JsonOption = False) -> None:
     """List your servers, how they are, and why they wait."""
-    at = _hub(hub)
+    at = connect(hub)
     user = at.servers()
     newest: dict[str, Launch] = {}
     for launch in at.launches():
@@ -473,7 +478,7 @@ def _why(launch: "Launch | None") -> str:
     return clean(launch.said.text) if launch else ""
 
 
-@_reporting
+@reporting
 def open_server(
     name: NameArgument = "",
     show: Annotated[
@@ -483,7 +488,7 @@ def open_server(
     as_json: JsonOption = False,
 ) -> None:
     """Open a server that runs in a browser, or print its address where there is none."""
-    at = _hub(hub)
+    at = connect(hub)
     launch = at.newest(name)
     if launch is None or not launch.is_ready:
         state = "is not running" if launch is None or launch.is_over else "is not ready yet"
@@ -516,7 +521,7 @@ def _open_browser(url: str) -> bool:
     return webbrowser.open(url)
 
 
-@_reporting
+@reporting
 def logs(
     name: NameArgument = "",
     lines: Annotated[
@@ -526,7 +531,7 @@ def logs(
     as_json: JsonOption = False,
 ) -> None:
     """Show the last lines of what a server has written, also after its end."""
-    at = _hub(hub)
+    at = connect(hub)
     launch = at.newest(name)
     if launch is None:
         raise ClientError(f"the server {name or '(default)'} was never started", code="not-running")
@@ -561,6 +566,6 @@ def add_to(app: typer.Typer) -> None:
     for name, command in _COMMANDS.items():
         settings = _FREE if command is start else None
         register = app.command(
-            name, rich_help_panel=_PANEL, epilog=_EPILOG, context_settings=settings
+            name, rich_help_panel=PANEL, epilog=EPILOG, context_settings=settings
         )
         register(command)

@@ -10,7 +10,7 @@ import msgspec
 from perijove.client.address import origin_of
 from perijove.client.connection import Connection
 from perijove.client.errors import NotSignedIn, Refused, Unreachable
-from perijove.client.models import Event, Form, Launch, User, Wait
+from perijove.client.models import Environment, Environments, Event, Form, Launch, User, Wait
 
 T = TypeVar("T")
 
@@ -129,6 +129,28 @@ class Hub:
         path = f"/perijove/launches/{_quoted(launch_id)}/log?lines={lines}"
         return self._decode(self._connection.ask("GET", path), dict[str, str]).get("text", "")
 
+    def environments(self) -> Environments:
+        """Return the user's environments, and those that others share."""
+        return self._decode(self._connection.ask("GET", self._environments()), Environments)
+
+    def create_environment(self, wish: Mapping[str, Any]) -> Environment:
+        """Ask for one."""
+        raw = self._connection.ask("POST", self._environments(), dict(wish))
+        return self._decode(raw, Environment)
+
+    def change_environment(self, id_: int, wish: Mapping[str, Any]) -> Environment:
+        """Ask for other packages, to lock or share it, or to build it again."""
+        raw = self._connection.ask("PATCH", self._environments(id_), dict(wish))
+        return self._decode(raw, Environment)
+
+    def remove_environment(self, id_: int) -> bool:
+        """Ask for its removal; False while that waits for a session."""
+        return not self._connection.ask("DELETE", self._environments(id_))
+
+    def environment_lock(self, id_: int) -> str:
+        """Return exactly what is in one, for pip."""
+        return self._connection.ask("GET", f"{self._environments(id_)}/lock").decode()
+
     def address(self, path: str) -> str:
         """Return the whole URL of a path that the hub named."""
         return f"{origin_of(self.url)}{path}"
@@ -136,6 +158,10 @@ class Hub:
     def _server(self, server: str) -> str:
         user = f"/users/{_quoted(self.user)}"
         return f"{user}/servers/{_quoted(server)}" if server else f"{user}/server"
+
+    def _environments(self, id_: int | None = None) -> str:
+        path = f"/perijove/users/{_quoted(self.user)}/environments"
+        return path if id_ is None else f"{path}/{id_}"
 
     def _launches(self, path: str) -> list[Launch]:
         found = self._decode(self._connection.ask("GET", path), dict[str, list[Launch]])

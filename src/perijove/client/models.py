@@ -160,6 +160,34 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
 
 
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """Something installed once, for all later sessions."""
+
+    id: int
+    name: str
+    owner: str = ""
+    maker: str = "hub"
+    place: str = ""
+    state: str = ""
+    packages: list[str] = []
+    locked: bool = False
+    has_lock: bool = False
+    shared_with: list[str] = []
+    size_bytes: int | None = None
+    error: str = ""
+    created_at: datetime | None = None
+    changed_at: datetime | None = None
+    seen_at: datetime | None = None
+
+
+class Environments(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user has, what others share, and where new ones can lie."""
+
+    environments: list[Environment] = []
+    shared: list[Environment] = []
+    places: list[str] = []
+
+
 class Form(msgspec.Struct, frozen=True, kw_only=True):
     """All that can be started, and how."""
 
