@@ -138,8 +138,8 @@ def login(
     """
     Sign in to a hub with a token from its page.
 
-    The token is read without echo, or from standard input, and kept in a file that only you
-    can read.
+    The token is read without echo, or from standard input, and kept in a file
+    that only you can read.
     """
     from perijove.client.address import hub_url
     from perijove.client.connection import Connection
@@ -208,9 +208,11 @@ def start(
     """
     Start a server, and see how it goes until it is ready.
 
-    For example: perijove start work --profile small --cpu 2 --memory "4 GiB". The options are
-    those of the profile: see --show-options. Without any, those of the last time. A number
-    without a unit is in the unit of the hub's form; time may be written hours:minutes:seconds.
+    For example: perijove start work --profile small --cpu 2 --memory "4 GiB"
+
+    The options are those of the profile, see --show-options; without any, those
+    of the last time. A number without a unit is in the unit of the hub's form;
+    time may be written hours:minutes:seconds.
     """
     from perijove.client import flags
 
@@ -329,7 +331,7 @@ def _ask_what_to_do(more: list[str]) -> str:
 
 
 def _say_started(hub: "Hub", launch: "Launch", *, as_json: bool) -> None:
-    from perijove.cli.waiting import clean
+    from perijove.cli.waiting import clean, sentences
 
     url = hub.address(launch.server_url)
     if as_json:
@@ -339,13 +341,10 @@ def _say_started(hub: "Hub", launch: "Launch", *, as_json: bool) -> None:
         err.print("[green]✓[/] [bold]Ready[/]")
         out.print(url, soft_wrap=True)
         return
-    said = launch.said
-    if launch.is_decided:
-        err.print(f"[red]✗[/] [bold]{plain(clean(said.state))}[/] {plain(clean(said.text))}")
-    else:
-        err.print(f"[bold]{plain(clean(said.state))}[/] {plain(clean(said.text))}")
-    if said.advice:
-        err.print(plain(clean(said.advice)), style="dim")
+    mark = "[red]✗[/] " if launch.is_decided else ""
+    err.print(f"{mark}{plain(sentences(launch))}")
+    if launch.said.advice:
+        err.print(plain(clean(launch.said.advice)), style="dim")
     name = f" {launch.server}" if launch.server else ""
     if launch.is_over:
         err.print(f"To see what it wrote: perijove logs{name}", style="dim")
@@ -461,11 +460,13 @@ def _row(
             "launch": launch.id if launch else None,
             "url": url,
         }
+    now = datetime.now(UTC)
     is_live = launch is not None and not launch.is_over
     return {
         "server": clean(name) or "(default)",
         "state": clean(launch.said.state) if launch else "Stopped",
-        "for": span(datetime.now(UTC) - launch.entered_at) if launch else "",
+        "for": span(now - launch.entered_at) if launch else "",
+        "left": span(launch.ends_at - now) if launch and is_live and launch.ends_at else "",
         "profile": clean(launch.profile) if launch else "",
         "where": clean(launch.node or launch.spawner) if launch and is_live else "",
         "why or address": url if launch and launch.is_ready else _why(launch),

@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Final, Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -105,7 +106,7 @@ def _look(hub: Hub, watched: Watched) -> None:
 @contextmanager
 def on_terminal(console: Console, title: str) -> Iterator[Shows]:
     """Give what keeps one picture of a launch up to date."""
-    picture = _Picture(title)
+    picture = Picture(title)
     with Live(picture, console=console, refresh_per_second=_PER_SECOND, transient=True):
         yield picture.take
 
@@ -126,13 +127,18 @@ def as_lines(console: Console) -> Iterator[Shows]:
 
 
 def _line(watched: Watched) -> str:
-    said = watched.launch.said
     if watched.away_since is not None:
         return "The hub does not answer; what was asked for goes on."
+    return sentences(watched.launch)
+
+
+def sentences(launch: Launch) -> str:
+    """Say in a line how it is with a launch, and why."""
+    said = launch.said
     return clean(" ".join(part for part in (f"{said.state}.", said.text) if part != "."))
 
 
-class _Picture:
+class Picture:
     """What `Live` draws: the time in it goes on by itself."""
 
     def __init__(self, title: str) -> None:
@@ -144,14 +150,30 @@ class _Picture:
         """Draw this from now on."""
         self._watched = watched
 
-    def __rich__(self) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw what fits on the screen: lines that have left it cannot be taken back."""
         if self._watched is None:
-            return self._spinner
-        return picture(self._watched, self._title, datetime.now(UTC), self._spinner)
+            yield self._spinner
+            return
+        lines: list[list[Segment]] = []
+        for has_steps in (True, False):
+            now = datetime.now(UTC)
+            drawn = picture(self._watched, self._title, now, self._spinner, has_steps=has_steps)
+            lines = console.render_lines(drawn, options, pad=False)
+            if len(lines) < console.height:
+                break
+        for line in lines[: console.height - 1]:
+            yield from line
+            yield Segment.line()
 
 
 def picture(
-    watched: Watched, title: str, now: datetime, spinner: RenderableType = ""
+    watched: Watched,
+    title: str,
+    now: datetime,
+    spinner: RenderableType = "",
+    *,
+    has_steps: bool = True,
 ) -> RenderableType:
     """Return all that is known of a launch that starts."""
     launch = watched.launch
@@ -171,7 +193,7 @@ def picture(
     for label, value in _facts(watched, now):
         facts.add_row(label, value)
     parts: list[RenderableType] = [Text(), head, Padding(facts, (1, 0, 0, 2))]
-    if steps := _steps(watched):
+    if has_steps and (steps := _steps(watched)):
         parts.append(Padding(steps, (1, 0, 0, 2)))
     parts.append(Padding(Text("Ctrl-C: leave it waiting, or cancel it", style="dim"), (1, 0, 0, 2)))
     return Group(*parts)

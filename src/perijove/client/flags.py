@@ -102,10 +102,11 @@ def read(profile: Profile, flags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def describe(profile: Profile) -> list[Flag]:
-    """Return the flags of a profile, with their bounds and defaults in words."""
+    """Return the flags of a profile that leave a choice, with bounds and defaults in words."""
     return [
-        Flag(flag_of(name), str(field.get("title", "")), _allowed(field), _default(field))
+        Flag(flag_of(name), str(field.get("title", "")), allowed, _default(field))
         for name, field in properties(profile).items()
+        if (allowed := _allowed(field))
     ]
 
 
@@ -121,7 +122,7 @@ def flag_of(name: str) -> str:
 
 
 def _value(profile: Profile, name: str, field: Mapping[str, Any], text: str) -> Any:
-    hint = f"In profile {profile.name}: {_allowed(field)}."
+    hint = f"In profile {profile.name}: {_allowed(field) or 'nothing to choose'}."
     try:
         value = _parse(field, text)
     except ValueError as error:
@@ -211,7 +212,8 @@ def _allowed(field: Mapping[str, Any]) -> str:
     if field.get("readOnly"):
         return f"only {_default(field)}"
     if "items" in field:
-        return f"any of {_allowed(field['items'])}"
+        each = _allowed(field["items"])
+        return f"any of {each}" if each else ""
     if "anyOf" in field:
         other = _said(field.get("x-other", {}).get("title"), "a text of your own")
         known = _choices(field, field.get("examples", ()))
@@ -227,7 +229,8 @@ def _allowed(field: Mapping[str, Any]) -> str:
 
 
 def _choices(field: Mapping[str, Any], values: Sequence[Any]) -> str:
-    choices = [_written(field, each) for each in values]
+    """Return them in words; the empty one, which leaves it to the platform, has none."""
+    choices = [words for each in values if (words := _written(field, each))]
     more = "…" if len(choices) > _SHOWN_CHOICES else ""
     return " | ".join(choices[:_SHOWN_CHOICES]) + more
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from perijove.cli.waiting import Watched, clean, picture, span
-from perijove.client.models import Launch, Other, Reason, Room, Said, Usual, Wait
+from perijove.cli.waiting import Picture, Watched, clean, picture, span
+from perijove.client.models import Event, Launch, Other, Reason, Room, Said, Usual, Wait
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -57,6 +57,27 @@ def test_what_surrounds_a_wait_is_shown() -> None:
         "Asked for 1 core · 2 GPUs · 8 GiB · 1 h 30 min",
     ):
         assert words in shown
+
+
+@pytest.mark.parametrize(("height", "has_steps"), [(24, True), (12, False), (6, False)])
+def test_a_low_terminal_shows_what_matters_most(height: int, has_steps: bool) -> None:
+    """What would leave the screen at its top could not be taken back, so it is not drawn."""
+    text = "You are next, but nothing large enough is free yet."
+    launch = Launch(
+        id="lch_1", status="queued", entered_at=NOON, said=Said(state="In the queue", text=text)
+    )
+    events = [Event(seq=seq, at=NOON, code="queued", text="Handed over") for seq in range(9)]
+    shown = Picture("gpu")
+    shown.take(Watched(launch, events=events))
+    console = Console(file=io.StringIO(), width=60, height=height)
+    with console.capture() as capture:
+        console.print(shown)
+    lines = capture.get().splitlines()
+    assert len(lines) < height
+    drawn = " ".join(capture.get().split())
+    assert "In the queue gpu" in drawn
+    assert "You are next" in drawn
+    assert ("Handed over" in drawn) is has_steps
 
 
 def test_a_start_that_does_not_wait_promises_nothing() -> None:
