@@ -1,6 +1,7 @@
 """``perijove doctor``: is this cluster ready for people, and if not, what is wrong."""
 
 import os
+import pwd
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +61,7 @@ _ADVICE = {
 
 @reporting_errors
 def doctor(
-    spawner: Annotated[str, typer.Option(help="Which section [spawners.NAME].", metavar="NAME")],
+    spawner: Annotated[str, typer.Option(help="Which section \\[spawners.NAME].", metavar="NAME")],
     user: Annotated[
         str, typer.Option(help="As whom; default: who runs this.", metavar="NAME")
     ] = "",
@@ -70,7 +71,7 @@ def doctor(
 ) -> None:
     """Submit a tiny job, go the whole way of a start with it, and name what is wrong."""
     settings = settings_of(config, data_dir=data_dir)
-    person = user or os.environ.get("SUDO_USER") or os.environ.get("USER", "")
+    person = user or os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
     findings = anyio.run(_examine, settings, spawner, person, not as_json)
     if as_json:
         print_json([asdict(each) for each in findings])
@@ -102,9 +103,11 @@ def _doctor(spawner: object, person: str, api_url: str) -> "Doctor":
 
 
 def _show(finding: "Finding") -> None:
+    from perijove.cli.waiting import clean
+
     mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
     title = _TITLES.get(finding.check, finding.check)
-    out.print(f" {mark} {title}  [dim]{plain(finding.words)}[/]", soft_wrap=True)
+    out.print(f" {mark} {title}  [dim]{plain(clean(finding.words))}[/]", soft_wrap=True)
 
 
 def _conclude(spawner: str, wrong: "list[Finding]") -> None:

@@ -9,14 +9,17 @@ way to the hub. Last the way from the hub to the node.
 
 import hashlib
 import hmac
-import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import anyio
+import msgspec
 
 from perijove.agent.doctor import MARK
 from perijove.domain.errors import HubError, SpawnerError
@@ -32,8 +35,12 @@ _NODE_SECONDS: Final = 120.0
 _VISIT_SECONDS: Final = 5.0
 _CLOCK_SECONDS: Final = 30.0
 _OLDEST_SERVER: Final = (4, 0)
+_CHECKS: Final = frozenset({"python", "job", "home", "command", "node-to-hub", "port"})
+"""What a node finds out; each once."""
 _LAST: Final = "port"
 """The node's last finding."""
+_LONGEST: Final = 500
+_ANSWER_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,46 +149,35 @@ class Doctor:
         while monotonic() - began < _NODE_SECONDS and _LAST not in told:
             log = await self._spawner.log_tail(name, handle, lines=100)
             for line in log.splitlines():
-                if not line.startswith(MARK):
+                said = read_finding(line)
+                if said is None or said.check in told:
                     continue
-                said = json.loads(line.removeprefix(MARK))
-                if said["check"] in told:
-                    continue
-                told.add(said["check"])
+                told.add(said.check)
                 yield self._judged(said)
-                if said["check"] == _LAST and said["ok"]:
-                    yield await _tried(
-                        "hub-to-node",
-                        lambda said=said: self._visit(  # type: ignore[misc]
-                            name, handle, said["host"], said["port"]
-                        ),
-                    )
+                if said.check == _LAST and said.ok:
+                    visit = partial(self._visit, name, handle, said)
+                    yield await _tried("hub-to-node", visit)
             await anyio.sleep(1)
         if _LAST not in told:
             words = f"the job said nothing more within {_NODE_SECONDS:.0f} s"
             yield Finding(check=_LAST, ok=False, words=words)
 
-    def _judged(self, said: Mapping[str, Any]) -> Finding:
+    def _judged(self, said: "Said") -> Finding:
         """Return a finding of the node, with what can only be judged here."""
-        check, ok, words = str(said["check"]), bool(said["ok"]), str(said["words"])
-        if check == "job" and abs(time.time() - said["at"]) > _CLOCK_SECONDS:
-            apart = abs(time.time() - said["at"])
+        apart = abs(time.time() - said.at)
+        if said.check == "job" and apart > _CLOCK_SECONDS:
             return Finding(check="clock", ok=False, words=f"the clocks are {apart:.0f} s apart")
-        if check == "command" and ok and not _is_new_enough(words):
-            return Finding(check="version", ok=False, words=f"{words}: 4.0 or newer is needed")
-        return Finding(check=check, ok=ok, words=words, code=str(said.get("code", "")))
+        if said.check == "command" and said.ok and not _is_new_enough(said.words):
+            words = f"{said.words}: 4.0 or newer is needed"
+            return Finding(check="version", ok=False, words=words)
+        return Finding(check=said.check, ok=said.ok, words=said.words, code=said.code)
 
-    async def _visit(self, name: str, handle: Mapping[str, Any], host: str, port: int) -> str:
-        claim = Claim(job_id=str(handle["job_id"]), host=host, port=port)
+    async def _visit(self, name: str, handle: Mapping[str, Any], said: "Said") -> str:
+        claim = Claim(job_id=str(handle["job_id"]), host=said.host, port=said.port)
         url = (await self._spawner.check_claim(name, [handle], claim)).url
-        address = url.removeprefix("http://").rpartition(":")
         challenge = secrets.token_hex(16)
         with anyio.fail_after(_VISIT_SECONDS):
-            async with await anyio.connect_tcp(address[0].strip("[]"), port) as stream:
-                await stream.send(f"GET /{challenge} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-                heard = b""
-                async for part in stream:
-                    heard += part
+            heard = await _answer_at(url, f"GET /{challenge} HTTP/1.1\r\nHost: job\r\n\r\n")
         proof = hmac.new(
             self._code.encode(), b"perijove challenge " + challenge.encode(), hashlib.sha256
         )
@@ -190,8 +186,8 @@ class Doctor:
         return url
 
     async def _stop(self, name: str, handle: Mapping[str, Any]) -> str:
-        gone = await self._spawner.stop(name, handle, grace=5)
-        return str(gone.end) if gone and gone.end else "gone"
+        await self._spawner.stop(name, handle, grace=5)
+        return "it is gone"
 
     def _spec(self, name: str) -> LaunchSpec:
         return LaunchSpec(
@@ -215,12 +211,56 @@ class Doctor:
 _TINY: Final = Resources(cpu=1, memory_bytes=512 * 2**20, time_seconds=_JOB_SECONDS)
 
 
+# --- what the node says -----------------------------------------------------------------------
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """A finding as the node writes it (`agent.doctor`), checked as it is read."""
+
+    check: str
+    ok: bool
+    words: str = ""
+    code: str = ""
+    at: float = 0.0
+    host: str = ""
+    port: int = 0
+
+
+def read_finding(line: str) -> Said | None:
+    """
+    Return the finding in a line of the job's output; None where there is none.
+
+    The job is the person's, and so is what it prints: who runs the doctor may be root.
+    """
+    if not line.startswith(MARK):
+        return None
+    try:
+        said = msgspec.json.decode(line.removeprefix(MARK), type=Said)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+    if said.check not in _CHECKS:
+        return None
+    return msgspec.structs.replace(said, words=said.words[:_LONGEST], code=said.code[:_LONGEST])
+
+
+async def _answer_at(url: str, request: str) -> bytes:
+    """Return the beginning of what answers `request` at ``http://address:port``."""
+    parts = urlsplit(url)
+    heard = b""
+    async with await anyio.connect_tcp(parts.hostname or "", parts.port or 0) as stream:
+        await stream.send(request.encode())
+        with suppress(anyio.EndOfStream):
+            while len(heard) < _ANSWER_BYTES:
+                heard += await stream.receive()
+    return heard
+
+
 async def _tried(check: str, work: Callable[[], Awaitable[str]]) -> Finding:
     try:
         return Finding(check=check, ok=True, words=await work())
     except HubError as error:
         return Finding(check=check, ok=False, words=str(error), code=error.code)
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, anyio.BrokenResourceError) as error:
         return Finding(check=check, ok=False, words=f"{type(error).__name__}: {error}")
 
 
