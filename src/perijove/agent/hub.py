@@ -32,6 +32,7 @@ CHALLENGE_SECONDS = 1
 CHALLENGE_LIMIT = 2048
 TURN = 0.1
 MOST_WAITING = 20
+MOST_WORDS = 4000
 
 
 class Post(threading.Thread):
@@ -124,6 +125,11 @@ def refusal(answer: Answer) -> Cannot:
     return Cannot(code or "hub-unreachable", answer.detail or f"status {answer.status}")
 
 
+def sayable(words: str) -> str:
+    """Return what programs said as the hub takes it: a text of some length, without NUL."""
+    return words.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")[:MOST_WORDS]
+
+
 class Line:
     """Messages to the hub, sent one after the other and each until the hub has had it."""
 
@@ -137,6 +143,8 @@ class Line:
 
     def add(self, path: str, **fields: "Any") -> None:
         """Put a message into the line; what nobody has heard for long is dropped."""
+        if "words" in fields:
+            fields["words"] = sayable(fields["words"])
         self._waiting.append((self._url + path, dict(self._common, **fields)))
         del self._waiting[:-MOST_WAITING]
 

@@ -193,7 +193,8 @@ async def test_a_port_that_was_taken_is_changed(url: str, tmp_path: Path, taker:
         ({"command": ["no-such-server"]}, "command-missing", "no-such-server"),
         ({"software": {"prefix": "/no/such"}}, "environment-missing", "/no/such/bin"),
         (
-            {"software": {"setup": [["sh", "-c", "echo my words; exit 5"]]}},
+            # What a program prints may be no text that a hub takes.
+            {"software": {"setup": [["sh", "-c", r"printf '\000\355\240\200 my words'; exit 5"]]}},
             "setup-failed",
             "my words",
         ),
