@@ -23,6 +23,7 @@ from perijove.services.specs import registration_code, server_token
 from perijove.spawners.contract import Phase, Survey
 from tests.apis import TestApi, running_api
 from tests.fakes.spawners import MemoryPlatform, Registering
+from tests.hubs import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -299,7 +300,7 @@ async def test_an_older_answer_of_the_platform_does_not_undo_it(url: str, tmp_pa
             return answer
 
         api.hub.spawner.inner.survey = slow_survey
-        with anyio.fail_after(15):
+        with anyio.fail_after(PATIENCE):
             await asked.wait()
         await api.call("POST", f"{PATH}/listening", identity(body), token=None)
         go_on.set()
@@ -315,6 +316,7 @@ async def test_what_registers_is_on_the_node_that_the_queue_names(url: str, tmp_
     async with registering(url, tmp_path) as (api, node, launch):
         api.hub.platform.show(launch.name, Phase.PENDING)
         await api.hub.becomes(launch, Status.QUEUED)
+        api.hub.spawner.inner.survey = anyio.sleep_forever  # it would show it waiting again
 
         await api.call("POST", PATH, claim(node, launch), token=None)
 
