@@ -7,6 +7,7 @@ are dropped by age and number. Everything here blocks: call it in a thread.
 
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class Archive:
         words = {"cause": end.cause, "code": end.code, "reason": end.reason, "detail": end.detail}
         write_json(file, words)
         sync(self._ended)
+        if sum(1 for _ in self._logs.iterdir()) > 2 * _KEPT_LOGS:
+            self.prune()
 
     def find_end(self, name: str) -> End | None:
         """Return how `name` ended; None when it is not over."""
@@ -63,7 +66,7 @@ class Archive:
         """Drop what is too old, and the oldest logs when there are too many."""
         oldest = time.time() - _KEPT_SECONDS
         _drop(self._ended, oldest)
-        logs = sorted((entry.stat().st_mtime for entry in os.scandir(self._logs)), reverse=True)
+        logs = sorted((changed_at for changed_at, _ in _aged(self._logs)), reverse=True)
         _drop(self._logs, max(oldest, logs[_KEPT_LOGS - 1] if len(logs) > _KEPT_LOGS else 0.0))
 
     def _keep_log(self, name: str, output: bytes) -> None:
@@ -81,7 +84,13 @@ class Archive:
 
 
 def _drop(folder: Path, oldest: float) -> None:
+    for changed_at, path in _aged(folder):
+        if changed_at < oldest:
+            path.unlink(missing_ok=True)
+
+
+def _aged(folder: Path) -> Iterator[tuple[float, Path]]:
+    """Yield files with the time of their last change; others may remove some meanwhile."""
     for entry in os.scandir(folder):
         with suppress(FileNotFoundError):
-            if entry.stat().st_mtime < oldest:
-                Path(entry).unlink()
+            yield entry.stat().st_mtime, Path(entry)

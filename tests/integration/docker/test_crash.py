@@ -11,7 +11,7 @@ from perijove.spawners.contract import Phase, VolumeSpec
 from perijove.spawners.docker import DockerSpawner
 from perijove.spawners.docker.labels import INSTALLATION, KIND, MARKED_AT
 from tests.contract.spawners.docker_site import DockerSite, docker
-from tests.contract.spawners.sites import answers, find, phase, recorded
+from tests.contract.spawners.sites import answers, eventually, find, phase, recorded
 from tests.fakes.crashes import AtStep, Crash, die
 from tests.integration.docker.conftest import order
 
@@ -104,3 +104,36 @@ async def test_a_stop_wins_whenever_it_comes(site: DockerSite) -> None:
             assert not containers_of(name), step
             assert late.phase is Phase.GONE, step
     assert step > 8
+
+
+async def test_a_stop_wins_over_a_hub_that_died(site: DockerSite) -> None:
+    """What was made after a stop had looked for it, by a hub that died then, never runs."""
+    mark = {INSTALLATION: site.own(), KIND: "mark", MARKED_AT: str(int(time.time()))}
+    words = [f"--label={key}={value}" for key, value in mark.items()]
+    made = 0
+    for step in count(1):
+        name, died = platform_name("late"), True
+        async with site.place(InterruptedSpawner) as hub:
+            hub.interrupt(step, die)
+            try:
+                await hub.start(order(name), recorded)
+                died = False
+            except Crash:
+                pass
+        if not died:
+            break
+        state = "{{.State}}"
+        chosen = (f"--filter=name=^/{name}$", f"--format={state}")
+        if docker("ps", "--all", *chosen) != "created":
+            continue
+        made += 1
+        docker("volume", "create", *words, f"{name}.over-{site.own()}")
+        async with site.place(DockerSpawner) as spawner:
+
+            async def is_gone(spawner: DockerSpawner = spawner, name: str = name) -> bool:
+                seen = await find(spawner, name)
+                assert seen is None or seen.phase is not Phase.RUNNING
+                return seen is None
+
+            assert await eventually(is_gone)
+    assert made

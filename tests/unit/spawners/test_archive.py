@@ -77,3 +77,12 @@ def test_logs_are_limited_in_number(archive: Archive) -> None:
         f"pj-{number}" for number in range(5, 205)
     }
     assert archive.find_end("pj-0") == END
+
+
+def test_it_keeps_itself_small(archive: Archive) -> None:
+    """A hub that is not restarted for months does not fill its disk with the logs of the past."""
+    for number in range(450):
+        archive.close(f"pj-{number}", END, b"x")
+
+    assert len(list((archive.root / "logs").iterdir())) <= 400
+    assert archive.find_end("pj-0") == END

@@ -22,6 +22,7 @@ import aiohttp
 import anyio
 from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
+from aiodocker.multiplexed import multiplexed_result_stream
 from aiodocker.networks import DockerNetwork
 from aiodocker.volumes import DockerVolume
 
@@ -33,6 +34,7 @@ _LISTED: Final = (
     "Id", "Names", "State", "Labels", "Ports", "HostConfig", "NetworkSettings", "Mounts",
 )  # fmt: skip
 _TAKEN: Final = re.compile(r"already (exists|used|in use)")
+_OTHER_VERSION: Final = re.compile(r"client version \S+ is too (old|new)")
 _STOP_SECONDS: Final = 30.0
 """How long after the grace an engine may take to say that a container has ended."""
 _START_SECONDS: Final = 100.0
@@ -76,6 +78,9 @@ class Engine:
         except DockerError as error:
             if error.status == 500 and _TAKEN.search(error.message):
                 raise DockerError(409, error.message) from error  # podman says so by 500
+            if error.status == 400 and _OTHER_VERSION.search(error.message):
+                self._docker.api_version = "auto"  # The engine was exchanged for another one.
+                raise SpawnerTransient(f"the engine at {self._url}: {error.message}") from error
             # 900 is the library's own: there is no connection.
             if error.status >= 500:
                 raise SpawnerTransient(f"the engine at {self._url}: {error.message}") from error
@@ -145,11 +150,15 @@ class Engine:
     async def log_tail(self, container_id: str, *, lines: int) -> str:
         """Return the last output of a container, oldest first; empty where none is kept."""
         # Some drivers keep nothing that could be read.
+        tail = ""
         with _Unless(400, 404, 409, 501), self._asking("logs") as docker:
-            container = DockerContainer(docker, id=container_id)
-            pieces = await container.log(stdout=True, stderr=True, tail=lines)
-            return "".join(pieces)[-_LOG_BYTES:]
-        return ""
+            # The library's own way holds all of it, and a line may be as long as a disk.
+            path = f"containers/{container_id}/logs"
+            wanted = {"stdout": True, "stderr": True, "tail": lines}
+            async with docker._query(path, params=wanted) as answer:
+                async for piece in multiplexed_result_stream(answer):
+                    tail = (tail + piece)[-_LOG_BYTES:]
+        return tail
 
     async def give_directory(self, container_id: str, path: str, uid: int, gid: int) -> None:
         """Let a directory in a container that was not started yet belong to somebody."""

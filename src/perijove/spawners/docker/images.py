@@ -30,6 +30,8 @@ log = structlog.get_logger()
 _FRESH_SECONDS: Final = 60.0
 """An image fetched not longer ago is what its tag names now."""
 _RETRY_SECONDS: Final = 60.0
+_KEPT_SECONDS: Final = 3600.0
+"""How long what became of a pull is known; who waited for it has asked long before."""
 _HUB: Final = "docker.io"
 _HUB_KEYS: Final = (_HUB, "https://index.docker.io/v1/", "index.docker.io")
 
@@ -40,6 +42,10 @@ _HOPELESS: Final = tuple(
         (r"invalid reference format|invalid repository name", "image-invalid"),
         (r"repository does not exist|manifest (for .* )?(not found|unknown)", "image-not-found"),
         (r"name unknown|no such image|no matching manifest", "image-not-found"),
+        (
+            r"failed to resolve reference .*: not found|short-name .* did not resolve",
+            "image-not-found",
+        ),
         (r"unauthorized|denied|forbidden|authentication required|no basic auth", "image-denied"),
     )
 )
@@ -109,6 +115,7 @@ class Images:
                 return
             pull = self._under_way(reference, name)  # Others may have asked meanwhile.
         if pull is None:
+            self._forget()
             pull = self._pulls[reference] = _Pull()
             tasks.start_soon(self._fetch, reference, pull)
         pull.waiting.add(name)
@@ -128,6 +135,13 @@ class Images:
             return pull if name in pull.waiting else None
         is_fresh = monotonic() - pull.ended < _FRESH_SECONDS
         return pull if is_fresh and self._settings.pull == "always" else None
+
+    def _forget(self) -> None:
+        latest = monotonic() - _KEPT_SECONDS
+        kept = (
+            each for each in self._pulls.items() if each[1].ended is None or each[1].ended > latest
+        )
+        self._pulls = dict(kept)
 
     async def _is_needed(self, reference: str) -> bool:
         try:

@@ -308,7 +308,11 @@ class DockerSpawner:
         if monotonic() - first < _FORGOTTEN_SECONDS:
             return
         try:
-            await self._run(listed["Id"])
+            # Its start may have died before it looked for the mark of a stop.
+            if await self._marks.has(name_of(listed)):
+                await self._discard(listed["Id"])
+            else:
+                await self._run(listed["Id"])
         except (DockerError, SpawnerTransient) as error:
             # That one cannot be started must not hide the others; the next survey tries.
             log.warning("launch_not_started", launch=name_of(listed), error=str(error)[:200])

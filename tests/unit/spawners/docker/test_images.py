@@ -59,6 +59,15 @@ def test_progress_survives_what_makes_no_sense(detail: Any) -> None:
             "pull access denied for a/b, repository does not exist or may require 'docker login'",
             "image-not-found",
         ),
+        (
+            'failed to resolve reference "docker.io/a/b:1": docker.io/a/b:1: not found',
+            "image-not-found",
+        ),
+        (
+            'short-name "lab" did not resolve to an alias and no unqualified-search registries '
+            "are defined",
+            "image-not-found",
+        ),
         ("unauthorized: authentication required", "image-denied"),
         ("denied: requested access to the resource is denied", "image-denied"),
         ("no basic auth credentials", "image-denied"),
