@@ -5,12 +5,17 @@ However many people wait, look and stop, one question is on its way, and its ans
 whom it is not too old for (failure 5.4).
 """
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from perijove.domain.errors import SpawnerTransient
 from perijove.kit.clock import monotonic
 from perijove.spawners.batch.scheduler import Job, Run, Scheduler
 from perijove.spawners.batch.shared import Shared
+
+_REST: Final = r"[a-z0-9-]{1,32}"
+"""What follows the prefix in a name that the hub has made."""
 
 
 class Queue:
@@ -20,6 +25,7 @@ class Queue:
         self._scheduler = scheduler
         self._run = run
         self._prefix = prefix
+        self._own = re.compile(re.escape(prefix) + _REST)
         self._jobs = Shared[Sequence[Job]](0)
 
     async def jobs(self, *, since: float) -> Sequence[Job]:
@@ -32,7 +38,14 @@ class Queue:
         return known.value
 
     async def _ask(self) -> Sequence[Job]:
-        return await self._scheduler.jobs(self._run, self._prefix)
+        """
+        Return the jobs that carry a name as the hub makes them.
+
+        Anybody can submit others that only begin like ours. They are nobody's concern: an answer
+        with names that make no sense would count as one that is not whole.
+        """
+        jobs = await self._scheduler.jobs(self._run, self._prefix)
+        return [job for job in jobs if self._own.fullmatch(job.name)]
 
     async def find(self, job_id: str, *, age: float = 10) -> Job:
         """Return one job; raise `SpawnerTransient` while the queue does not show it."""

@@ -41,6 +41,16 @@ async def test_who_asks_at_the_same_time_shares_one_question(
     assert (seen, cluster.asked) == ([2] * 100, 1)
 
 
+@pytest.mark.parametrize("name", ["", "A", "1 2", "1\n", "1\x00", "../1", "1" * 33, "ü"])
+async def test_names_that_only_begin_like_ours_are_passed_over(
+    cluster: Cluster, queue: Queue, name: str
+) -> None:
+    """Who gives such a name to a job of their own makes nobody's answer incomplete."""
+    cluster.jobs = ["1", "2"]
+    cluster.names = {"2": name}
+    assert [job.id for job in await queue.jobs(since=monotonic())] == ["1"]
+
+
 async def test_only_one_question_is_on_its_way(cluster: Cluster, queue: Queue) -> None:
     """Who needs a younger answer than the one on its way waits, and shares the next one."""
     cluster.gate = anyio.Event()
