@@ -1,6 +1,7 @@
 """Profiles of other hubs, brought over by ``perijove import-profiles``."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,125 @@ def test_the_values_of_a_chart_go_over(tmp_path: Path) -> None:
         },
         "security": {"user": 2000},
     }
+
+
+def places(said: str, head: str) -> list[str]:
+    """Return where the differences are, below a place, and the beginning of why."""
+    lines = [line.removeprefix(head) for line in said.splitlines() if line.startswith(head)]
+    return [line.partition(". ")[0] for line in lines]
+
+
+def test_a_large_hub_goes_over_exactly(tmp_path: Path) -> None:
+    """Limits and guarantees are those that KubeSpawner gives, whatever is laid over what."""
+    result = run(str(CORPUS / "research.yaml"), "--spawner", "kubernetes")
+
+    assert result.stderr.startswith("hub.extraConfig.02-profiles: c.KubeSpawner.profile_list: it")
+    options = "profile_options.share"
+    assert places(result.stderr, "singleuser.profileList[0] (Shared: up to 4 CPU / 32 GB).") == [
+        "description: there is HTML in it, which is left out",
+        "allowed_groups: KubeSpawner has no such key: taken as `groups`, staff, site:students",
+        "profile_options.image.choices.R & geo: it is called r-geo here",
+        "profile_options.image.choices.R & geo.kubespawner_override.default_url: servers cannot"
+        " open at '/rstudio'",
+        f"{options}.choices.all.kubespawner_override.cpu_limit: it takes back what the profile"
+        " says, which no choice can here",
+        f"{options}.unlisted_choice.validation_regex: KubeSpawner matches the beginning of the"
+        " text only",
+    ]
+    assert places(result.stderr, "singleuser.profileList[1] (Médium ✓).")[:2] == [
+        "kubespawner_override.environment.OF: it is made of the person's or the server's name",
+        "kubespawner_override.volumes: it is made of the person's or the server's name",
+    ]
+    assert "singleuser.profileList[2] (Medium): it is called medium-2 here" in result.stderr
+
+    profiles = loaded(tmp_path, result.stdout)
+    shared, medium = profiles["shared"], profiles["medium"]
+    assert shared.description == {"en": "For most work, on a shared node. Files & kernels stay."}
+    assert shared.groups == ("staff", "site:students")
+    assert medium.storage is None
+    base = str(int(24.2 * 2**30))
+    for profile, share, cpu, memory, guarantees in (
+        (shared, {}, 3.75, 1992701952, ("0.2", "1992701952")),
+        (shared, {"share": "half"}, 4, 64 * 2**30, ("0.25", base)),
+        (shared, {"share": "all"}, 4, 32 * 2**30, ("0.25", str(30 * 2**30))),
+        (shared, {"share__unlisted_choice": "7G"}, 4, 7 * 2**30, ("0.25", "100 %")),
+        (medium, {"share": "half"}, 2, 64 * 2**30, (None, None)),
+        (medium, {"share": "all"}, 2, 8 * 2**30, (None, str(30 * 2**30))),
+    ):
+        found = chosen(profile, **share)
+        assert (found.resources.cpu, found.resources.memory_bytes) == (cpu, memory), share
+        keys = ("cpu_guarantee", "memory_guarantee")
+        assert tuple(found.platform.get(key) for key in keys) == guarantees, share
+
+
+def test_what_a_configuration_computes_goes_over_as_far_as_it_can(tmp_path: Path) -> None:
+    """Texts, tables, lists and numbers are put together; what code changes later is code."""
+    result = run(str(CORPUS / "computed_config.py"), "--format", "kubespawner")
+
+    assert places(result.stderr, "c.KubeSpawner.profile_list") == [
+        '[1].display_name: this is code (line 24: f"Silver ({TAG})")',
+        "[1] (silver).default: this is code (line 24: bool(TAG))",
+        "[2] (Common).kubespawner_override.cpu_limit: this is code (line 30: lambda spawner: 3)",
+        "[2] (Common).kubespawner_override.environment.TAG: this is code"
+        ' (line 3: os.environ.get("TAG", "latest"))',
+        "[2] (Common).profile_options.image.choices.own.kubespawner_override.image: this is code"
+        " (line 35: image_of)",
+        "[2] (Common).profile_options.image.unlisted_choice.validation_regex: this is code"
+        ' (line 38: "^" + TAG)',
+        "[5]: it is made by code (line 9: for size, (cpu, memory) in SIZES.items():"
+        ' looped.append({"di)',
+        '[7]: it is made by code (line 15: changed[0]["kubespawner_override"] = {"cpu_limit": 64})',
+        '[9]: it is made by code (line 48: c.KubeSpawner.profile_list[0]["slug"] = "bronze")',
+    ]
+    profiles = loaded(tmp_path, result.stdout)
+    assert list(profiles) == [
+        *("gold", "silver", "common", "added", "added-to", "changed", "appended"),
+    ]
+    common = chosen(profiles["common"])
+    assert (common.image, common.resources.memory_bytes) == ("quay.io/site/base:1", 8 * 2**30)
+    assert common.platform == {"security": {"user": 1000}}
+    assert chosen(profiles["gold"]).resources.cpu == 4
+
+
+def test_images_of_several_spawners_are_several_profiles(tmp_path: Path) -> None:
+    """Each has its list, and what is written can be loaded."""
+    result = run(str(CORPUS / "computed_config.py"), "--format", "dockerspawner")
+
+    assert places(result.stderr, "c.DockerSpawner.allowed_images") == [
+        "['R']: it is called r here",
+        ': it is made by code (line 49: f"own {TAG}")',
+        ": it is made by code (line 49: image_of)",
+    ]
+    profiles = loaded(tmp_path, result.stdout, '[spawners.docker]\nkind = "docker"\n')
+    assert chosen(profiles["docker"]).image == "quay.io/site/r:4"
+    assert chosen(profiles["docker-2"], image="quay.io/a/b:1").image == "quay.io/a/b:1"
+
+
+PATTERNS = [
+    ("^a$", "^a$"),
+    ("^(a|b):.+$", "^(a|b):.+$"),
+    ("[|]x$", "[|]x$"),
+    (r"\|x.*", r"\|x.*"),
+    ("a$|b", "(?:a$|b).*"),
+    ("a", "(?:a).*"),
+    (r"a\$", r"(?:a\$).*"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "ours"), PATTERNS)
+def test_what_may_be_written_is_what_could_be(tmp_path: Path, pattern: str, ours: str) -> None:
+    """KubeSpawner matches the beginning of a text, of each alternative by itself; we all of it."""
+    other = {
+        "enabled": True,
+        "validation_regex": pattern,
+        "kubespawner_override": {"image": "{value}"},
+    }
+    entry = {"display_name": "x", "profile_options": {"image": {"unlisted_choice": other}}}
+    result = run("-", given_=json.dumps([entry]))
+    (section,) = tomllib.loads(result.stdout)["profiles"]
+    assert section["fields"]["image"]["free"]["pattern"] == ours
+    assert result.exit_code == (0 if pattern == ours else 1)
+    assert list(loaded(tmp_path, result.stdout)) == ["x"]
 
 
 def test_the_same_list_is_the_same_in_every_form(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def add(result: Import, found: object, where: str, *, spawner: str | None) -> No
         field = {"default": names[0], **field}
     if free:
         field["free"] = {"pattern": ".+", "title": "Another image"}
-    profile = {"name": "docker", "title": "Container"}
+    profile = {"name": result.free_name("docker"), "title": "Container"}
     if spawner is not None:
         profile["spawner"] = spawner
     result.profiles.append({**profile, "fields": {"image": field}})

@@ -1,12 +1,14 @@
 """KubeSpawner's ``profile_list`` as profiles of ours."""
 
+import re
 from collections.abc import Mapping
+from html import unescape
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from perijove.cli.importing.overrides import Reader
-from perijove.cli.importing.report import Import, key_of, slug, texts_of
+from perijove.cli.importing.report import Import, dashed, key_of, slug, texts_of
 from perijove.cli.importing.sources import Code
 from perijove.kit.config import Section
 from perijove.services.choices import ChoiceSection
@@ -15,6 +17,7 @@ from perijove.services.offers import ProfileSection
 
 _KNOWN: Final = frozenset(
     {"display_name", "slug", "description", "default", "kubespawner_override", "profile_options"}
+    | {"allowed_groups"}
 )
 _KNOWN_OF_OPTION: Final = frozenset({"display_name", "choices", "unlisted_choice"})
 _KNOWN_OF_CHOICE: Final = frozenset(
@@ -25,6 +28,14 @@ _TAKEN: Final = frozenset(
     | {"profile", "options", "safe_mode", "refresh", "next"}
 )
 """What a choice cannot be called here."""
+_LIMITS: Final = ("cpu_limit", "mem_limit", "cpu_guarantee", "mem_guarantee")
+_GROUPS: Final = "allowed_groups"
+_TITLES_OF_OTHER: Final = ("display_name_in_choices", "display_name")
+_TAGS: Final = re.compile(r"</?[A-Za-z][^<>]*>")
+_BREAKS: Final = re.compile(r"<(?:br|/?(?:p|div|li|ul|ol))\b[^<>]*>", re.IGNORECASE)
+_CLOSED: Final = re.compile(r"(?:(?<!\\)(?:\$|\.[*+])|\\Z)\Z")
+"""A pattern after which nothing can follow, or anything may."""
+_WORDS: Final = "Say it in plain words."
 _CODE: Final = "Write what it gives as a value, or make the profile by hand."
 _ADVICE: Final = "Make it by hand."
 
@@ -39,7 +50,6 @@ class Importer:
         self._result = result
         self._spawner = spawner
         self._overrides = overrides
-        self._names = {profile["name"] for profile in result.profiles}
 
     def add(self, found: object, where: str) -> None:
         """Add what `profile_list` holds."""
@@ -53,34 +63,84 @@ class Importer:
             ]
         else:
             entries = list(found) if isinstance(found, list) else []
-        profiles = [self._profile(each, f"{where}[{n}]") for n, each in enumerate(entries)]
-        made = [(entries[n], each) for n, each in enumerate(profiles) if each is not None]
-        made.sort(key=lambda pair: not texts_of(pair[0]).get("default"))  # ours: the first
-        self._result.profiles += [profile for _entry, profile in made]
+        begin = len(self._result.profiles)
+        first = None
+        for number, each in enumerate(entries):
+            profile = self._profile(each, f"{where}[{number}]")
+            if profile is None:
+                continue
+            self._result.profiles.append(profile)
+            is_default = texts_of(each).get("default")
+            if first is None and is_default and not isinstance(is_default, Code):
+                first = profile
+        if first is not None:  # ours: the first
+            self._result.profiles.remove(first)
+            self._result.profiles.insert(begin, first)
 
     def _profile(self, given: Any, where: str) -> dict[str, Any] | None:
         if not isinstance(given, Mapping):
             why = f"it is made by code ({given})" if isinstance(given, Code) else "it is no table"
             self._result.differs(where, why, _CODE)
             return None
-        title = str(given.get("display_name", ""))
-        name = self._free_name(slug(str(given.get("slug") or title)))
+        title = self._text(given, "display_name", where)
+        theirs = self._text(given, "slug", where) or dashed(title)
+        name = self._result.free_name(slug(theirs))
         where = f"{where} ({title or name})"
+        if name != theirs:
+            advice = "Scripts that name it must be changed."
+            self._result.differs(where, f"it is called {name} here", advice)
         self._unknown(given, _KNOWN, where)
-        reader = self._reader(f"{where}.kubespawner_override", image=title)
-        setting = reader.read(given.get("kubespawner_override", {}))
+        self._flag(given, "default", where)
+        override, options = given.get("kubespawner_override", {}), given.get("profile_options", {})
+        reader = self._reader(f"{where}.kubespawner_override", has_choices=_sets_limits(options))
         profile: dict[str, Any] = {"name": name}
         if self._spawner is not None:
             profile["spawner"] = self._spawner
         if title and title != name:
             profile["title"] = title
-        if given.get("description"):
-            profile["description"] = str(given["description"])
-        profile |= setting.keys()
+        if description := self._words(given, "description", where):
+            profile["description"] = description
+        profile |= self._groups(given, where)
+        profile |= reader.read(override).keys()
         if storage := profile.get("storage"):
             profile["storage"] = {"kept": "user", **storage}
-        self._options(profile, given.get("profile_options", {}), f"{where}.profile_options")
+        self._options(profile, options, texts_of(override), f"{where}.profile_options")
         return self._checked(profile, where)
+
+    # --- single values -------------------------------------------------------------------------
+
+    def _text(self, given: Mapping[str, Any], key: str, where: str) -> str:
+        """Return a text; what only code could tell is said and empty."""
+        value = given.get(key)
+        if isinstance(value, Code):
+            self._result.differs(f"{where}.{key}", f"this is code ({value})", _CODE)
+            return ""
+        return "" if value is None else str(value).strip()
+
+    def _words(self, given: Mapping[str, Any], key: str, where: str) -> str:
+        """Return a text for people, without the marks of HTML, which are no marks here."""
+        text = self._text(given, key, where)
+        words = unescape(_TAGS.sub("", _BREAKS.sub(" ", text))).strip()
+        if words != text:
+            self._result.differs(f"{where}.{key}", "there is HTML in it, which is left out", _WORDS)
+        return words
+
+    def _flag(self, given: Mapping[str, Any], key: str, where: str) -> bool:
+        value = given.get(key)
+        if isinstance(value, Code):
+            self._result.differs(f"{where}.{key}", f"this is code ({value})", _CODE)
+            return False
+        return bool(value)
+
+    def _groups(self, given: Mapping[str, Any], where: str) -> dict[str, list[str]]:
+        """Return for which groups a profile is, as many sites have added it to KubeSpawner."""
+        if _GROUPS not in given:
+            return {}
+        listed = given[_GROUPS] if isinstance(given[_GROUPS], list) else []
+        groups = [each for each in listed if isinstance(each, str)]
+        why = f"KubeSpawner has no such key: taken as `groups`, {', '.join(groups) or 'none'}"
+        self._result.differs(f"{where}.{_GROUPS}", why, "See that they are called so here.")
+        return {"groups": groups}
 
     def _checked(self, profile: dict[str, Any], where: str) -> dict[str, Any] | None:
         try:
@@ -92,16 +152,8 @@ class Importer:
             return None
         return profile
 
-    def _free_name(self, wanted: str) -> str:
-        name, count = wanted, 1
-        while name in self._names:
-            count += 1
-            name = f"{wanted}-{count}"
-        self._names.add(name)
-        return name
-
-    def _reader(self, where: str, *, image: str = "") -> Reader:
-        return Reader(self._result, where, overrides=self._overrides, image=image)
+    def _reader(self, where: str, **given: Any) -> Reader:
+        return Reader(self._result, where, overrides=self._overrides, **given)
 
     def _unknown(self, given: Mapping[str, Any], known: frozenset[str], where: str) -> None:
         for key in given:
@@ -110,7 +162,10 @@ class Importer:
 
     # --- options -------------------------------------------------------------------------------
 
-    def _options(self, profile: dict[str, Any], given: object, where: str) -> None:
+    def _options(
+        self, profile: dict[str, Any], given: object, base: Mapping[str, Any], where: str
+    ) -> None:
+        """Add what is chosen in a profile; `base` is what the profile itself overrides."""
         if isinstance(given, Code):
             self._result.differs(where, f"it is made by code ({given})", _CODE)
         choices = {}
@@ -121,7 +176,7 @@ class Importer:
                 continue
             self._unknown(each, _KNOWN_OF_OPTION, place)
             name = self._option_name(option, place)
-            choice = self._choice(each, place)
+            choice = self._choice(each, base, place)
             if choice is None:
                 continue
             field = _image_field(choice) if name == "image" else None
@@ -144,14 +199,18 @@ class Importer:
             self._result.differs(where, f"it is called {name} here", advice)
         return name
 
-    def _choice(self, given: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    def _choice(
+        self, given: Mapping[str, Any], base: Mapping[str, Any], where: str
+    ) -> dict[str, Any] | None:
         found: dict[str, Any] = {}
-        if given.get("display_name"):
-            found["title"] = str(given["display_name"])
-        found["options"] = self._entries(given.get("choices", {}), f"{where}.choices")
-        other = given.get("unlisted_choice")
-        if isinstance(other, Mapping) and other.get("enabled"):
-            written = self._other(other, f"{where}.unlisted_choice")
+        if title := self._text(given, "display_name", where):
+            found["title"] = title
+        found["options"] = self._entries(given.get("choices", {}), base, f"{where}.choices")
+        other, place = given.get("unlisted_choice"), f"{where}.unlisted_choice"
+        if isinstance(other, Code):
+            self._result.differs(place, f"it is made by code ({other})", _CODE)
+        elif isinstance(other, Mapping) and self._flag(other, "enabled", place):
+            written = self._other(other, base, place)
             if written is not None:
                 found["other"] = written
         if not found["options"] and set(texts_of(found.get("other")).get("set", ())) != {"image"}:
@@ -159,7 +218,7 @@ class Importer:
             return None
         return found
 
-    def _entries(self, given: object, where: str) -> dict[str, Any]:
+    def _entries(self, given: object, base: Mapping[str, Any], where: str) -> dict[str, Any]:
         if isinstance(given, Code):
             self._result.differs(where, f"it is made by code ({given})", _CODE)
         entries: dict[str, Any] = {}
@@ -172,17 +231,19 @@ class Importer:
                 advice = "Scripts that name it must be changed."
                 self._result.differs(place, f"it is called {name} here", advice)
             self._unknown(each, _KNOWN_OF_CHOICE, place)
-            entries[name] = self._entry(name, each, place)
+            entries[name] = self._entry(name, each, base, place)
         return entries
 
-    def _entry(self, key: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-        title = str(given.get("display_name") or key)
+    def _entry(
+        self, key: str, given: Mapping[str, Any], base: Mapping[str, Any], where: str
+    ) -> dict[str, Any]:
+        title = self._text(given, "display_name", where) or key
         override = given.get("kubespawner_override", {})
-        reader = self._reader(f"{where}.kubespawner_override", image=title)
+        reader = self._reader(f"{where}.kubespawner_override", image=title, base=base)
         found: dict[str, Any] = {} if title == key else {"title": title}
-        if given.get("description"):
-            found["description"] = str(given["description"])
-        if given.get("default"):
+        if description := self._words(given, "description", where):
+            found["description"] = description
+        if self._flag(given, "default", where):
             found["default"] = True
         if only := _only_image(override):
             name = self._result.add_image(only, key, title)
@@ -196,9 +257,14 @@ class Importer:
             self._result.differs(where, "a choice cannot set storage here", advice)
         return {**found, "set": setting} if setting else found
 
-    def _other(self, given: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    def _other(
+        self, given: Mapping[str, Any], base: Mapping[str, Any], where: str
+    ) -> dict[str, Any] | None:
+        if isinstance(given.get("validation_regex"), Code):  # Or everything would be allowed.
+            self._text(given, "validation_regex", where)
+            return None
         pattern = str(given.get("validation_regex") or ".+")
-        if not pattern.endswith(("$", "\\Z", ".*", ".+")):
+        if _CLOSED.search(pattern) is None or _has_alternatives(pattern):
             pattern = f"(?:{pattern}).*"
             why = "KubeSpawner matches the beginning of the text only"
             advice = f"{pattern!r} allows the same; say what may follow, if not everything may."
@@ -209,11 +275,12 @@ class Importer:
             self._result.differs(f"{where}.validation_regex", f"it {error}", "Write it otherwise.")
             return None
         found: dict[str, Any] = {"pattern": pattern}
-        if title := given.get("display_name_in_choices") or given.get("display_name"):
-            found["title"] = str(title)
-        if given.get("validation_message"):
-            found["message"] = str(given["validation_message"])
-        reader = self._reader(f"{where}.kubespawner_override")
+        titles = (self._text(given, key, where) for key in _TITLES_OF_OTHER)
+        if title := next(filter(None, titles), ""):
+            found["title"] = title
+        if message := self._text(given, "validation_message", where):
+            found["message"] = message
+        reader = self._reader(f"{where}.kubespawner_override", base=base)
         setting = reader.read(given.get("kubespawner_override", {})).keys()
         setting.pop("storage", None)
         return {**found, "set": setting} if setting else found
@@ -231,6 +298,26 @@ class Importer:
     def _is_named(self, key: str, field: Mapping[str, Any]) -> bool:
         """Tell whether clients may go on calling an image by the key it had."""
         return key in field.get("choices", ()) and key in self._result.images
+
+
+def _sets_limits(given: object) -> bool:
+    """Tell whether some choice says how much a server may use."""
+    if isinstance(given, Mapping):
+        return any(key in _LIMITS or _sets_limits(each) for key, each in given.items())
+    return isinstance(given, list) and any(map(_sets_limits, given))
+
+
+def _has_alternatives(pattern: str) -> bool:
+    """Tell whether a pattern is one of several outside all its parentheses: each ends by itself."""
+    depth, is_class = 0, False
+    for mark in re.findall(r"\\.|[][()|]", pattern, re.DOTALL):
+        if is_class or mark == "[":
+            is_class = mark != "]"
+        elif mark in "()":
+            depth += 1 if mark == "(" else -1
+        elif mark == "|" and depth == 0:
+            return True
+    return False
 
 
 def _only_image(override: object) -> str:

@@ -87,13 +87,28 @@ class Reader:
     """Reads the overrides of one profile or choice; what does not go over is noted."""
 
     def __init__(
-        self, result: Import, where: str, *, overrides: type[Section] | None, image: str = ""
+        self,
+        result: Import,
+        where: str,
+        *,
+        overrides: type[Section] | None,
+        image: str = "",
+        base: Mapping[str, Any] | None = None,
+        has_choices: bool = False,
     ) -> None:
-        """`image` is what the image is to be called, if it has no name of its own."""
+        """
+        `image` is what the image is to be called, if it has no name of its own.
+
+        Of a choice `base` is what its profile overrides; of a profile `has_choices` tells
+        whether something may be laid over it.
+        """
         self._result = result
         self._where = where
         self._overrides = overrides
         self._image = image
+        self._base = {} if base is None else base
+        self._is_exact = base is not None or has_choices
+        """Whether what is said by omission is to be written: another layer may say it otherwise."""
         self._found = Setting()
 
     def read(self, given: object) -> Setting:
@@ -105,11 +120,14 @@ class Reader:
                 self._differs(name, f"this is code ({value})", _CODE)
             elif value is not None:
                 self._one(name, value)
+            elif self._base.get(name) is not None:
+                why = "it takes back what the profile says, which no choice can here"
+                self._differs(name, why, "Say it in the choices that need it, or make a profile.")
         self._settle(given)
         return self._found
 
     def _one(self, name: str, value: Any) -> None:
-        if (code := _code_in(value)) is not None:
+        if name != "environment" and (code := _code_in(value)) is not None:
             self._differs(name, f"there is code in it ({code})", _CODE)
         elif name in _SAME:
             items = list(value.values()) if name in _LISTS and isinstance(value, Mapping) else value
@@ -181,7 +199,9 @@ class Reader:
 
     def _variables(self, name: str, value: Any) -> None:
         for variable, text in value.items():
-            if isinstance(text, Mapping):
+            if isinstance(text, Code):
+                self._differs(f"{name}.{variable}", f"this is code ({text})", _CODE)
+            elif isinstance(text, Mapping):
                 advice = "See `environment_from_secrets` in [profiles.platform]."
                 self._differs(f"{name}.{variable}", "its value comes from elsewhere", advice)
             elif _has_template(text):
@@ -238,25 +258,39 @@ class Reader:
     def _settle(self, given: object) -> None:
         """Put guarantees beside limits: with us a limit is guaranteed unless something is said."""
         settings = texts_of(given)
+        if settings.get("storage_pvc_ensure") is False:
+            self._found.storage.clear()
         for kind, key, limit, guarantee in (
             ("cpu", "cpu_guarantee", "cpu_limit", "cpu_guarantee"),
             ("memory", "memory_guarantee", "mem_limit", "mem_guarantee"),
         ):
-            said, most = settings.get(guarantee), settings.get(limit)
-            if said is None or isinstance(said, Code) or VALUE in str(said):
+            said, most = settings.get(guarantee), settings.get(limit, self._base.get(limit))
+            is_same = str(said) == str(most)
+            if said is None or isinstance(said, Code) or (is_same and not self._is_exact):
                 continue
-            if most is None and kind not in self._found.values:
-                method = self._cpu if kind == "cpu" else self._memory
-                try:
-                    method(guarantee, said)
-                except ValueError:
-                    self._differs(guarantee, f"{said!r} was not understood", _CODE)
-                    continue
-                why = f"a guarantee without a limit: taken as {kind}, which is a limit as well"
-                self._differs(guarantee, why, f"Give more as `{kind}` if servers may use more.")
-            elif str(said) != str(most):
-                text = str(said) if kind == "cpu" else str(int(_bytes(said)))
-                self._platform(guarantee, key, text)
+            try:
+                if VALUE in str(said):
+                    self._guarantee_written(guarantee, key, is_same=is_same)
+                elif most is None and kind not in self._found.values:
+                    self._guarantee_alone(guarantee, kind, said)
+                else:
+                    text = str(said) if kind == "cpu" else str(int(_bytes(said)))
+                    self._platform(guarantee, key, text)
+            except ValueError:
+                self._differs(guarantee, f"{said!r} was not understood", _CODE)
+
+    def _guarantee_written(self, name: str, key: str, *, is_same: bool) -> None:
+        if is_same:
+            self._platform(name, key, "100 %")
+        else:
+            why = "what a person writes can be guaranteed only where it is the limit as well"
+            self._differs(name, why, _OTHERWISE)
+
+    def _guarantee_alone(self, name: str, kind: str, said: Any) -> None:
+        method = self._cpu if kind == "cpu" else self._memory
+        method(name, said)
+        why = f"a guarantee without a limit: taken as {kind}, which is a limit as well"
+        self._differs(name, why, f"Give more as `{kind}` if servers may use more.")
 
 
 _METHODS: Final[Mapping[str, Callable[[Reader, str, Any], None]]] = {

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from unicodedata import combining, normalize
 
 from perijove.domain.images import is_image_name, is_reference
 
@@ -37,6 +38,15 @@ class Import:
         """Note a setting that did not go over as it was."""
         self.differences.append(Difference(where, why, advice))
 
+    def free_name(self, wanted: str) -> str:
+        """Return a name that no profile has yet."""
+        taken = {profile["name"] for profile in self.profiles}
+        name, count = wanted, 1
+        while name in taken:
+            count += 1
+            name = f"{wanted[:56]}-{count}"
+        return name
+
     def add_image(self, reference: str, wanted: str, title: str = "") -> str | None:
         """Put an image into the catalogue; returns its name there, None for what is no image."""
         full = reference if any(mark in reference for mark in "/:@") else f"{reference}:latest"
@@ -54,9 +64,19 @@ class Import:
         return name
 
 
+def dashed(text: str) -> str:
+    """
+    Return a text in lower case, and a dash for all that is no letter or digit.
+
+    Letters lose their accents, as in the names that KubeSpawner makes.
+    """
+    plain = "".join(each for each in normalize("NFKD", text) if not combining(each))
+    return _NOT_IN_NAMES.sub("-", plain.lower()).strip("-")
+
+
 def slug(text: str) -> str:
-    """Return a name made of a text: lower case, and a dash for all that is no letter or digit."""
-    return _NOT_IN_NAMES.sub("-", text.lower()).strip("-")[:60] or "unnamed"
+    """Return a name made of a text."""
+    return dashed(text)[:60].rstrip("-") or "unnamed"
 
 
 def name_of(reference: str) -> str:
