@@ -65,6 +65,9 @@ IS_LIVE = launches.c.status != literal_column(f"'{Status.ENDED}'")
 # What every step asks for is built once: building a statement costs more than running it. Names
 # of parameters differ from those of columns, which are values in an `update`.
 _BY_ID = Statement(_select().where(launches.c.id == bindparam("the_id")))
+_HOLD = Statement(
+    _select().where(launches.c.id == bindparam("the_id")).with_for_update(key_share=True)
+)
 _LIVE_OF = Statement(
     _select()
     .where(launches.c.server_id == bindparam("the_server"), IS_LIVE)
@@ -83,7 +86,11 @@ _LAST_OF = Statement(
 _INSERT = Statement(insert(launches))
 _SEEN = (
     update(launches)
-    .where(launches.c.id == bindparam("the_id"), launches.c.status == bindparam("the_status"))
+    .where(
+        launches.c.id == bindparam("the_id"),
+        launches.c.status == bindparam("the_status"),
+        launches.c.wanted == bindparam("the_wanted"),
+    )
     .returning(*_FIELDS)
 )
 _CHANGE = Statement(_SEEN)
@@ -177,6 +184,14 @@ def get_launch(connection: Connection, launch_id: str) -> Launch:
     return launch
 
 
+def hold_launch(connection: Connection, launch_id: str) -> Launch:
+    """Return a launch as it stays until this unit ends, but for what the unit itself writes."""
+    row = _HOLD.first(connection, {"the_id": launch_id})
+    if row is None:
+        raise NotFound(f"no launch {launch_id}")
+    return launch_of(row)
+
+
 def find_by_name(connection: Connection, name: str) -> Launch | None:
     """Return the launch with a platform name."""
     row = connection.execute(_select().where(launches.c.name == name)).mappings().first()
@@ -238,8 +253,9 @@ def change(
     """
     Write what was seen of a launch, and return it as it is now.
 
-    `launch` must have been read in the same unit: the row is changed only while its status is
-    still that one. With `lease` it must also still be held, and raises `LeaseLost` otherwise.
+    `launch` must have been read in the same unit: the row is changed only while its status, and
+    what is wanted of it, are still those. With `lease` it must also still be held, and raises
+    `LeaseLost` otherwise.
     A new `status` must be allowed (`check_transition`) and sets its time stamp.
     `due_at` False leaves it alone.
     """
@@ -259,7 +275,11 @@ def change(
         values["due_at"] = due_at
     if not values:
         return launch
-    values |= {"the_id": launch.id, "the_status": launch.status}
+    values |= {
+        "the_id": launch.id,
+        "the_status": launch.status,
+        "the_wanted": launch.wanted,
+    }
     statement = _CHANGE
     if lease is not None:
         values["the_lease"] = lease
@@ -323,11 +343,13 @@ def release(connection: Connection, launch_id: str, *, token: str) -> None:
     _RELEASE.run(connection, {"the_id": launch_id, "the_lease": token})
 
 
-def renew_all(connection: Connection, *, token: str, ttl: timedelta) -> None:
-    """Hold every lease of `token` for longer; what was lost meanwhile stays lost."""
+def renew(
+    connection: Connection, launch_ids: Collection[str], *, token: str, ttl: timedelta
+) -> None:
+    """Hold the leases of these launches for longer; what was lost meanwhile stays lost."""
     connection.execute(
         update(launches)
-        .where(launches.c.lease_token == token)
+        .where(launches.c.id.in_(launch_ids), launches.c.lease_token == token)
         .values(lease_until=database_now(connection) + ttl)
     )
 

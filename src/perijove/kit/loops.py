@@ -1,6 +1,7 @@
 """Loops that cannot die quietly, and the doorbell that shortens their pauses."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import anyio
@@ -9,6 +10,8 @@ import structlog
 from perijove.kit.clock import monotonic
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 class Doorbell:
@@ -93,6 +96,21 @@ async def every(
             await anyio.sleep(max(period, min(period * 2 ** min(failures - 1, 6), 60)))
         else:
             await wait(period)
+
+
+async def for_each(
+    things: Iterable[T], act: Callable[[T], Awaitable[None]], *, at_once: int
+) -> None:
+    """Run `act` for all of `things`, `at_once` at a time: one that is slow holds up no other."""
+    slots = anyio.Semaphore(at_once)
+
+    async def one(thing: T) -> None:
+        async with slots:
+            await act(thing)
+
+    async with anyio.create_task_group() as tasks:
+        for thing in things:
+            tasks.start_soon(one, thing)
 
 
 async def until(

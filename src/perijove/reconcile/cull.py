@@ -20,6 +20,7 @@ from perijove.db.leases import take_lease
 from perijove.domain.asking import HUB
 from perijove.domain.launch import Cause, End, Launch, Status, Wanted
 from perijove.kit.ids import new_id
+from perijove.kit.loops import for_each
 from perijove.reconcile.probe import Prober
 from perijove.services.hub import Hub, server_prefix
 from perijove.services.launches import mark_end
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 _LEASE = timedelta(minutes=2)
 _SILENT = timedelta(minutes=10)
 """How much longer than its limit an idle server that does not answer is left alone."""
+_AT_ONCE = 20
+"""Servers that are asked at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +90,16 @@ class Culler:
             bound(take_lease, "cull", token=self._token, ttl=_LEASE)
         ):
             return
-        for overdue in await self._hub.database.read_long(self._list_overdue):
-            if overdue.cause is Cause.IDLE and await self._is_used(overdue):
-                continue
-            await self._hub.database.write(bound(self._end, overdue))
-            self._hub.due.ring()
-            self._hub.events.strike()
+        found = await self._hub.database.read_long(self._list_overdue)
+        await for_each(found, self._judge, at_once=_AT_ONCE)
+
+    async def _judge(self, overdue: _Overdue) -> None:
+        """End an overdue launch, unless its server says that it is used."""
+        if overdue.cause is Cause.IDLE and await self._is_used(overdue):
+            return
+        await self._hub.database.write(bound(self._end, overdue))
+        self._hub.due.ring()
+        self._hub.events.strike()
 
     def _list_overdue(self, connection: Connection) -> list[_Overdue]:
         now = self._hub.clock.now()
@@ -127,7 +134,7 @@ class Culler:
         return limit is not None and now - latest < limit
 
     def _note(self, connection: Connection, launch_id: str, values: dict[str, Any]) -> None:
-        launch = rows.get_launch(connection, launch_id)
+        launch = rows.hold_launch(connection, launch_id)
         rows.change(connection, launch, now=self._hub.clock.now(), **values)
 
     def _end(self, connection: Connection, overdue: _Overdue) -> None:

@@ -35,11 +35,11 @@ class LaunchLoop:
         self._token = new_id("lease")
         self._steps = Steps(hub, prober, token=self._token)
         self._ttl = hub.lifecycle.takeover
-        self._running = 0
+        self._running: set[str] = set()
 
     async def pass_once(self, tasks: TaskGroup) -> None:
         """Submit who is next in line, claim what is due, and start its steps in `tasks`."""
-        room = AT_ONCE - self._running
+        room = AT_ONCE - len(self._running)
         if room <= 0 or not await self._hub.database.read(self._is_work):
             return
 
@@ -54,16 +54,24 @@ class LaunchLoop:
         submitted, claimed = await self._hub.database.write(unit)
         if submitted:
             self._hub.events.strike(*submitted)
-        self._running += len(claimed)
-        for launch in claimed:
+        # A lease that ran out while its step goes on, for the database was slow, is ours again.
+        fresh = [launch for launch in claimed if launch.id not in self._running]
+        self._running.update(launch.id for launch in fresh)
+        for launch in fresh:
             tasks.start_soon(self._run, launch)
-        if claimed:
+        if fresh:
             self._hub.look.ring()
 
     async def renew(self) -> None:
-        """Keep the leases of the steps that run; a hub that hangs or dies loses them soon."""
-        if self._running:
-            await self._hub.database.write(bound(rows.renew_all, token=self._token, ttl=self._ttl))
+        """
+        Keep the leases of the steps that run; a hub that hangs or dies loses them soon.
+
+        Only theirs: a lease that could not be given back must run out.
+        """
+        if running := list(self._running):
+            await self._hub.database.write(
+                bound(rows.renew, running, token=self._token, ttl=self._ttl)
+            )
 
     async def _run(self, launch: Launch) -> None:
         try:
@@ -72,7 +80,7 @@ class LaunchLoop:
             # The lease runs out by itself; the next claim repairs.
             log.exception("step_lost", launch=launch.id)
         finally:
-            self._running -= 1
+            self._running.discard(launch.id)
             self._hub.due.ring()
 
     def _is_work(self, connection: Connection) -> bool:

@@ -9,6 +9,7 @@ to be sick than they are to be dead.
 
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,9 +31,11 @@ from perijove.db.spawner_states import (
     save_state,
 )
 from perijove.domain.asking import HUB
+from perijove.domain.errors import LeaseLost
 from perijove.domain.launch import ON_PLATFORM, Cause, End, Launch, Status, Wanted
 from perijove.kit.clock import monotonic
 from perijove.kit.ids import new_id
+from perijove.kit.loops import for_each
 from perijove.reconcile.judge import (
     ABSENCES_TO_BE_GONE,
     BREAKER_HOLD,
@@ -52,6 +55,10 @@ log = structlog.get_logger()
 
 SURVEY_DEADLINE = 60.0
 """Seconds a platform has to answer one survey."""
+SWEEP_SECONDS = 30.0
+"""Seconds between two surveys for removing what nobody owns."""
+_AT_ONCE = 20
+"""Servers that are asked, and leftovers that are removed, at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +146,9 @@ class Observer:
             return
         if launch.status is Status.SUBMITTED or launch.status is Status.ENDING:
             return  # its own step asks the platform, and says when that is silent
-        rows.change(connection, launch, now=now, unknown_since=now)
-        record(connection, launch.id, "unknown", {}, asking=HUB, now=now)
+        with suppress(LeaseLost):  # its step writes it at this moment: the next answer will do
+            rows.change(connection, launch, now=now, unknown_since=now)
+            record(connection, launch.id, "unknown", {}, asking=HUB, now=now)
 
     def _write_down(
         self,
@@ -161,7 +169,8 @@ class Observer:
             seen.add(sighting.name)
             if launch is not None:
                 if not is_outdated(launch, sighting, asked_at):
-                    self._see(connection, launch, sighting, now)
+                    with suppress(LeaseLost):  # as above: one that moves must not hold up the rest
+                        self._see(connection, launch, sighting, now)
             elif self._is_leftover(connection, sighting, strangers, now):
                 leftovers.append(sighting)
         for name in strangers:
@@ -179,9 +188,9 @@ class Observer:
             changes["answering_since"] = now
             for launch in live.values():
                 if launch.failures:  # Its step has waited ever longer between two tries.
-                    rows.change(
-                        connection, rows.get_launch(connection, launch.id), now=now, due_at=now
-                    )
+                    current = rows.get_launch(connection, launch.id)
+                    with suppress(LeaseLost):
+                        rows.change(connection, current, now=now, due_at=now)
         if survey.complete:
             changes["complete_at"] = asked_at
         save_state(connection, self._name, **changes)
@@ -220,9 +229,10 @@ class Observer:
         for launch in missing:
             self._note_unknown(connection, launch, now)
             current = rows.get_launch(connection, launch.id)
-            counted = rows.change(connection, current, now=now, absences=current.absences + 1)
-            if counted.absences >= ABSENCES_TO_BE_GONE:
-                absent.append(counted)
+            with suppress(LeaseLost):
+                counted = rows.change(connection, current, now=now, absences=current.absences + 1)
+                if counted.absences >= ABSENCES_TO_BE_GONE:
+                    absent.append(counted)
         if not trips_breaker(len(missing), watched):
             if state.breaker_since is not None:
                 save_state(connection, self._name, breaker_since=None, breaker_count=0)
@@ -246,9 +256,10 @@ class Observer:
         What belongs to a launch that has ended is; what no record knows at all is left alone
         for a while, for the record may be on its way (or the database be yesterday's).
         """
-        ended = rows.find_by_name(connection, sighting.name)
-        if ended is not None:
-            return is_of(sighting, ended)
+        launch = rows.find_by_name(connection, sighting.name)
+        if launch is not None:
+            # One that lives is another spawner's: two may have the same platform.
+            return launch.status is Status.ENDED and is_of(sighting, launch)
         first_seen_at = strangers.get(sighting.name)
         if first_seen_at is None:
             note_orphan(connection, self._name, sighting.name, owner=sighting.owner[:255], now=now)
@@ -278,13 +289,8 @@ class Observer:
             for launch in missing:
                 current = rows.get_launch(connection, launch.id)
                 if launch.name in ends and current.wanted is Wanted.RUN:
-                    mark_end(
-                        connection,
-                        current,
-                        ends[launch.name],
-                        asking=HUB,
-                        now=self._hub.clock.now(),
-                    )
+                    end, now = ends[launch.name], self._hub.clock.now()
+                    mark_end(connection, current, end, asking=HUB, now=now)
 
         if ends:
             await self._hub.database.write(unit)
@@ -293,16 +299,18 @@ class Observer:
 
     async def _judge_absent(self, absent: Sequence[Launch]) -> None:
         """End what is missing and gives no sign of life; a server that answers is alive."""
-        for launch in absent:
-            if launch.url and launch.status in (Status.CONNECTING, Status.READY):
-                prefix = server_prefix(self._hub.base_path, launch.user_name, launch.server_name)
-                if await self._prober.answer(launch.url, prefix) is not None:
-                    log.warning("absent_but_alive", launch=launch.id, spawner=self._name)
-                    continue
-            await self._hub.database.write(bound(self._declare_gone, launch.id))
+        await for_each(absent, self._judge_one, at_once=_AT_ONCE)
         if absent:
             self._hub.due.ring()
             self._hub.events.strike()
+
+    async def _judge_one(self, launch: Launch) -> None:
+        if launch.url and launch.status in (Status.CONNECTING, Status.READY):
+            prefix = server_prefix(self._hub.base_path, launch.user_name, launch.server_name)
+            if await self._prober.answer(launch.url, prefix) is not None:
+                log.warning("absent_but_alive", launch=launch.id, spawner=self._name)
+                return
+        await self._hub.database.write(bound(self._declare_gone, launch.id))
 
     def _declare_gone(self, connection: Connection, launch_id: str) -> None:
         launch = rows.get_launch(connection, launch_id)
@@ -312,18 +320,26 @@ class Observer:
             mark_end(connection, launch, end, asking=HUB, now=self._hub.clock.now())
 
     async def _sweep(self, leftovers: Sequence[Sighting]) -> None:
-        """Remove what is ours and nobody's."""
-        for sighting in leftovers:
-            try:
-                with anyio.fail_after(SURVEY_DEADLINE):
-                    await self._placed.spawner.stop(
-                        sighting.name, sighting.handle, grace=self._placed.settings.stop_grace
-                    )
-            except Exception as error:  # noqa: BLE001 - the next pass tries again
-                log.warning("orphan_stays", name=sighting.name, error=str(error)[:200])
-                continue
-            log.info("orphan_removed", spawner=self._name, name=sighting.name)
-            await self._hub.database.write(bound(forget_orphan, self._name, sighting.name))
+        """
+        Remove what is ours and nobody's; what takes longer is removed after the next answer.
+
+        On some platforms anybody can name things as we do, as many as they like: that must not
+        keep everybody from being seen.
+        """
+        with anyio.move_on_after(SWEEP_SECONDS):
+            in_turn = random.sample(leftovers, len(leftovers))
+            await for_each(in_turn, self._remove, at_once=_AT_ONCE)
+
+    async def _remove(self, sighting: Sighting) -> None:
+        grace = self._placed.settings.stop_grace
+        try:
+            with anyio.fail_after(SURVEY_DEADLINE + grace):
+                await self._placed.spawner.stop(sighting.name, sighting.handle, grace=grace)
+        except Exception as error:  # noqa: BLE001 - the next pass tries again
+            log.warning("orphan_stays", name=sighting.name, error=str(error)[:200])
+            return
+        log.info("orphan_removed", spawner=self._name, name=sighting.name)
+        await self._hub.database.write(bound(forget_orphan, self._name, sighting.name))
 
 
 def _must_be_there(launch: Launch, asked_at: datetime) -> bool:

@@ -59,6 +59,8 @@ _AWAKE = 20.0
 """Seconds a connecting step stays awake before it gives its place to another."""
 ANSWER_TIME = timedelta(minutes=15)
 """How long a person has to say whether to go on waiting; not longer than the limit itself."""
+_LOG_DEADLINE = 20.0
+"""Seconds a platform has to show what a server that ended has written."""
 _ROUTED_WITHIN = 2.0
 """Seconds after which a route counts as known to the workers that live (design §2.4)."""
 _STRANGER = timedelta(seconds=5)
@@ -398,10 +400,15 @@ class Steps:
         if launch.end.cause not in _TELLS_LOG:
             return
         handle = handles[0] if handles else None
-        tail = await placed.spawner.log_tail(launch.name, handle, lines=50)
+        try:
+            with anyio.fail_after(_LOG_DEADLINE):
+                tail = await placed.spawner.log_tail(launch.name, handle, lines=50)
+        except Exception as error:  # noqa: BLE001 - what cannot be told must not keep it from ending
+            log.warning("log_lost", error=str(error)[:200])
+            return
 
         def unit(connection: Connection) -> None:
-            current = rows.get_launch(connection, launch.id)
+            current = rows.hold_launch(connection, launch.id)
             if current.end is not None and tail:
                 end = End(
                     cause=current.end.cause,

@@ -28,7 +28,7 @@ from perijove.db.prepared import Statement
 from perijove.db.servers import Server, change_server, delete_server, ensure_server, find_server
 from perijove.db.tables import users
 from perijove.domain.asking import HUB, Asking
-from perijove.domain.errors import LeaseLost, NotFound
+from perijove.domain.errors import NotFound
 from perijove.domain.launch import Cause, End, Kind, Launch, Status, Wanted
 from perijove.kit.clock import monotonic
 from perijove.kit.ids import new_id, platform_name
@@ -173,6 +173,7 @@ def mark_end(
 
     Used by requests, by policy (idle, age, wall time) and for ends that were seen.
     """
+    launch = rows.hold_launch(connection, launch.id)  # it may have moved since it was read
     if launch.wanted is Wanted.END or launch.status is Status.ENDED:
         return launch
     launch = rows.change(connection, launch, now=now, wanted=Wanted.END, end=end, due_at=now)
@@ -197,18 +198,10 @@ def place_in_line(connection: Connection, launch: Launch) -> tuple[int, int] | N
 
 _USER = Statement(select(users.c.name).where(users.c.id == bindparam("the_id")))
 _TOUCH_USER = Statement(update(users).where(users.c.id == bindparam("the_id")))
-_LOOKS = 10
-"""How often a request looks again at a launch that changes under it (PostgreSQL only)."""
 
 
 async def _written(hub: Hub, unit: Callable[[Connection], L]) -> L:
-    for left in reversed(range(_LOOKS)):
-        try:
-            launch = await hub.database.write(unit)
-            break
-        except LeaseLost:  # what was seen of the launch came in between: look again
-            if not left:
-                raise
+    launch = await hub.database.write(unit)
     hub.due.ring()
     if launch is not None:
         hub.events.strike(launch.id)

@@ -45,7 +45,7 @@ BACKGROUND = frozenset(
         "take_lease",
         "note_worker",
         "release",
-        "renew_all",
+        "renew",
         "_fixed_routes.<locals>.unit",
         "_first_rows.<locals>.unit",
         "_write_seen",

@@ -96,11 +96,11 @@ async def test_a_lease_is_free_when_given_back_or_run_out(database_url: str) -> 
         assert len(await database.write(claim("b"))) == 1
 
         await database.write(run_out)
-        await database.write(bound(launches.renew_all, token="b", ttl=TTL))
+        await database.write(bound(launches.renew, [mine.id], token="b", ttl=TTL))
         assert await database.write(claim("c")) == []
         await database.write(run_out)
         assert len(await database.write(claim("c"))) == 1
-        await database.write(bound(launches.renew_all, token="b", ttl=TTL))
+        await database.write(bound(launches.renew, [mine.id], token="b", ttl=TTL))
         await database.write(run_out)
         assert len(await database.write(claim("d"))) == 1
 

@@ -11,7 +11,7 @@ from perijove.domain.launch import Cause, End, Reason, Status, Wanted
 from perijove.services.launches import place_in_line, request_restart
 from perijove.services.offers import PolicySection
 from perijove.services.waits import keep_waiting
-from perijove.spawners.contract import Checkpoint, LaunchSpec, Phase, Sighting, Spawner
+from perijove.spawners.contract import Checkpoint, Handle, LaunchSpec, Phase, Sighting, Spawner
 from tests.fakes.spawners import (
     FailsAtStage,
     MemoryPlatform,
@@ -297,6 +297,33 @@ async def test_end_outside_has_the_evidence_as_cause_and_is_not_revived(
         assert (ended.end.cause, ended.end.code) == (end.cause, end.code)
         assert await hub.live() == []
         assert hub.platform.started == [launch.name]
+
+
+class TellsNothing(Wrapper):
+    """Cannot show what was written: the file lies where nothing answers."""
+
+    async def log_tail(self, name: str, handle: Handle | None, *, lines: int) -> str:
+        """Fail, after it was asked for a while."""
+        await anyio.lowlevel.checkpoint()
+        raise SpawnerTransient(f"{name}, {handle}: {lines} lines are out of reach")
+
+
+async def test_a_log_out_of_reach_keeps_nothing_from_ending(
+    database_url: str, tmp_path: Path
+) -> None:
+    """What a server wrote is worth a question, and not more: its end is written all the same."""
+    async with (
+        answering_server() as server,
+        running_hub(
+            database_url, tmp_path, platform=MemoryPlatform(url=server.url), wrap=TellsNothing
+        ) as hub,
+    ):
+        launch = await hub.becomes(await hub.start(), Status.READY)
+        hub.platform.end(launch.name, End(cause=Cause.EXITED, code=1))
+
+        ended = await hub.becomes(launch, Status.ENDED)
+
+        assert ended.end == End(cause=Cause.EXITED, code=1)
 
 
 async def test_clock_that_runs_out_ends_the_launch_by_its_name(

@@ -220,6 +220,27 @@ async def test_stranger_of_ours_is_removed_after_its_grace(
         assert await until(is_removed, seconds=PATIENCE)
 
 
+async def test_strangers_that_do_not_leave_hold_up_no_survey(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever names things as we do, and keeps them from ending, blinds nobody."""
+    monkeypatch.setattr("perijove.reconcile.observe.SWEEP_SECONDS", 0.2)
+    async with running_hub(
+        url,
+        tmp_path,
+        wrap=lambda inner: NeverAnswers(inner, acts=("stop",)),
+        lifecycle={"orphan_grace": timedelta(0)},
+    ) as hub:
+        await hub.spawner.start(await _spec(hub, "pj-orphan"), _no_checkpoint)
+
+        async def is_noted() -> bool:
+            return "pj-orphan" in await hub.hub.database.read(bound(list_orphans, "memory"))
+
+        assert await until(is_noted, seconds=PATIENCE)
+        await surveys(hub, 5)
+        assert await is_noted()
+
+
 async def test_leftover_of_an_ended_launch_is_removed_at_once(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from perijove.db.tables import launches, servers
 from perijove.domain.errors import HubError, Invalid, NotFound, Refused
 from perijove.domain.launch import Cause, End, Status, Wanted
 from perijove.kit.clock import monotonic
-from perijove.services.launches import place_in_line, request_restart, wait_for
+from perijove.services.launches import mark_end, place_in_line, request_restart, wait_for
 from perijove.services.offers import PolicySection, ProfileSection
 from tests.hubs import TEST, TestHub, running_hub
 
@@ -232,3 +232,20 @@ async def test_nobody_starts_for_who_is_not_there(database_url: str, tmp_path: P
         hub.users["ghost"] = 10**6
         with pytest.raises(NotFound):
             await hub.start("ghost")
+
+
+async def test_the_first_cause_stands_though_another_hub_wrote_it(
+    database_url: str, tmp_path: Path
+) -> None:
+    """What is seen of a launch that was ended meanwhile does not take the cause's place."""
+    async with asked(database_url, tmp_path) as hub:
+        seen = await hub.start()
+        await hub.stop()
+
+        late = End(cause=Cause.EXITED, code=1)
+        unit = bound(mark_end, seen, late, asking=TEST, now=hub.hub.clock.now())
+        told = await hub.hub.database.write(unit)
+
+        assert told.end == (await hub.launch(seen.id)).end == End(cause=Cause.USER)
+        codes = [event.code for event in await hub.events(seen.id)]
+        assert codes.count("end-wanted") == 1

@@ -6,7 +6,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from perijove.kit.loops import Doorbell, Gong, every, until
+from perijove.kit.loops import Doorbell, Gong, every, for_each, until
 
 pytestmark = pytest.mark.anyio
 
@@ -183,3 +183,26 @@ async def test_until_returns_as_soon_as_it_is_so() -> None:
 
     assert await until(check, seconds=SOON, pause=0)
     assert not await until(never, seconds=0.01, pause=0.001)
+
+
+async def test_for_each_does_some_at_a_time_and_all_in_the_end() -> None:
+    """Three wait for one another, which they can only when they are under way together."""
+    together, seen, most = anyio.Event(), list[int](), 0
+    under_way = 0
+
+    async def act(number: int) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        if under_way == 3:
+            together.set()
+        with anyio.fail_after(SOON):
+            await together.wait()
+        await anyio.lowlevel.checkpoint()
+        under_way -= 1
+        seen.append(number)
+
+    await for_each(range(10), act, at_once=3)
+
+    assert sorted(seen) == list(range(10))
+    assert most == 3
