@@ -53,6 +53,9 @@ _GROUP = 256
 """Most units that share one commit; bounds how long the first of them waits."""
 _RETRIES = 3
 """How often a unit is run again after a deadlock or a serialisation failure."""
+_READ_SECONDS = 30
+_WRITE_SECONDS = 60
+"""How long PostgreSQL may take: a server that has vanished would be waited for without end."""
 
 
 class DatabaseClosed(Exception):
@@ -312,8 +315,13 @@ class SqliteDatabase:
             _rollback(self._write_connection)
         except Exception:
             log.exception("database_connection_replaced")
-            self._write_connection.invalidate()
-            self._write_connection = self._engine.connect()
+            try:
+                fresh = self._engine.connect()
+            except Exception:  # The thread must go on: the next unit fails, and tries this again.
+                log.exception("database_away")
+            else:
+                self._write_connection.invalidate()
+                self._write_connection = fresh
 
 
 def _read(connection: Connection, work: Work[T]) -> T:
@@ -387,15 +395,16 @@ class PostgresDatabase:
 
     async def read(self, work: Work[T]) -> T:
         """Run a unit that only reads."""
-        async with self._engine.connect() as connection:
-            return await connection.run_sync(work)
+        with anyio.fail_after(_READ_SECONDS):
+            async with self._engine.connect() as connection:
+                return await connection.run_sync(work)
 
     read_long = read
 
     async def write(self, work: Work[T]) -> T:
         """Run a unit that writes, again after a deadlock; committed when this returns."""
         # A cancelled caller must not leave it open whether the commit happened.
-        with anyio.CancelScope(shield=True), anyio.fail_after(60):
+        with anyio.CancelScope(shield=True), anyio.fail_after(_WRITE_SECONDS):
             for attempt in range(_RETRIES + 1):
                 try:
                     async with self._engine.begin() as connection:

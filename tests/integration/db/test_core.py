@@ -1,18 +1,22 @@
 """Units of work: what one promises to who asked for it, and to everybody else."""
 
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import pytest
-from sqlalchemy import Connection, event, insert, make_url, select, text, update
+from sqlalchemy import URL, Connection, event, insert, make_url, select, text, update
 
 from perijove.db import schema
 from perijove.db.core import Database, DatabaseClosed, bound, open_database, upsert
 from perijove.db.tables import counters
 from perijove.domain.errors import ConfigError, Conflict
+from perijove.kit.loops import until
 
 pytestmark = pytest.mark.anyio
 
@@ -283,7 +287,94 @@ async def test_sqlite_is_safe_against_power_cuts(sqlite_url: str) -> None:
             assert await ask(pragmas) == [2, 1, "wal"]
 
 
+async def test_sqlite_goes_on_when_its_file_is_there_again(tmp_path: Path) -> None:
+    """While neither connection nor file can be used a write fails, and none is waited for."""
+    directory, away = tmp_path / "state", tmp_path / "away"
+    directory.mkdir()
+    async with opened(f"sqlite:///{directory / 'hub.sqlite'}") as database:
+        await database.write(bound(add, "before"))
+        directory.rename(away)
+        for unit in (break_connection, bound(add, "meanwhile")):
+            with pytest.raises(Exception, match="closed"), anyio.fail_after(20):
+                await database.write(unit)
+
+        away.rename(directory)
+
+        async def works() -> bool:
+            try:
+                return bool(await database.write(bound(add, "after")))
+            except sqlite3.ProgrammingError:  # of the connection that is replaced by this
+                return False
+
+        assert await until(works, seconds=20)
+        assert await database.read(names) == ["after", "before"]
+
+
+def break_connection(connection: Connection) -> None:
+    """Close the driver's connection, as no rollback can mend."""
+    raw: Any = connection.connection.driver_connection
+    raw.close()
+
+
 # --- PostgreSQL only --------------------------------------------------------------------------
+
+
+class Relay:
+    """A way to PostgreSQL that may swallow everything, and neither end learns of it."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._is_open = anyio.Event()
+        self._is_open.set()
+
+    def swallow(self) -> None:
+        """Let nothing through from now on."""
+        self._is_open = anyio.Event()
+
+    def carry_on(self) -> None:
+        """Let everything through again, also what was held."""
+        self._is_open.set()
+
+    async def handle(self, client: anyio.abc.ByteStream) -> None:
+        """Carry one connection."""
+        await self._is_open.wait()
+        server = await anyio.connect_tcp(self._url.host or "", self._url.port or 5432)
+        async with client, server, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._carry, client, server)
+            await self._carry(server, client)
+            tasks.cancel_scope.cancel()
+
+    async def _carry(self, one: anyio.abc.ByteStream, other: anyio.abc.ByteStream) -> None:
+        with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            while True:
+                piece = await one.receive()
+                await self._is_open.wait()
+                await other.send(piece)
+
+
+@pytest.mark.needs("postgresql")
+async def test_postgresql_that_vanishes_is_waited_for_only_so_long(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server behind a network that swallows everything makes a unit fail, not wait for ever."""
+    monkeypatch.setattr("perijove.db.core._READ_SECONDS", 0.5)
+    monkeypatch.setattr("perijove.db.core._WRITE_SECONDS", 0.5)
+    schema.ensure(postgresql_url)
+    relay = Relay(make_url(postgresql_url))
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    url = make_url(postgresql_url).set(host="127.0.0.1", port=port)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, relay.handle)
+        async with open_database(url.render_as_string(hide_password=False)) as database:
+            assert await database.read(names) == []
+            relay.swallow()
+            for ask in (database.read, database.read_long, database.write):
+                with pytest.raises(TimeoutError), anyio.move_on_after(20):
+                    await ask(names)
+            relay.carry_on()
+            assert await database.read(names) == []
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.needs("postgresql")
