@@ -404,7 +404,7 @@ def redeem_code(
     if not exchange.code:
         raise TokenRefused("invalid_request", "Missing code parameter.")
     hash_ = hash_secret(exchange.code)
-    # The session must still be there: it may have ended while the code was being issued.
+    # The session must still be there, and stay: it may end at any moment, with all its tokens.
     row = connection.execute(
         select(oauth_codes)
         .join(users, users.c.id == oauth_codes.c.user_id)
@@ -415,6 +415,7 @@ def redeem_code(
             oauth_codes.c.expires_at > now,
             users.c.blocked.is_(False),
         )
+        .with_for_update(read=True, key_share=True, of=sessions)
     ).one_or_none()
     if row is None:
         raise TokenRefused("invalid_grant")

@@ -12,7 +12,7 @@ from perijove.domain.errors import Conflict, Invalid, NotFound
 from perijove.domain.names import check_display_name
 from perijove.services.admission import admit_server
 from perijove.services.profiles import read_user_options
-from perijove.services.users import UserRow
+from perijove.services.users import UserRow, hold_by_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def change_description(
 
     Raises `NotFound`, `Invalid` while it is active, `Conflict` for a name that is taken.
     """
-    row = user.find_server(name)
+    row = hold_by_name(connection, user.name).find_server(name)
     if row is None and name:
         raise NotFound(f"{user.name} has no server named {name!r}", code="server-unknown")
     if row is not None and not row.is_stopped:

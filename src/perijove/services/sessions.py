@@ -178,7 +178,9 @@ def close_sessions(connection: Connection, *, user_id: int, but: str | None = No
 
 def _close(connection: Connection, user_id: int, session_ids: Iterable[str]) -> None:
     for session_id in session_ids:
-        for table in (tokens, oauth_codes, sessions):
+        # The session first: a code that is redeemed at this moment holds it, and its token is
+        # seen afterwards.
+        for table in (sessions, oauth_codes, tokens):
             connection.execute(
                 delete(table).where(table.c.user_id == user_id, table.c.session_id == session_id)
             )

@@ -83,8 +83,9 @@ def count_attempt(
     counts = {
         key: 0 if now - row.last_at > FORGET_AFTER else row.failures for key, row in found.items()
     }
+    # Another replica's clock may be ahead, and any clock may be put back.
     waits = [
-        (found[key].last_at + _pause(key, counts[key]) - now).total_seconds()
+        (min(found[key].last_at, now) + _pause(key, counts[key]) - now).total_seconds()
         for key in _that_hold(connection, attempt, name=name, address=address)
     ]
     if (seconds := max(waits)) > 0:

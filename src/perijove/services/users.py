@@ -24,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 
+from perijove.db.locks import hold_user
 from perijove.db.prepared import Prepared
 from perijove.db.rendered import instant_text, json_list, json_text
 from perijove.db.tables import group_members, groups, launches, role_grants, roles, servers, users
@@ -206,6 +207,12 @@ def get_user(connection: Connection, name: str) -> UserRow:
     return user
 
 
+def hold_by_name(connection: Connection, name: str) -> UserRow:
+    """Return a user as `get_user`, of whom nothing starts until this unit ends."""
+    hold_user(connection, get_user(connection, name).id)
+    return get_user(connection, name)
+
+
 # --- changes ----------------------------------------------------------------------------------
 
 
@@ -276,7 +283,7 @@ def change_user(
     A name that is taken, and a user of whom something runs (whose address would change under
     it), are `Invalid`.
     """
-    user = get_user(connection, name)
+    user = hold_by_name(connection, name)
     values: dict[str, Any] = {}
     if admin is not None:
         values["admin"] = admin
@@ -302,7 +309,7 @@ def delete_user(connection: Connection, name: str) -> None:
 
     Raises `Invalid` while something of theirs still runs.
     """
-    user = get_user(connection, name)
+    user = hold_by_name(connection, name)
     if any(not server.is_stopped for server in user.servers):
         raise Invalid(
             f"{user.name}'s server is in the process of stopping, please wait.",

@@ -18,8 +18,11 @@ from perijove.web import cookies, xsrf
 from perijove.web.xsrf import Kind
 
 _SCHEMES = ("token", "bearer")
-_COOKIES_TRIED = 4
-"""A browser sends one; whoever sends many makes us look no longer than this."""
+_COOKIES_TRIED = 32
+"""
+A browser sends one of ours, and first those that a person's server has planted for narrower
+paths; there are fewer of these for any address. Whoever sends more makes us look no longer.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

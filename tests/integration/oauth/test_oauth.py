@@ -21,9 +21,11 @@ from perijove.services.access import Caller, caller_by_token
 from perijove.services.hub import Hub
 from perijove.services.oauth import (
     Approved,
+    Exchange,
     drop_client,
     find_client,
     issue_code,
+    redeem_code,
     register_server_client,
 )
 from perijove.services.sessions import Opened, find_session
@@ -31,6 +33,7 @@ from perijove.services.signin import sign_out
 from perijove.web.access_log import AccessLog
 from perijove.web.app import create_app
 from perijove.web.asgi import App
+from tests.crossing import during
 from tests.doors import HERE, SetClock, count, make_launch, make_user, open_for, signin_hub
 
 pytestmark = pytest.mark.anyio
@@ -714,3 +717,27 @@ async def test_below_another_base_path(url: str) -> None:
             opened = await open_for(hub, "ann")
             client.cookies.set("jupyterhub-hub-login", opened.cookie)
             assert answer(await client.get(path), back)["code"]
+
+
+@pytest.mark.needs("postgresql")
+async def test_signing_out_takes_also_the_token_that_is_being_issued(postgresql_url: str) -> None:
+    """A code that another hub redeems at this very moment leaves nothing behind."""
+    async with provider(postgresql_url) as hub:
+        opened = await open_for(hub, "ann")
+        code = await code_for(hub, opened)
+        session = await hub.database.read(bound(find_session, opened.cookie, hub.clock.now()))
+        assert session is not None
+        shown = Exchange(
+            client_id=CLIENT,
+            client_secret=SECRET,
+            grant_type="authorization_code",
+            code=code,
+            redirect_uri=BACK,
+            verifier=VERIFIER,
+        )
+        lifetime = hub.settings.session_lifetime
+        redeem = bound(redeem_code, shown, hub.clock.now(), lifetime=lifetime)
+
+        await during(postgresql_url, redeem, lambda: sign_out(hub, session, HERE))
+
+        assert await count(hub, tokens) == 0

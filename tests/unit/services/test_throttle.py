@@ -71,6 +71,18 @@ async def test_refused_attempts_do_not_lengthen_the_pause(url: str) -> None:
         assert await fail(hub) == 0
 
 
+async def test_a_clock_that_was_put_back_keeps_nobody_out(url: str) -> None:
+    """Nor does another replica's that is ahead: free failures stay free, a pause is no longer."""
+    clock = SetClock()
+    async with signin_hub(url, clock=clock) as hub:
+        assert await fail(hub) == 0
+        clock.move(seconds=-3600)
+        assert [await fail(hub) for _ in range(FREE["place"] - 1)] == [0] * 4
+        assert await fail(hub) == 1
+        clock.move(seconds=-3600)
+        assert await fail(hub) == 1
+
+
 async def test_a_quarter_of_an_hour_forgets(url: str) -> None:
     """Whoever stops failing begins anew."""
     clock = SetClock()

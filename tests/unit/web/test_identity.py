@@ -143,6 +143,14 @@ async def test_cookie_counts_everywhere_and_first_of_several_that_is_good(url: s
             assert await who(hub, request(cookie=cookie), kind="page") == "ann"
 
 
+async def test_cookies_that_a_server_has_planted_sign_nobody_out(url: str) -> None:
+    """A browser sends those for narrower paths first: as many as there are paths and domains."""
+    async with signin_hub(url) as hub:
+        planted = "; ".join(f"jupyterhub-hub-login={'x' * 42}{number:x}" for number in range(16))
+        good = login(await open_for(hub, "ann"))
+        assert await who(hub, request(cookie=f"{planted}; {good}")) == "ann"
+
+
 @pytest.mark.parametrize(
     "cookie", ["", "jupyterhub-hub-login=", "jupyterhub-hub-login=\xff", ";;="]
 )

@@ -1,0 +1,78 @@
+"""A start that another hub has written and not committed yet, and what must not go around it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from perijove.db.core import bound
+from perijove.db.launches import insert_launch
+from perijove.db.locks import hold_user
+from perijove.db.servers import change_server, ensure_server
+from perijove.domain.errors import Invalid
+from perijove.domain.launch import Kind, Launch, Status, Wanted
+from perijove.kit.ids import new_id, platform_name
+from perijove.services.hub import Hub
+from perijove.services.servers import Description, change_description
+from perijove.services.users import change_user, delete_user, get_user
+from tests.crossing import during
+from tests.hubs import running_hub
+
+pytestmark = [pytest.mark.anyio, pytest.mark.needs("postgresql")]
+
+
+def _rename(connection: Connection) -> object:
+    return change_user(connection, "ann", new_name="anna", admin=None)
+
+
+def _delete(connection: Connection) -> None:
+    delete_user(connection, "ann")
+
+
+def _describe(connection: Connection, hub: Hub) -> object:
+    user = get_user(connection, "ann")
+    now = hub.clock.now()
+    return change_description(connection, user, "", Description(name="other"), now=now)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda _hub: _rename, lambda _hub: _delete, lambda hub: bound(_describe, hub=hub)],
+    ids=["rename-user", "delete-user", "rename-server"],
+)
+async def test_nothing_is_taken_from_under_a_start(
+    postgresql_url: str, tmp_path: Path, change: Callable[[Hub], Callable[[Connection], object]]
+) -> None:
+    """Users and servers are renamed and deleted only when nothing of them runs, also not just."""
+    async with running_hub(postgresql_url, tmp_path, loops=False, with_proxy=False) as hub:
+        user_id = await hub.user("ann")
+
+        def start(connection: Connection) -> None:
+            hold_user(connection, user_id)
+            now = hub.hub.clock.now()
+            server = ensure_server(connection, user_id, "", now=now)
+            launch = Launch(
+                id=new_id("lch"),
+                kind=Kind.SERVER,
+                wanted=Wanted.RUN,
+                status=Status.REQUESTED,
+                name=platform_name(hub.hub.installation),
+                spawner="memory",
+                user_id=user_id,
+                user_name="ann",
+                server_id=server.id,
+                server_name="",
+                generation=1,
+                spec={},
+                requested_at=now,
+            )
+            insert_launch(connection, launch)
+            change_server(connection, server.id, launch_id=launch.id)
+
+        with pytest.raises(Invalid) as refused:
+            await during(postgresql_url, start, lambda: hub.hub.database.write(change(hub.hub)))
+
+        assert refused.value.code == "server-active"
+        (launch,) = await hub.live()
+        assert (launch.user_name, launch.user_id) == ("ann", user_id)
