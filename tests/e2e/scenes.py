@@ -23,7 +23,7 @@ from perijove.db.volumes import UnknownVolume, Volume, insert_volume, note_unkno
 from perijove.domain.asking import HUB, Asking
 from perijove.domain.environments import Maker, State
 from perijove.domain.launch import Status
-from perijove.domain.offer import Free, Offer, OwnJob, Shape
+from perijove.domain.offer import Account, Free, Offer, OwnJob, Partition, Shape
 from perijove.domain.storage import Kept
 from perijove.kit.clock import SystemClock
 from perijove.kit.keyring import Keyring
@@ -122,6 +122,23 @@ BATCH = ProfileSection.model_validate(
     }
 )
 """On a platform that tells what it has; for some people only."""
+QUEUES = ProfileSection.model_validate(
+    {
+        "name": "queues",
+        "title": {"en": "Interactive job", "fr": "Tâche interactive"},
+        "description": {"en": "In a queue of the old cluster.", "fr": "Sur l’ancienne grappe."},
+        "groups": ["chemists"],
+        "spawner": "grid",
+        "fields": {
+            "account": {},
+            "partition": {},
+            "memory": {"default": "4 GiB", "min": "1 GiB", "max": "64 GiB", "step": "1 GiB"},
+            "cpu": {"default": 1, "min": 1, "max": 16, "step": 1},
+            "gpu": {},
+        },
+    }
+)
+"""On a platform of another kind, which is silent."""
 IMAGES = {
     name: ImageSection.model_validate(each)
     for name, each in {
@@ -283,7 +300,7 @@ ANNS = [
 ]
 
 
-PEOPLE = ("admin", "ann", "bea", "ida", "kim", "zoe", "max", "vera", "o.brien@example.org")
+PEOPLE = ("admin", "ann", "bea", "gus", "ida", "kim", "zoe", "max", "vera", "o.brien@example.org")
 VERAS = [
     Scene(server="", ago=95),
     *(
@@ -366,8 +383,35 @@ KIMS = [
         for number in range(1, 6)
     ),
 ]
+IDAS = [
+    Scene(
+        server="survey",
+        display_name="Sky survey",
+        status=Status.SUBMITTED,
+        ago=2,
+        node="",
+        profile="workspace",
+        resources={"cpu": 2, "memory_bytes": 8 * GIB},
+        reason={"code": "pulling-image", "params": {"percent": 42}, "words": "Extracting 3 of 7"},
+    ),
+    Scene(
+        server="held",
+        display_name="For tonight",
+        status=Status.HELD,
+        ago=240,
+        node="",
+        profile="workspace",
+        resources=_SMALL,
+        reason={"code": "held-by-user", "params": {}, "words": "(JobHeldUser)"},
+    ),
+]
 OFFER = Offer(
     as_of=datetime(2026, 1, 1, tzinfo=UTC),
+    accounts=(Account(name="chem", is_default=True), Account(name="teaching")),
+    partitions=(
+        Partition(name="main", is_default=True, max_seconds=86400),
+        Partition(name="long", max_seconds=7 * 86400),
+    ),
     shapes=(
         Shape(
             nodes=("node-1", "node-2", "node-3"),
@@ -441,10 +485,11 @@ async def gallery_hub(
                     *(each.model_copy(update={"spawner": "cluster"}) for each in PROFILES),
                     BATCH,
                     CONTAINERS,
+                    QUEUES,
                 ],
                 images=IMAGES,
                 policies=POLICIES,
-                spawners=["cluster", "slurm"],
+                spawners=["cluster", "slurm", "grid"],
                 now=now,
             )
             return name
@@ -462,14 +507,17 @@ async def gallery_hub(
             notify=NOTIFY,
             api_url="http://127.0.0.1:8081/hub/api",
             spawners={
-                name: PlacedSpawner(spawner=spawner, settings=MemorySettings())
-                for name in ("cluster", "grid")
-            }
-            | {
+                "cluster": PlacedSpawner(spawner=spawner, settings=MemorySettings()),
+                "grid": PlacedSpawner(
+                    spawner=Tells(
+                        spawner, replace(OFFER, as_of=clock.now() - timedelta(minutes=7))
+                    ),
+                    settings=MemorySettings(kind="gridengine"),
+                ),
                 "slurm": PlacedSpawner(
                     spawner=Tells(spawner, cluster_offer(clock.now())),
                     settings=MemorySettings(kind="slurm"),
-                )
+                ),
             },
             authenticators=authenticators,
         )
@@ -498,20 +546,9 @@ async def cookie_of(hub: Hub, name: str) -> str:
 def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
     now = hub.clock.now()
     people = {
-        name: ensure_user(connection, name, now=now, admin=name == "admin").id
-        for name in (
-            "admin",
-            "ann",
-            "bea",
-            "ida",
-            "kim",
-            "zoe",
-            "max",
-            "vera",
-            "o.brien@example.org",
-        )
+        name: ensure_user(connection, name, now=now, admin=name == "admin").id for name in PEOPLE
     }
-    for group, member in (("researchers", "bea"), ("astronomers", "ida")):
+    for group, member in (("researchers", "bea"), ("astronomers", "ida"), ("chemists", "gus")):
         made = insert(groups).values(name=group, created_at=now).returning(groups.c.id)
         group_id = connection.scalar(made)
         connection.execute(insert(group_members).values(group_id=group_id, user_id=people[member]))
@@ -521,6 +558,8 @@ def _insert_all(connection: Connection, hub: Hub, hash_: str) -> None:
         _insert(connection, people["ann"], "ann", scene, now)
     for scene in KIMS:
         _insert(connection, people["kim"], "kim", scene, now)
+    for scene in IDAS:
+        _insert(connection, people["ida"], "ida", scene, now)
     body = msgspec.to_builtins(replace(OFFER, as_of=now - timedelta(seconds=50)), enc_hook=dict)
     connection.execute(
         insert(discoveries).values(
@@ -588,10 +627,11 @@ def _insert_environments(connection: Connection, user_id: int, other: int, now: 
     given: dict[str, Any] = {"place": f"volume:{name}", "created_at": now, "changed_at": now}
     ready = {"lock": "numpy==2.3.1\n", "state": State.READY, "size_bytes": 700 * 2**20}
     many = ["astropy>=7", "photutils", "reproject", "numpy", "matplotlib", "ipympl", "specutils"]
+    soon = now + timedelta(hours=1)
     words = "ERROR: Could not find a version that satisfies the requirement torch==9 " * 40
     for values in (
         {"name": "astro-2026", "packages": many, "is_locked": True, **ready},
-        {"name": "building", "packages": ["pandas"], "state": State.BUILDING, "seen_at": now},
+        {"name": "building", "packages": ["pandas"], "state": State.BUILDING, "seen_at": soon},
         {"name": "torch", "packages": ["torch==9"], **ready, "state": State.FAILED, "error": words},
         {"name": "waiting", "packages": [], "state": State.WANTED},
         {"name": "going", "packages": ["dask"], "state": State.REMOVING, "is_wanted": False},
@@ -673,7 +713,7 @@ def _insert(connection: Connection, user_id: int, user: str, scene: Scene, now: 
             end_cause=scene.end["cause"] if scene.end else None,
             end=dict(scene.end) if scene.end else None,
             unknown_since=now - timedelta(minutes=3) if scene.unknown else None,
-            last_activity=now - timedelta(minutes=scene.idle_minutes),
+            last_activity=stamps.get("ending_at", now - timedelta(minutes=scene.idle_minutes)),
             expected_start=now + timedelta(minutes=scene.forecast) if scene.forecast else None,
             estimated_at=now - timedelta(minutes=1) if scene.forecast else None,
             queue_asked_at=now - timedelta(hours=2) if scene.asked else None,
@@ -702,6 +742,8 @@ def _stamps(scene: Scene, asked: datetime) -> dict[str, datetime]:
         reached = reached[: reached.index(scene.status) + 1]
     elif scene.status is Status.REQUESTED:
         reached = []
+    elif scene.status is Status.HELD:
+        reached = reached[:2]
     elif scene.end and scene.end["cause"] == "never-started":
         reached = reached[:3]
     stamps = {

@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(300)]
 
 SCREENSHOTS: Final = Path(__file__).parents[1] / "artifacts/screenshots"
 DESKTOP: Final = {"width": 1280, "height": 800}
-PHONE: Final = {"width": 390, "height": 844}
+PHONE: Final = {"width": 320, "height": 640}
+"""The narrowest there is, and what is left of a wide window at four times the size."""
 
 PAGES: Final = {
     "sign-in": ("", "login"),
@@ -31,17 +32,19 @@ PAGES: Final = {
     "options": ("ann", "spawn/ann/memory?form=1&opt-profile=interactive"),
     "options-batch": ("bea", "spawn/bea?form=1&opt-profile=batch"),
     "options-images": ("ida", "spawn/ida?form=1&opt-profile=workspace"),
+    "options-silent": ("gus", "spawn/gus?form=1&opt-profile=queues"),
     "options-running": ("ann", "spawn/ann?again=1"),
     "waiting-in-queue": ("ann", "spawn-pending/ann/climate"),
     "waiting-at-limit": ("kim", "spawn-pending/kim/limit"),
     "waiting-asked": ("kim", "spawn-pending/kim/asked"),
     "waiting-silent": ("kim", "spawn-pending/kim/silent"),
+    "waiting-preparing": ("ida", "spawn-pending/ida/survey"),
+    "waiting-held": ("ida", "spawn-pending/ida/held"),
     "waiting-starting": ("ann", "spawn-pending/ann/starting"),
     "running-steps": ("ann", "spawn-pending/ann/low?show=1"),
     "ended-failed": ("ann", "spawn-pending/ann/late"),
     "ended-memory": ("ann", "spawn-pending/ann/memory"),
     "ended-impossible": ("kim", "spawn-pending/kim/never"),
-    "ended-time": ("kim", "spawn-pending/kim/time"),
     "options-again": ("kim", "spawn/kim/never?problem=lch_kimnever"),
     "little-time": ("kim", "spawn-pending/kim/short?show=1"),
     "home-busy": ("kim", "home"),
@@ -206,9 +209,9 @@ def test_page_is_quiet_and_does_not_jump(open_page: Opener, name: str) -> None:
 LOOKS: Final[dict[str, dict[str, Any]]] = {
     "light": {},
     "dark": {"color_scheme": "dark"},
-    "phone": {"viewport": PHONE},
+    "phone": {"viewport": PHONE, "locale": "es-ES"},
     "french": {"locale": "fr-FR"},
-    "no-script": {"java_script_enabled": False},
+    "no-script": {"java_script_enabled": False, "locale": "pt-BR"},
 }
 
 
@@ -320,10 +323,27 @@ def test_waiting_page_follows_what_happens(open_page: Opener, show: Show) -> Non
     assert stream.value.headers["content-type"] == "text/event-stream"
     show.change("lch_annstarting", status="connecting")
     expect(page.locator("h1")).to_have_text("Connecting", timeout=20_000)
-    expect(page.locator("#announcer")).to_have_text("Connecting")
+    expect(page.locator("#announcer")).to_have_text(
+        "Connecting. Your server has started; we are waiting for it to answer."
+    )
     show.change("lch_annstarting", status="ready")
     page.wait_for_url("**/user/ann/starting/**", timeout=20_000)
     show.change("lch_annstarting", status="starting")
+
+
+def test_what_a_person_does_is_not_undone_by_a_change(open_page: Opener, show: Show) -> None:
+    """What is focused, ticked or open stays so when the page is replaced under one's hands."""
+    page = open_page("waiting-held")
+    page.locator("#notify summary").click()
+    page.get_by_label("By e-mail").check()
+    change = page.get_by_role("link", name="Change the request")
+    change.focus()
+    words = {"code": "held-by-user", "params": {}, "words": "(JobHeldUser) for a while"}
+    show.change("lch_idaheld", reason=words)
+    expect(page.locator(".quote")).to_have_text("(JobHeldUser) for a while", timeout=20_000)
+    expect(change).to_be_focused()
+    expect(page.get_by_label("By e-mail")).to_be_checked()
+    expect(page.locator("#announcer")).to_be_empty()
 
 
 def test_little_time_is_announced(open_page: Opener, show: Show) -> None:

@@ -53,7 +53,7 @@ async def test_a_server_is_deleted_by_typing_its_name(visit: Visit) -> None:
     page = (await visit.get("server/delete/ann/lab")).text
     for shown in (
         volume.name,
-        "2\N{NO-BREAK SPACE}GiB, limited",
+        "at most 2\N{NO-BREAK SPACE}GiB",
         "3\N{NO-BREAK SPACE}MiB",
         "typed",
     ):

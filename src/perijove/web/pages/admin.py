@@ -1,7 +1,7 @@
 """The plain admin list: people, their servers, and the health of every platform."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -14,14 +14,13 @@ from perijove.services.overview import Health, Owner, Shown, list_health, list_p
 from perijove.spawners.contract import Warns
 from perijove.web.pages.door import me
 from perijove.web.pages.look import Frame
-from perijove.web.pages.views import Links, State, name_of, state_of, with_query
+from perijove.web.pages.views import Links, Sign, State, name_of, offset_of, state_of, with_query
 from perijove.web.texts import Texts
 from perijove.web.texts.sentence import N_
 
 _PAGE: Final = 50
 _ROWS: Final = 36
 """Servers on one page; more would make it heavier than 30 kB."""
-_MOST_OFFSET: Final = 1_000_000
 WARNINGS: Final[Mapping[str, str]] = {
     "local-shared-account": N_(
         "All servers run under this hub's own account: people could reach each other's files."
@@ -74,13 +73,31 @@ class SpawnerRow:
     count: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """What the administrator must know of some platforms."""
+
+    text: str
+    of: str
+    """Their names, where there are others."""
+
+
+_STATES: Final[Sequence[tuple[Callable[[Health], object], Sign]]] = (
+    (lambda health: health.breaker_since, Sign(N_("Ends held back"), "alert", "bad")),
+    (lambda health: health.failing_since, Sign(N_("Does not answer"), "alert", "bad")),
+    (lambda health: health.complete_at, Sign(N_("Answers"), "check", "good")),
+    (lambda health: True, Sign(N_("Not asked yet"), "queue", "calm")),
+)
+"""How a platform does: the first that holds."""
+
+
 async def show_admin(frame: Frame) -> Response:
     """Show people and servers, to those who may."""
     if not me(frame).may("admin-ui"):
         raise Forbidden("the admin page needs the scope admin-ui", code="forbidden")
     query = frame.request.query_params
     find, only_live = query.get("find", "").strip()[:255], "running" in query
-    offset = _offset(query.get("from", "0"))
+    offset = offset_of(query)
 
     def unit(
         connection: Connection,
@@ -125,17 +142,16 @@ def _as_many_as_fit(people: Sequence[Owner], all_shown: Sequence[Shown]) -> Sequ
     return people
 
 
-def _offset(text: str) -> int:
-    return (
-        min(int(text), _MOST_OFFSET) if text.isascii() and text.isdigit() and len(text) < 8 else 0
-    )
-
-
-def _warnings(frame: Frame) -> Iterator[str]:
-    for placed in frame.hub.spawners.values():
+def _warnings(frame: Frame) -> Iterator[Warned]:
+    """Say what the platforms warn of, each thing once."""
+    told: dict[str, list[str]] = {}
+    for name, placed in frame.hub.spawners.items():
         if isinstance(placed.spawner, Warns):
             for code in placed.spawner.warnings(public=False):
-                yield frame.texts.gettext(WARNINGS[code]) if code in WARNINGS else code
+                told.setdefault(code, []).append(name)
+    for code, names in told.items():
+        text = frame.texts.gettext(WARNINGS[code]) if code in WARNINGS else code
+        yield Warned(text=text, of=", ".join(names) if len(frame.hub.spawners) > 1 else "")
 
 
 def _rows(frame: Frame, people: Sequence[Owner], all_shown: Sequence[Shown]) -> Iterator[Row]:
@@ -177,17 +193,10 @@ def _row(frame: Frame, shown: Shown, *, first: bool, last: bool) -> Row:
 
 
 def _spawner_row(texts: Texts, health: Health) -> SpawnerRow:
-    if health.breaker_since is not None:
-        state = State(word=texts.gettext("Ends held back"), icon="alert", tone="bad")
-    elif health.failing_since is not None:
-        state = State(word=texts.gettext("Does not answer"), icon="alert", tone="bad")
-    elif health.complete_at is None:
-        state = State(word=texts.gettext("Not asked yet"), icon="queue", tone="calm")
-    else:
-        state = State(word=texts.gettext("Answers"), icon="check", tone="good")
+    sign = next(sign for holds, sign in _STATES if holds(health))
     return SpawnerRow(
         name=health.name,
-        state=state,
+        state=sign.said(texts),
         error=health.error[:300] if health.failing_since else "",
         complete_at=health.complete_at,
         count=texts.number(health.live),

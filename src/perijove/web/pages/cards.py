@@ -22,7 +22,7 @@ from perijove.web.pages.views import (
     state_of,
 )
 from perijove.web.pages.volumes import of_server, warning_of
-from perijove.web.pages.waiting import question_of
+from perijove.web.pages.waiting import is_fault, question_of
 from perijove.web.texts import Texts, sentences
 
 
@@ -33,6 +33,8 @@ class LastEnd:
     text: str
     at: datetime
     advice: str
+    is_fault: bool
+    """Nobody wanted it to end like that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class Card:
     chips: Sequence[Chip]
     since: datetime | None
     why: str
+    unknown_since: datetime | None
+    """Since when its platform has not told of it."""
     left: Left | None
     idle: str
     data_warning: str
@@ -85,6 +89,7 @@ def card(
         chips=launch_chips(texts, launch),
         since=live.entered_at() if live else None,
         why=_why(texts, live, now),
+        unknown_since=live.unknown_since if live else None,
         left=time_left(texts, live, now),
         idle=_idle(texts, live, now),
         data_warning=warning_of(texts, of_server(kept, shown.name)),
@@ -109,7 +114,9 @@ def last_end(texts: Texts, launch: Launch | None, hub: Hub) -> LastEnd | None:
     placed = hub.spawners.get(launch.spawner)
     limit = clock_limit(launch, placed.settings if placed else None)
     said = sentences.end(texts, launch.end, limit_seconds=limit)
-    return LastEnd(text=said.text, at=launch.ended_at, advice=said.advice)
+    return LastEnd(
+        text=said.text, at=launch.ended_at, advice=said.advice, is_fault=is_fault(launch)
+    )
 
 
 def summary(texts: Texts, all_shown: Sequence[Shown], named_limit: int | None) -> list[Fact]:

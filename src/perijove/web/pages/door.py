@@ -7,9 +7,9 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from perijove.db.core import bound
+from perijove.db.core import Connection, bound
 from perijove.domain.asking import Asking
-from perijove.domain.errors import Forbidden, NotFound
+from perijove.domain.errors import Forbidden, HubError, NotFound
 from perijove.domain.names import normalise_user_name
 from perijove.services.access import Caller
 from perijove.services.hub import Hub
@@ -84,6 +84,21 @@ def asking(frame: Frame, owner: Owner) -> Asking:
         on_behalf=None if caller.name == owner.name else owner.name,
         request_id=getattr(frame.request.state, "request_id", None),
     )
+
+
+async def refusal_of(frame: Frame, unit: Callable[[Connection], object]) -> HubError | None:
+    """
+    Do what a form asks for; returns why not, for the form to be shown again with it.
+
+    What the form is about may be gone: then there is no form, and `NotFound` is raised.
+    """
+    try:
+        await frame.hub.database.write(unit)
+    except NotFound:
+        raise
+    except HubError as error:
+        return error
+    return None
 
 
 async def back_to(frame: Frame, fallback: str) -> str:

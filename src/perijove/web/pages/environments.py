@@ -14,21 +14,21 @@ from perijove.domain.errors import HubError, NotFound
 from perijove.services import environments as service
 from perijove.services.limits import find_person
 from perijove.web.forms import read_form
-from perijove.web.pages.door import me
+from perijove.web.pages.door import me, refusal_of
 from perijove.web.pages.look import Frame
-from perijove.web.pages.views import Fact
+from perijove.web.pages.views import Fact, Sign
 from perijove.web.pages.views import State as StateView
 from perijove.web.texts import Texts, sentences
 from perijove.web.texts.sentence import N_
 
-_STATES: Final[Mapping[State, tuple[str, str, str]]] = {
-    State.WANTED: (N_("Waits for a session"), "queue", "busy"),
-    State.BUILDING: (N_("Being built"), "rocket", "busy"),
-    State.READY: (N_("Ready"), "check", "good"),
-    State.FAILED: (N_("Could not be built"), "alert", "bad"),
-    State.REMOVING: (N_("Is removed in your next session"), "trash", "calm"),
+_STATES: Final[Mapping[State, Sign]] = {
+    State.WANTED: Sign(N_("Waits for a session"), "queue", "busy"),
+    State.BUILDING: Sign(N_("Being built"), "rocket", "busy"),
+    State.READY: Sign(N_("Ready"), "check", "good"),
+    State.FAILED: Sign(N_("Could not be built"), "alert", "bad"),
+    State.REMOVING: Sign(N_("Is removed in your next session"), "trash", "calm"),
 }
-_SILENT: Final = (N_("Was not finished"), "hold", "bad")
+_SILENT: Final = Sign(N_("Was not finished"), "hold", "bad")
 _SHOWN_PACKAGES: Final = 6
 
 
@@ -84,11 +84,7 @@ async def take(frame: Frame) -> Response:
             lines = wish["packages"].splitlines()
             service.create(hub, connection, user_id, packages=lines, **asked)
 
-    try:
-        await frame.hub.database.write(unit)
-    except NotFound:
-        raise
-    except HubError as error:
+    if error := await refusal_of(frame, unit):
         return await _list(frame, wish=wish, error=error)
     return _go_to(frame, "environments")
 
@@ -116,11 +112,7 @@ async def act(frame: Frame) -> Response:
             case _:
                 raise NotFound("no such thing to do", code="environment-unknown")
 
-    try:
-        await frame.hub.database.write(unit)
-    except NotFound:
-        raise
-    except HubError as error:
+    if error := await refusal_of(frame, unit):
         typed = str(form.get("packages", "")) if do == "change" else None
         return await _one(frame, id_, error=error, typed=typed)
     return _go_to(frame, "environments" if do == "remove" else f"environments/{id_}")
@@ -202,8 +194,7 @@ async def _one(
 def _said(frame: Frame, error: HubError | None) -> str:
     if error is None:
         return ""
-    said = sentences.error(frame.texts, error)
-    return f"{said.text} {said.advice}".strip()
+    return sentences.error(frame.texts, error).whole
 
 
 def _facts(texts: Texts, it: EnvironmentView) -> Sequence[Fact]:
@@ -213,7 +204,7 @@ def _facts(texts: Texts, it: EnvironmentView) -> Sequence[Fact]:
         facts.append(Fact(label=texts.gettext("Packages"), text=listed, verbatim=True))
     facts.append(Fact(label=texts.gettext("Where"), text=it.place))
     if it.size:
-        facts.append(Fact(label=texts.gettext("Takes"), text=it.size))
+        facts.append(Fact(label=texts.gettext("Size"), text=it.size))
     if it.shared:
         shared = ", ".join(it.shared)
         facts.append(Fact(label=texts.gettext("Shared with"), text=shared, verbatim=True))
@@ -232,7 +223,7 @@ def place_text(texts: Texts, key: str) -> str:
 def _view(frame: Frame, environment: Environment) -> EnvironmentView:
     texts = frame.texts
     silent = service.is_silent(environment, frame.now)
-    word, icon, tone = _SILENT if silent else _STATES[environment.state]
+    sign = _SILENT if silent else _STATES[environment.state]
     listed = list(environment.packages)
     shown = ", ".join(listed[:_SHOWN_PACKAGES]) + (" …" if len(listed) > _SHOWN_PACKAGES else "")
     size = environment.size_bytes
@@ -242,7 +233,7 @@ def _view(frame: Frame, environment: Environment) -> EnvironmentView:
         name=environment.name,
         owner=environment.user_name,
         place=place_text(texts, environment.place),
-        state=StateView(word=texts.gettext(word), icon=icon, tone=tone, code=environment.state),
+        state=sign.said(texts, environment.state),
         packages=shown,
         all_packages="\n".join(listed),
         size=texts.size(size) if size is not None else "",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import responses
 from typing import Final
 
 from starlette.requests import Request
@@ -68,7 +69,8 @@ async def render_error(hub: Hub, request: Request, status: int, error: Exception
     known = error if isinstance(error, HubError) else HubError("")
     said = sentences.error(frame.texts, known)
     is_ours = status == HTTPStatus.INTERNAL_SERVER_ERROR
-    detail = "" if is_ours or str(known) == said.text else _words(known)
+    is_said = str(known) in (said.text, responses.get(status))
+    detail = "" if is_ours or is_said else _words(known)
     return _page(frame, status, said, detail=detail)
 
 
@@ -79,8 +81,7 @@ async def show_error(frame: Frame) -> Response:
     sentence = sentences.ERRORS[_CODES.get(status, "internal")]
     said = sentences.say(frame.texts, sentence, {}, _CODES.get(status, "internal"))
     if prefers_json(frame.request):
-        message = f"{said.text} {said.advice}".strip()
-        return JSONResponse({"status": status, "message": message, "code": said.code})
+        return JSONResponse({"status": status, "message": said.whole, "code": said.code})
     return _page(frame, status, said, sent=200)
 
 

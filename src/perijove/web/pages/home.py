@@ -22,7 +22,16 @@ from perijove.web.pages.cards import card, summary
 from perijove.web.pages.door import asking, back_to, me, owner_of
 from perijove.web.pages.look import Frame
 from perijove.web.pages.offer import allowance_of
-from perijove.web.pages.views import Chip, Links, State, launch_chips, name_of, state_of, with_query
+from perijove.web.pages.views import (
+    Chip,
+    Choice,
+    Links,
+    State,
+    launch_chips,
+    name_of,
+    state_of,
+    with_query,
+)
 from perijove.web.signin_flow import apply_logout, logout
 from perijove.web.texts import sentences
 
@@ -148,15 +157,6 @@ def _new_form(frame: Frame, *, display_name: str = "", error: str = "") -> Respo
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A button of a page that asks first."""
-
-    value: str
-    text: str
-    look: str
-
-
-@dataclass(frozen=True, slots=True)
 class Item:
     """A server that a question is about."""
 
@@ -196,6 +196,7 @@ async def _ask(frame: Frame, owner: Owner, server: str, *, error: str = "") -> R
     return frame.page(
         "confirm.html",
         status=400 if error else 200,
+        nav="home",
         heading=heading,
         what=name_of(texts, shown),
         sentences=told,

@@ -70,12 +70,11 @@ def _answer(frame: Frame, outcome: LoginOutcome) -> Response:
 
 
 def _form(frame: Frame, outcome: LoginForm) -> Response:
-    said = sentences.error(frame.texts, outcome.error) if outcome.error else None
     return frame.page(
         "login.html",
         status=outcome.status,
         token=outcome.token,
-        error=" ".join(part for part in (said.text, said.advice) if part) if said else "",
+        error=sentences.error(frame.texts, outcome.error).whole if outcome.error else "",
         username=outcome.username,
         action=outcome.action,
         methods=_methods(frame),

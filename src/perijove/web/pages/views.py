@@ -13,6 +13,7 @@ from perijove.services.overview import Shown
 from perijove.spawners.contract import SpawnerSettings
 from perijove.web.texts import Texts, sentences
 from perijove.web.texts.options import gpus_text
+from perijove.web.texts.sentence import N_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,20 @@ class State:
     icon: str
     tone: str
     code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """How a state looks, before it is put into a person's language."""
+
+    word: str
+    """As in the catalogue."""
+    icon: str
+    tone: str
+
+    def said(self, texts: Texts, code: str = "") -> State:
+        """Return the state that a person sees."""
+        return State(word=texts.gettext(self.word), icon=self.icon, tone=self.tone, code=code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,15 @@ class Fact:
     """True for text that is not ours to translate."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A button of a page that asks first."""
+
+    value: str
+    text: str
+    look: str
+
+
 _LOOKS: Final[Mapping[Status, tuple[str, str]]] = {
     Status.REQUESTED: ("queue", "busy"),
     Status.SUBMITTED: ("queue", "busy"),
@@ -63,10 +87,16 @@ _LOOKS: Final[Mapping[Status, tuple[str, str]]] = {
 }
 
 
+_PREPARED: Final = Sign(N_("Being prepared"), "rocket", "busy")
+"""The platform has it, and tells what has to be done before it can start."""
+
+
 def state_of(texts: Texts, launch: Launch | None) -> State:
     """Return the state of a launch; of none: not running."""
     if launch is None:
         return State(word=texts.gettext("Not running"), icon="moon", tone="calm", code="none")
+    if launch.status is Status.SUBMITTED and launch.reason is not None:
+        return _PREPARED.said(texts, launch.status)
     return state_word_of(texts, launch.status)
 
 
@@ -158,6 +188,16 @@ class Links:
     def act(self, verb: str) -> str:
         """Return where a form for `verb` goes: stop, restart, delete."""
         return f"{self.base_path}hub/server/{verb}/{self._tail}"
+
+
+_MOST_OFFSET: Final = 1_000_000
+
+
+def offset_of(query: Mapping[str, str]) -> int:
+    """Return where in a long list a page begins; the address says so as ``from``."""
+    text = query.get("from", "0")
+    is_number = text.isascii() and text.isdigit() and len(text) < 8
+    return min(int(text), _MOST_OFFSET) if is_number else 0
 
 
 def with_query(url: str, **query: str) -> str:

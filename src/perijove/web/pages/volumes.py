@@ -1,6 +1,6 @@
 """What people keep: a list, what can be done with each, and what other pages say of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -11,19 +11,28 @@ from starlette.responses import RedirectResponse, Response
 from perijove.db import volumes as rows
 from perijove.db.volumes import UnknownVolume, Volume
 from perijove.domain.asking import Asking
-from perijove.domain.errors import Forbidden, HubError, Invalid, NotFound
+from perijove.domain.errors import Forbidden, Invalid, NotFound
 from perijove.domain.storage import Fullness, Kept
 from perijove.services import volumes
 from perijove.services.overview import Owner, Shown, get_owner, list_shown
 from perijove.web.forms import read_form
-from perijove.web.pages.door import asking, me
+from perijove.web.pages.door import asking, me, refusal_of
 from perijove.web.pages.look import Frame
-from perijove.web.pages.views import Fact, State, name_of, with_query
+from perijove.web.pages.views import Choice, Fact, Sign, State, name_of, offset_of, with_query
 from perijove.web.texts import Texts, sentences
+from perijove.web.texts.sentence import N_
 
 _PAGE: Final = 40
 """Volumes on one page; many more would make it heavier than 30 kB."""
-_MOST_OFFSET: Final = 1_000_000
+_STATES: Final[Sequence[tuple[Callable[[Volume], object], Sign]]] = (
+    (lambda volume: volume.removing_at, Sign(N_("Being removed"), "cross", "calm")),
+    (lambda volume: volume.delete_after, Sign(N_("Deleted"), "cross", "calm")),
+    (lambda volume: volume.missing_since, Sign(N_("Not found"), "alert", "bad")),
+    (lambda volume: volume.user_id is None, Sign(N_("No owner"), "alert", "busy")),
+    (lambda volume: volume.held_by, Sign(N_("In use"), "check", "good")),
+    (lambda volume: not volume.attached, Sign(N_("Not attached"), "link", "busy")),
+)
+"""What is worth saying of a volume: the first that holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +139,7 @@ def limit_text(texts: Texts, volume: Volume) -> str:
         return texts.gettext("no limit")
     size = texts.size(volume.size_bytes)
     if volume.enforced:
-        return texts.gettext("%(size)s, limited", size=size)
+        return texts.gettext("at most %(size)s", size=size)
     if volume.seen_at is None:
         return size
     return texts.gettext("%(size)s, measured but not enforced", size=size)
@@ -179,8 +188,7 @@ async def show_all(frame: Frame) -> Response:
     """Show what everybody keeps, and what nobody knows, to administrators."""
     if not (me(frame).may("admin-ui") and me(frame).may("read:servers")):
         raise Forbidden("this page needs the scopes admin-ui and read:servers", code="forbidden")
-    text = frame.request.query_params.get("from", "0")
-    offset = min(int(text), _MOST_OFFSET) if text.isascii() and text.isdigit() else 0
+    offset = offset_of(frame.request.query_params)
 
     def unit(connection: Connection) -> tuple[Sequence[Volume], Sequence[UnknownVolume]]:
         return rows.list_volumes(connection), rows.list_unknown(connection)
@@ -241,7 +249,7 @@ def _view(texts: Texts, volume: Volume, named: Mapping[str, Shown], note: str = 
         limit=limit_text(texts, volume),
         share=share,
         low=volume.fullness in (Fullness.FULL, Fullness.NEARLY_FULL),
-        state=_state(texts, volume),
+        state=next((sign.said(texts) for holds, sign in _STATES if holds(volume)), None),
         note="" if is_deleted else note,
         last_used_at=volume.last_used_at,
         delete_after=volume.delete_after if not is_removing else None,
@@ -263,18 +271,6 @@ def _title(texts: Texts, volume: Volume, named: Mapping[str, Shown]) -> tuple[st
         shown = named[volume.server_name]
         return name_of(texts, shown), bool(shown.name)
     return volume.server_name or texts.gettext("Default server"), bool(volume.server_name)
-
-
-def _state(texts: Texts, volume: Volume) -> State | None:
-    states = (
-        (volume.removing_at, texts.gettext("Being removed"), "cross", "calm"),
-        (volume.delete_after, texts.gettext("Deleted"), "cross", "calm"),
-        (volume.missing_since, texts.gettext("Not found"), "alert", "bad"),
-        (volume.user_id is None, texts.gettext("No owner"), "alert", "busy"),
-        (volume.held_by, texts.gettext("In use"), "check", "good"),
-        (not volume.attached, texts.gettext("Not attached"), "link", "busy"),
-    )
-    return next((State(word=w, icon=i, tone=t) for holds, w, i, t in states if holds), None)
 
 
 # --- with one of them -------------------------------------------------------------------------
@@ -322,15 +318,12 @@ async def act(frame: Frame) -> Response:
             case _:
                 raise NotFound("no such page")
 
-    try:
-        await frame.hub.database.write(unit)
-    except NotFound:
-        raise
-    except HubError as error:
-        if verb == "restore":
-            raise
-        return _ask(frame, found, verb, error=sentences.error(frame.texts, error).text)
-    return RedirectResponse(_list_url(frame, found), 302)
+    error = await refusal_of(frame, unit)
+    if error is None:
+        return RedirectResponse(_list_url(frame, found), 302)
+    if verb == "restore":
+        raise error  # a button of the list, without a page of its own
+    return _ask(frame, found, verb, error=sentences.error(frame.texts, error).whole)
 
 
 def _ask(frame: Frame, found: _Found, verb: str, *, error: str = "") -> Response:
@@ -350,16 +343,17 @@ def _ask(frame: Frame, found: _Found, verb: str, *, error: str = "") -> Response
         case _:
             raise NotFound("no such page")
     return frame.page(
-        "data_act.html",
+        "confirm.html",
         status=400 if error else 200,
         nav="data",
         heading=heading,
-        told=told,
-        facts=deletion_facts(texts, volume),
+        what="",
+        sentences=[told],
+        items=[],
+        facts=[deletion_facts(texts, volume)],
         word=typed_word(found.server, volume.user_name) if verb == "delete" else "",
         servers=servers,
-        look="danger" if verb == "delete" else "primary",
-        button=button,
+        choices=[Choice(verb, button, "danger" if verb == "delete" else "primary")],
         action=f"{frame.hub.hub_prefix}data/{volume.name}/{verb}",
         back=_list_url(frame, found),
         error=error,

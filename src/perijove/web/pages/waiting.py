@@ -183,7 +183,7 @@ def _state(texts: Texts, launch: Launch) -> State:
         ending = state_of(texts, launch)
         word = sentences.state_word(texts, Status.ENDING)
         return State(word=word, icon="stop", tone="calm", code=f"{ending.code}-ending")
-    if launch.end is not None and not launch.is_live and launch.end.cause in _FAULTS:
+    if launch.end is not None and is_fault(launch):
         never = launch.end.cause is Cause.NEVER_STARTED and launch.end.reason != "cancelled"
         word = texts.gettext("Did not start") if never else texts.gettext("Stopped")
         return State(word=word, icon="alert", tone="bad", code="ended")
@@ -198,6 +198,11 @@ _FAULTS: Final = {
     Cause.SIGNAL,
     Cause.UNKNOWN,
 }
+
+
+def is_fault(launch: Launch) -> bool:
+    """Tell whether a launch ended as nobody wanted it to."""
+    return not launch.is_live and launch.end is not None and launch.end.cause in _FAULTS
 
 
 def _why(
@@ -423,7 +428,7 @@ def steps_of(texts: Texts, launch: Launch, events: Sequence[Event]) -> list[Step
     told = [event for event in events if event.code not in _QUIET]
     steps = [_step(texts, launch, event) for event in told]
     if not launch.is_live:
-        fault = launch.end is not None and launch.end.cause in _FAULTS
+        fault = is_fault(launch)
         return [*steps[:-1], _as(steps[-1], "fault")] if steps and fault else steps
     if not steps:
         steps = [

@@ -146,7 +146,7 @@
         const limit = most(input.dataset.says) / Number(input.dataset.factor);
         input.dataset.most ??= input.max;
         input.max = Math.max(Math.min(Number(input.dataset.most), limit), Number(input.min));
-        const hint = document.getElementById(input.getAttribute("aria-describedby"));
+        const hint = document.getElementById(`${input.id}-hint`);
         hint.dataset.usual ??= hint.textContent;
         const said = count(input, Number(input.max).toLocaleString(document.documentElement.lang));
         const narrowed = input.dataset.narrowed.replace("#", said);
@@ -161,7 +161,8 @@
         option.disabled = !option.selected && (Number(count) > most("gpu") || (Number(count) > 0 && !allows("gpu_type", type)));
       }
     };
-    const update = () => {
+    let timer = 0;
+    const update = (event) => {
       const chosen = $("input[name=profile]:checked", form)?.closest(".profile");
       for (const fields of $$("fieldset.fields", form)) fields.disabled = fields.closest(".profile") !== chosen;
       bind($("fieldset.fields", chosen ?? form));
@@ -172,6 +173,9 @@
       const fixed = $$("[data-of]", chosen).filter((chip) => !named.has(chip.dataset.of));
       const parts = [...fixed.map((chip) => chip.textContent.trim()), ...open.filter((field) => field.value).map(say).filter(Boolean)];
       line.textContent = [title, ...parts].join(" · ");
+      if (!event) return;
+      clearTimeout(timer); /* said once the hand rests, not at each key */
+      timer = setTimeout(() => announce(line.parentElement.textContent), 1000);
     };
     form.addEventListener("input", update);
     form.addEventListener("change", update);
@@ -229,14 +233,24 @@
       else this.source?.close();
     },
 
-    /* Replace what changed, child by child, and keep open what the person opened. */
+    /* What tells a thing on the page from all others, before and after it was replaced. */
+    nameOf(element) {
+      return element.id || [element.tagName, element.href, element.form?.action, element.formAction, element.name, element.value, element.textContent].join();
+    },
+
+    /* Replace what changed, and keep open, ticked and focused what the person left so. */
     replace(next) {
       const html = next.innerHTML;
       const before = this.region.dataset.state;
       const level = Number(this.region.dataset.level ?? 0);
       const open = new Set($$("details[open][id]", this.region).map((details) => details.id));
-      const focused = document.activeElement?.id;
+      const ticked = new Map($$("input[type=checkbox]", this.region).map((box) => [this.nameOf(box), box]));
+      const active = this.region.contains(document.activeElement) ? this.nameOf(document.activeElement) : "";
       $$("details", next).forEach((details) => { if (open.has(details.id)) details.open = true; });
+      for (const box of $$("input[type=checkbox]", next)) {
+        const old = ticked.get(this.nameOf(box));
+        if (old && old.checked !== old.defaultChecked) box.checked = old.checked;
+      }
       for (const field of $$("input[name=_xsrf]", next)) field.value = page.xsrf_token;
       for (const name of ["poll", "stream", "state", "level"]) {
         if (name in next.dataset) this.region.dataset[name] = next.dataset[name];
@@ -246,8 +260,8 @@
       this.html = html;
       this.region.replaceChildren(...next.childNodes);
       prepare(this.region);
-      if (focused) document.getElementById(focused)?.focus();
-      if (before !== this.region.dataset.state) announce($("h1", this.region)?.textContent);
+      if (active) $$("a, button, input, select, summary, pre", this.region).find((each) => this.nameOf(each) === active)?.focus();
+      if (before !== this.region.dataset.state) announce($$("h1, .lead", this.region).map((each) => each.textContent).join(". "));
       if (Number(this.region.dataset.level ?? 0) > level) announce($(".warning", this.region)?.textContent.trim());
     },
 

@@ -23,3 +23,8 @@ class Said:
     text: str
     advice: str = ""
     code: str = ""
+
+    @property
+    def whole(self) -> str:
+        """Both, one after the other."""
+        return f"{self.text} {self.advice}".strip()

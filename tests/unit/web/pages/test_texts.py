@@ -95,6 +95,24 @@ def test_a_translation_differs_from_its_source(language: str) -> None:
     assert same == []
 
 
+def test_no_translation_is_that_of_another_language() -> None:
+    """A sentence reads the same in two languages only if somebody copied it."""
+    told: dict[str, str] = {}
+    for language in TRANSLATED:
+        for message in load(language):
+            for form in forms_of(message) if message.id else ():
+                if len(PLACEHOLDER.sub("", form).split()) > 4:
+                    assert told.setdefault(form, language) == language, form
+
+
+def test_french_keeps_its_signs_with_their_words() -> None:
+    """No line of French begins with a colon: a space that does not break stands before it."""
+    for message in load("fr"):
+        for form in forms_of(message) if message.id else ():
+            assert not re.search(r"« | (?:[:;?!»]|%%)|\S[;?!»]", form), form
+            assert "'" not in form
+
+
 def test_every_state_has_a_word_and_a_reason(texts: Texts) -> None:
     """Whatever is seen of a launch, the page has a word for it and a sentence."""
     for status in Status:
