@@ -5,6 +5,7 @@ Here, and only here, its answers become what the spawner acts on: `NotThere`, `A
 `Outdated`, or an error of the contract.
 """
 
+import asyncio
 import json
 import math
 import re
@@ -27,6 +28,7 @@ from perijove.domain.errors import (
     SpawnerTransient,
 )
 from perijove.kit.clock import monotonic
+from perijove.kit.loops import until
 from perijove.spawners.kubernetes.objects import Kind, Object
 
 TIMEOUT: Final = 20.0
@@ -241,7 +243,9 @@ async def connect(kubeconfig: Path | None, context: str) -> Api:
     """
 
     def configured() -> Configuration:
-        return anyio.run(_configure, kubeconfig, context)
+        return anyio.run(
+            _configure, kubeconfig, context, backend_options={"loop_factory": _ProgramsLoop}
+        )
 
     def client() -> ApiClient:
         return ApiClient(configured())
@@ -254,16 +258,53 @@ async def connect(kubeconfig: Path | None, context: str) -> Api:
         raise ConfigError(f"no way to the cluster by {where}: {error}") from error
 
 
+class _ProgramsLoop(asyncio.SelectorEventLoop):
+    """Knows the programs that were started in it, which its user cannot know, to end them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started: list[asyncio.SubprocessTransport] = []
+
+    async def subprocess_exec(self, *args: Any, **options: Any) -> Any:
+        """Start a program."""
+        transport, protocol = await super().subprocess_exec(*args, **options)
+        self._started.append(transport)
+        return transport, protocol
+
+    async def end_programs(self) -> None:
+        """Kill what still runs, and let go of it."""
+        for transport in self._started:
+            transport.close()
+
+        async def are_over() -> bool:
+            return all(transport.get_returncode() is not None for transport in self._started)
+
+        await until(are_over, seconds=TIMEOUT)
+        await anyio.sleep(_FAREWELL)  # The ends of pipes are closed a little later.
+
+
 async def _configure(kubeconfig: Path | None, context: str) -> Configuration:
     configuration = Configuration()
     if kubeconfig is None:
         load_incluster_config(configuration)  # type: ignore[no-untyped-call]
     else:
-        await load_kube_config(  # type: ignore[no-untyped-call]
-            str(kubeconfig), context or None, configuration, persist_config=False
-        )
+        await _load(kubeconfig, context, configuration)
     configuration.client_session_kwargs = {"read_bufsize": _LINE_LIMIT}
     return configuration
+
+
+async def _load(kubeconfig: Path, context: str, configuration: Configuration) -> None:
+    """Read how the cluster is reached; the program for a token may wait for others for ever."""
+    try:
+        with anyio.fail_after(TIMEOUT):
+            await load_kube_config(  # type: ignore[no-untyped-call]
+                str(kubeconfig), context or None, configuration, persist_config=False
+            )
+    except TimeoutError:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, _ProgramsLoop)
+        await loop.end_programs()
+        raise
 
 
 def fault_of(status: int, content: bytes) -> Exception:

@@ -30,6 +30,9 @@ from perijove.spawners.kubernetes.sections import KubernetesSettings
 from perijove.spawners.kubernetes.surroundings import OVER
 
 _NODES_PERIOD: Final = 60.0
+_NODES_LATE: Final = 120.0
+"""Seconds for which nodes that could not be listed again are taken to be as they were."""
+_NODES_PAUSE: Final = 10.0
 _FORBIDDEN_PERIOD: Final = 600.0
 _SWEEP_PERIOD: Final = 3600.0
 _LOOK_PERIOD: Final = 3.0
@@ -54,6 +57,7 @@ class Cluster:
         self.events = Mirror(api, events, rhythm, key=_uid_of_involved)
         self._nodes: list[Node] | None = None
         self._nodes_until = 0.0
+        self._nodes_good_until = 0.0
 
     def watch(self, tasks: anyio.abc.TaskGroup) -> None:
         """Begin to watch, until `tasks` are cancelled."""
@@ -145,8 +149,14 @@ class Cluster:
                 found, _ = await self.api.list(NODES, None)
             except SpawnerRejected:  # The right is an optional one.
                 self._nodes, self._nodes_until = None, monotonic() + _FORBIDDEN_PERIOD
+            except SpawnerTransient:
+                # It must not hide what is known of pods, as long as it is good enough.
+                if monotonic() >= self._nodes_good_until:
+                    raise
+                self._nodes_until = monotonic() + _NODES_PAUSE
             else:
                 self._nodes, self._nodes_until = nodes_of(found), monotonic() + _NODES_PERIOD
+                self._nodes_good_until = self._nodes_until + _NODES_LATE
         return self._nodes
 
     async def _sweep_now_and_then(self) -> None:

@@ -148,21 +148,25 @@ class Mirror:
             try:
                 await self._once()
                 self._failures = 0
-            except Outdated:
+            except Outdated as error:
                 self._version = ""
-                await anyio.sleep(_SHORTEST_PAUSE)
+                await self._pause_after(error)
             except (SpawnerError, NotThere) as error:
-                self._unbroken = False
-                self._failures += 1
-                self._error = str(error)[:200]
+                await self._pause_after(error)
                 log.warning(
                     "watch_broken",
                     what=self._scope.kind.resource,
                     failures=self._failures,
                     error=self._error,
                 )
-                pause = backoff(self._failures, base=_SHORTEST_PAUSE, cap=_LONGEST_PAUSE)
-                await anyio.sleep(pause.total_seconds())
+
+    async def _pause_after(self, error: Exception) -> None:
+        """Know no more whether all is known, and wait the longer the more often that happens."""
+        self._unbroken = False
+        self._failures += 1
+        self._error = str(error)[:200]
+        pause = backoff(self._failures, base=_SHORTEST_PAUSE, cap=_LONGEST_PAUSE)
+        await anyio.sleep(pause.total_seconds())
 
     async def _once(self) -> None:
         if not self._version or self.synced_ago >= self._rhythm.relist_seconds:
