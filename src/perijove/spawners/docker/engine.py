@@ -221,10 +221,11 @@ class Engine:
         """Return how much is on each volume, in bytes; the engine counts it file by file."""
         with self._asking("usage", seconds=_MEASURE_SECONDS) as docker:
             # The library has no name for this one.
-            answer = await docker._query_json("system/df", params={"type": "volume"})
+            wanted = {"type": "volume", "verbose": "true"}
+            answer = await docker._query_json("system/df", params=wanted)
+            listed = answer.get("Volumes") or (answer.get("VolumeUsage") or {}).get("Items")
             sizes = {
-                each["Name"]: (each.get("UsageData") or {}).get("Size", -1)
-                for each in answer.get("Volumes") or ()
+                each["Name"]: (each.get("UsageData") or {}).get("Size", -1) for each in listed or ()
             }
             return {name: size for name, size in sizes.items() if size >= 0}
 

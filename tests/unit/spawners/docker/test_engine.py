@@ -90,6 +90,30 @@ async def test_a_line_without_end_does_not_fill_the_memory() -> None:
     assert peak < 20 * MEBIBYTE
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [lambda volumes: {"Volumes": volumes}, lambda volumes: {"VolumeUsage": {"Items": volumes}}],
+    ids=["before 1.52", "since 1.52"],
+)
+async def test_volumes_are_measured_by_old_and_new_engines(
+    wrapped: Callable[[list[object]], dict[str, object]],
+) -> None:
+    """Engines say in two ways how much is on a volume; what was not measured is left out."""
+    measured = [
+        {"Name": "one", "UsageData": {"Size": 5, "RefCount": 1}},
+        {"Name": "two", "UsageData": {"Size": -1, "RefCount": 0}},
+    ]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/version":
+            return web.json_response({"ApiVersion": "1.52"})
+        assert request.query["verbose"] == "true"
+        return web.json_response(wrapped(list(measured)))
+
+    async with an_engine(answer) as engine:
+        assert await engine.measure_volumes() == {"one": 5}
+
+
 async def fetched(known: Images, reference: str, tasks: TaskGroup) -> None:
     """Wait for an image as the core does."""
     with anyio.fail_after(10):
