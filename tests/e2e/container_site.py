@@ -1,8 +1,6 @@
 """A real site in front of the test bed's container platforms, and what is there because of it."""
 
 import json
-import os
-import secrets
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -11,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from perijove.spawners.docker.labels import INSTALLATION, SPAWNER
+from tests import containers
 from tests.contract.spawners.docker_site import docker, sweep
-from tests.contract.spawners.kubernetes_site import kubectl, shown
+from tests.contract.spawners.kubernetes_site import a_namespace, kubectl, shown
 from tests.e2e.site import ADMIN_TOKEN, Site, a_site, free_port, wait_for
 from tests.integration.docker.registry import Registry
 from tests.integration.session.inside import Inside
@@ -24,6 +23,10 @@ PEOPLE: Final = ("alice", "bob")
 GATE: Final = "perijove.test/e2e"
 """A label that the node gets when what is behind the gate may run."""
 START_SECONDS: Final = 180
+_FREQUENT: Final = """
+cpu_guarantee = "5 %"
+watch_seconds = 5
+"""
 _SIZE: Final = "8m"
 """Of the small volumes: a start on one of them can be seen to find it full."""
 
@@ -79,17 +82,7 @@ retention = "0 s"
 
 def configuration(api_port: int, namespace: str, missing: str) -> str:
     """Return the configuration of both platforms; `missing` is an image that does not exist."""
-    image = os.environ["PERIJOVE_TEST_IMAGE_SINGLEUSER"]
-    gateway = os.environ["PERIJOVE_TEST_DOCKER_GATEWAY"]
-    common = f"""
-image = "{image}"
-api_url = "http://{gateway}:{api_port}/hub/api"
-survey_period = 1
-survey_busy_period = 1
-stop_grace = 5
-"""
-    engine = f'kind = "docker"\nurl = "{os.environ["PERIJOVE_TEST_DOCKER_HOST"]}"\n{common}'
-    profiles = PROFILES.replace("MISSING", missing).replace("GATE", GATE)
+    tmpfs = f'{{ type = "tmpfs", device = "tmpfs", o = "size={_SIZE},uid=1000" }}'
     return f"""
 api_bind = "0.0.0.0:{api_port}"
 
@@ -99,21 +92,10 @@ password = "fixed:{PASSWORD}"
 [[policies]]
 named_servers = 20
 
-[spawners.docker]
-{engine}
-[spawners.small]
-{engine}
-volume_options = {{ type = "tmpfs", device = "tmpfs", o = "size={_SIZE},uid=1000" }}
-
-[spawners.kubernetes]
-kind = "kubernetes"
-kubeconfig = "{os.environ["PERIJOVE_TEST_KUBECONFIG"]}"
-namespace = "{namespace}"
-cpu_guarantee = "5 %"
-watch_seconds = 5
-network = {{ hub_networks = ["{os.environ["PERIJOVE_TEST_KUBERNETES_HOST_IP"]}/32"] }}
-{common}
-{profiles}
+{containers.docker_section(api_port)}
+{containers.docker_section(api_port, f"volume_options = {tmpfs}", name="small")}
+{containers.kubernetes_section(api_port, namespace, _FREQUENT)}
+{PROFILES.replace("MISSING", missing).replace("GATE", GATE)}
 """
 
 
@@ -241,10 +223,8 @@ def _address_of(container: Mapping[str, Any]) -> str:
 @contextmanager
 def a_container_site(directory: Path) -> Iterator[ContainerSite]:
     """Run a site in front of both platforms; leave nothing of it on either."""
-    namespace = f"perijove-e2e-{secrets.token_hex(4)}"
-    kubectl("create", "namespace", namespace)
     with ExitStack() as ends, Registry() as registry:
-        ends.callback(kubectl, "delete", "namespace", namespace, "--wait=false")
+        namespace = ends.enter_context(a_namespace())
         missing = f"{registry.host}/astronomy/lab:2019"
         extra = configuration(free_port(), namespace, missing)
         with a_site(directory, extra=extra) as site:

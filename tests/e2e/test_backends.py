@@ -7,7 +7,6 @@ she wrote there again, until she deletes it.
 
 import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -16,9 +15,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import Error as PlaywrightError
 
-from tests import clusters
+from tests import clusters, containers
 from tests.contract.spawners.docker_site import sweep
-from tests.contract.spawners.kubernetes_site import kubectl
+from tests.contract.spawners.kubernetes_site import a_namespace
 from tests.e2e.lab import compute
 from tests.e2e.site import Site, a_site, free_port, wait_for
 
@@ -89,10 +88,7 @@ def configuration(api_port: int, namespace: str) -> str:
     """Return the configuration of all five."""
     singleuser = os.environ["PERIJOVE_TEST_JOB_SINGLEUSER"]
     software = f'software = {{ prefix = "{singleuser}" }}\n'
-    outside, inside = os.environ["PERIJOVE_TEST_DOCKER_GATEWAY"], "127.0.0.1"
-    image = os.environ["PERIJOVE_TEST_IMAGE_SINGLEUSER"]
-    near = f'api_url = "http://{inside}:{api_port}/hub/api"\n'
-    far = f'api_url = "http://{outside}:{api_port}/hub/api"\n'
+    near = f'api_url = "http://127.0.0.1:{api_port}/hub/api"\n'
     return f"""
 api_bind = "0.0.0.0:{api_port}"
 
@@ -104,21 +100,8 @@ named_servers = 10
 kind = "local"
 command = ["{singleuser}/bin/jupyterhub-singleuser"]
 {near}
-[spawners.docker]
-kind = "docker"
-url = "{os.environ["PERIJOVE_TEST_DOCKER_HOST"]}"
-image = "{image}"
-pull = "never"
-survey_period = 1
-{far}
-[spawners.kubernetes]
-kind = "kubernetes"
-kubeconfig = "{os.environ["PERIJOVE_TEST_KUBECONFIG"]}"
-namespace = "{namespace}"
-image = "{image}"
-network = {{ hub_networks = ["{os.environ["PERIJOVE_TEST_KUBERNETES_HOST_IP"]}/32"] }}
-survey_period = 1
-{far}
+{containers.docker_section(api_port)}
+{containers.kubernetes_section(api_port, namespace)}
 {clusters.section("slurm", software + near)}
 {clusters.section("gridengine", software + near)}
 {PROFILES}
@@ -128,10 +111,7 @@ survey_period = 1
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Run one hub in front of all five, on clean clusters; leave nothing anywhere."""
-    namespace = f"perijove-e2e-{secrets.token_hex(4)}"
-    kubectl("create", "namespace", namespace)
-    with clusters.left_clean("slurm", "gridengine") as ends:
-        ends.callback(kubectl, "delete", "namespace", namespace, "--wait=false")
+    with a_namespace() as namespace, clusters.left_clean("slurm", "gridengine") as ends:
         extra = configuration(free_port(), namespace)
         with a_site(tmp_path_factory.mktemp("site"), extra=extra) as found:
             try:

@@ -1,6 +1,5 @@
 """A person whose volume is full, in the stock image: the server starts, and helps to clear up."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -8,6 +7,7 @@ from typing import Final
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.containers import docker_section
 from tests.contract.spawners.docker_site import docker, sweep
 from tests.e2e.site import PASSWORD, Site, a_site, free_port, wait_for
 
@@ -18,17 +18,11 @@ SCREENSHOTS: Final = Path(__file__).parents[1] / "artifacts/screenshots"
 
 def configuration(api_port: int) -> str:
     """Return a site whose volumes are full from the start: not even a mebibyte fits."""
+    full = 'volume_options = { type = "tmpfs", device = "tmpfs", o = "size=512k,uid=1000" }'
     return f"""
 api_bind = "0.0.0.0:{api_port}"
 
-[spawners.docker]
-kind = "docker"
-url = "{os.environ["PERIJOVE_TEST_DOCKER_HOST"]}"
-image = "{os.environ["PERIJOVE_TEST_IMAGE_SINGLEUSER"]}"
-pull = "never"
-api_url = "http://{os.environ["PERIJOVE_TEST_DOCKER_GATEWAY"]}:{api_port}/hub/api"
-volume_options = {{ type = "tmpfs", device = "tmpfs", o = "size=512k,uid=1000" }}
-survey_period = 1
+{docker_section(api_port, full)}
 
 [[profiles]]
 name = "kept"

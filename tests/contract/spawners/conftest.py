@@ -11,8 +11,8 @@ import pytest
 
 from perijove.spawners.contract import Spawner
 from perijove.spawners.local import LocalSpawner
-from tests.contract.spawners.docker_site import DockerSite
-from tests.contract.spawners.kubernetes_site import KubernetesSite, a_namespace
+from tests.contract.spawners.docker_site import docker_site
+from tests.contract.spawners.kubernetes_site import cluster, kubernetes_site
 from tests.contract.spawners.sites import (
     PROGRAM,
     LocalSite,
@@ -25,6 +25,8 @@ from tests.contract.spawners.sites import (
     supervisors_of,
 )
 from tests.fakes.spawners import MemoryPlatform
+
+__all__ = ["cluster", "docker_site", "kubernetes_site"]
 
 SYSTEM = pytest.param("system_site", marks=pytest.mark.needs("root", "users"))
 DOCKER = pytest.param("docker_site", marks=pytest.mark.needs("docker"))
@@ -104,29 +106,6 @@ def null_site(tmp_path: Path, target: str) -> NullSite:
 def memory_site(target: str) -> MemorySite:
     """Give the fake platform."""
     return MemorySite(MemoryPlatform(url=target))
-
-
-@pytest.fixture
-def docker_site(tmp_path: Path) -> Iterator[DockerSite]:
-    """Give the test bed's engine; afterwards nothing of the test is left there."""
-    site = DockerSite(tmp_path / "docker")
-    yield site
-    site.clear()
-
-
-@pytest.fixture(scope="package")
-def namespace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesSite]:
-    """Give a namespace of the test bed's cluster."""
-    with a_namespace(tmp_path_factory.mktemp("kubernetes")) as site:
-        yield site
-
-
-@pytest.fixture
-def kubernetes_site(namespace: KubernetesSite) -> Iterator[KubernetesSite]:
-    """Give the test bed's cluster; afterwards no pod of the test is left there."""
-    site = KubernetesSite(namespace.namespace, namespace.kubeconfig)
-    yield site
-    site.clear()
 
 
 @pytest.fixture(params=PLATFORMS)

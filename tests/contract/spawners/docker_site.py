@@ -2,10 +2,12 @@
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+import pytest
 
 from perijove.domain.launch import Cause, End
 from perijove.kit.ids import new_installation_id
@@ -34,7 +36,7 @@ def sweep(installation: str, *spawners: str) -> None:
     for spawner in spawners:  # the kubelet copies labels of pods, and removes its own containers
         chosen = (ours, f"--filter=label={SPAWNER}={spawner}")
         if left := docker("container", "ls", "--all", "--quiet", *chosen).split():
-            docker("container", "rm", "--force", *left)
+            docker("container", "rm", "--force", "--volumes", *left)
     for kind in ("volume", "network"):
         if left := docker(kind, "ls", "--quiet", ours).split():
             docker(kind, "rm", *left)
@@ -58,6 +60,7 @@ class DockerSite:
 
     data_dir: Path
     installations: dict[str, str] = field(default_factory=dict)
+    sections: set[str] = field(default_factory=set)
 
     def spawner(self, installation: str = "inst") -> ImageSpawner:
         """Return a spawner on the engine, for the suite."""
@@ -77,6 +80,7 @@ class DockerSite:
             "url": os.environ["PERIJOVE_TEST_DOCKER_HOST"],
             "image": os.environ["PERIJOVE_TEST_IMAGE_NULL"],
         }
+        self.sections.add(section)
         around = Surroundings(
             name=section,
             installation=self.own(installation),
@@ -97,11 +101,12 @@ class DockerSite:
     def clear(self) -> None:
         """Leave nothing of the test's installations on the engine."""
         for installation in self.installations.values():
-            label = f"label={INSTALLATION}={installation}"
-            for kind, listing, removal in (
-                ("container", ("ls", "--all"), ("rm", "--force", "--volumes")),
-                ("volume", ("ls",), ("rm",)),
-                ("network", ("ls",), ("rm",)),
-            ):
-                if left := docker(kind, *listing, "--quiet", "--filter", label).split():
-                    docker(kind, *removal, *left)
+            sweep(installation, *self.sections)
+
+
+@pytest.fixture
+def docker_site(tmp_path: Path) -> Iterator[DockerSite]:
+    """Give the test bed's engine; afterwards nothing of the test is left there."""
+    site = DockerSite(tmp_path / "docker")
+    yield site
+    site.clear()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import pytest
+
 from perijove.domain.launch import Cause, End
 from perijove.kit.ids import new_installation_id
 from perijove.spawners.contract import Checkpoint, LaunchSpec, Sighting, Surroundings
@@ -113,15 +115,43 @@ class KubernetesSite:
 
 
 @contextmanager
-def a_namespace(folder: Path, *, per_user: bool = False) -> Iterator[KubernetesSite]:
-    """Give a namespace and a hub's way to the cluster; nothing of it is left afterwards."""
+def a_namespace() -> Iterator[str]:
+    """Give a new namespace; nothing of it is left afterwards."""
     name = f"perijove-test-{new_installation_id()}"
     kubectl("create", "namespace", name)
     try:
-        yield KubernetesSite(name, _kubeconfig(folder, name, per_user=per_user))
+        yield name
     finally:
-        kubectl("delete", "clusterrole,clusterrolebinding", name, "--ignore-not-found")
         kubectl("delete", "namespace", name, "--wait=false")
+
+
+@contextmanager
+def a_cluster(folder: Path, *, per_user: bool = False) -> Iterator[KubernetesSite]:
+    """Give a namespace and a hub's way to the cluster; nothing is left there afterwards."""
+    with a_namespace() as name:
+        try:
+            site = KubernetesSite(name, _kubeconfig(folder, name, per_user=per_user))
+            yield site
+            for installation in site.installations.values() if per_user else ():
+                chosen = f"--selector={INSTALLATION}={installation}"
+                kubectl("delete", "namespace", chosen, "--wait=false")
+        finally:
+            kubectl("delete", "clusterrole,clusterrolebinding", name, "--ignore-not-found")
+
+
+@pytest.fixture(scope="package")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesSite]:
+    """Give the test bed's cluster to all tests of a package, with a namespace for them."""
+    with a_cluster(tmp_path_factory.mktemp("kubernetes")) as site:
+        yield site
+
+
+@pytest.fixture
+def kubernetes_site(cluster: KubernetesSite) -> Iterator[KubernetesSite]:
+    """Give the test bed's cluster; afterwards no pod of the test is left there."""
+    site = KubernetesSite(cluster.namespace, cluster.kubeconfig)
+    yield site
+    site.clear()
 
 
 def _kubeconfig(folder: Path, name: str, *, per_user: bool) -> Path:

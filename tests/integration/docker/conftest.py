@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from perijove.spawners.contract import LaunchSpec
 from perijove.spawners.docker import DockerSpawner
-from tests.contract.spawners.docker_site import DockerSite, docker
+from tests.contract.spawners.docker_site import DockerSite, docker, docker_site
 from tests.contract.spawners.sites import NAME, make_spec
 from tests.integration.docker.registry import Registry
+
+__all__ = ["docker_site"]
 
 PROGRAM: Final = ("python3", "-I", "-S", "/srv/program.py")
 """The suite's program, in the image."""
@@ -42,11 +43,9 @@ def inside(name: str, *command: str) -> str:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[DockerSite]:
-    """Give the engine; afterwards nothing of the test is left there."""
-    site = DockerSite(tmp_path)
-    yield site
-    site.clear()
+def site(docker_site: DockerSite) -> DockerSite:
+    """Give the engine."""
+    return docker_site
 
 
 @pytest.fixture

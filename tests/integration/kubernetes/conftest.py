@@ -9,8 +9,15 @@ import pytest
 from perijove.spawners.contract import LaunchSpec
 from perijove.spawners.kubernetes.spawner import KubernetesSpawner
 from tests import beds
-from tests.contract.spawners.kubernetes_site import KubernetesSite, a_namespace, shown
+from tests.contract.spawners.kubernetes_site import (
+    KubernetesSite,
+    cluster,
+    kubernetes_site,
+    shown,
+)
 from tests.contract.spawners.sites import NAME, make_spec
+
+__all__ = ["cluster", "kubernetes_site"]
 
 PROGRAM: Final = ("python3", "-I", "-S", "/srv/program.py")
 """The suite's program, in the image."""
@@ -43,19 +50,10 @@ def disturbed(*what: str, mend: tuple[str, ...]) -> Iterator[None]:
         beds.disturb("kubernetes", *mend)
 
 
-@pytest.fixture(scope="package")
-def namespace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesSite]:
-    """Give a namespace of the cluster."""
-    with a_namespace(tmp_path_factory.mktemp("kubernetes")) as site:
-        yield site
-
-
 @pytest.fixture
-def site(namespace: KubernetesSite) -> Iterator[KubernetesSite]:
-    """Give the cluster; afterwards no pod of the test is left there."""
-    site = KubernetesSite(namespace.namespace, namespace.kubeconfig)
-    yield site
-    site.clear()
+def site(kubernetes_site: KubernetesSite) -> KubernetesSite:
+    """Give the cluster, to hubs whose servers share a namespace."""
+    return kubernetes_site
 
 
 @pytest.fixture

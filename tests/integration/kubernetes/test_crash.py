@@ -1,7 +1,6 @@
 """A hub that dies at any question to the API server loses nothing, and leaves nothing behind."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -12,12 +11,12 @@ import pytest
 from perijove.domain.launch import Cause, End
 from perijove.kit.ids import platform_name
 from perijove.spawners.contract import Handle, LaunchSpec, Phase, VolumeSpec
-from perijove.spawners.kubernetes.names import DAY, INSTALLATION, NAME, Ours
+from perijove.spawners.kubernetes.names import DAY, NAME, Ours
 from perijove.spawners.kubernetes.spawner import KubernetesSpawner
 from perijove.spawners.kubernetes.surroundings import mark_of
 from tests.contract.spawners.kubernetes_site import (
     KubernetesSite,
-    a_namespace,
+    a_cluster,
     apply,
     kubectl,
     shown,
@@ -67,17 +66,6 @@ def objects_of(name: str) -> Mapping[str, Sequence[Any]]:
     found = shown(kinds, "--all-namespaces", f"--selector={NAME}={name}")["items"]
     kinds_of = {one["kind"] for one in found}
     return {kind: [one for one in found if one["kind"] == kind] for kind in kinds_of}
-
-
-@contextmanager
-def a_cluster(folder: Path, *, per_user: bool) -> Iterator[KubernetesSite]:
-    """Give the cluster to a hub with or without a namespace for each person."""
-    with a_namespace(folder, per_user=per_user) as site:
-        try:
-            yield site
-        finally:
-            chosen = f"--selector={INSTALLATION}={site.own()}"
-            kubectl("delete", "namespace", chosen, "--wait=false")
 
 
 async def test_start_survives_its_hub(site: KubernetesSite) -> None:

@@ -1,13 +1,14 @@
 """A namespace for each person, made at their first start, with the rights that this takes."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from perijove.spawners.contract import Phase, VolumeSpec
 from perijove.spawners.kubernetes.names import namespace_for
 from perijove.spawners.kubernetes.spawner import KubernetesSpawner
-from tests.contract.spawners.kubernetes_site import KubernetesSite, a_namespace, kubectl, shown
+from tests.contract.spawners.kubernetes_site import KubernetesSite, a_cluster, shown
 from tests.contract.spawners.sites import NAME, answers, find, phase, recorded
 from tests.integration.kubernetes.conftest import order
 
@@ -17,12 +18,10 @@ HOME = VolumeSpec(name=f"{NAME}-home", path="/home/jovyan/data", size_bytes=2**2
 
 
 @pytest.fixture
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesSite]:
+def site(tmp_path: Path) -> Iterator[KubernetesSite]:
     """Give the cluster to a hub that may make namespaces; afterwards they are gone."""
-    with a_namespace(tmp_path_factory.mktemp("kubernetes"), per_user=True) as site:
+    with a_cluster(tmp_path, per_user=True) as site:
         yield site
-        chosen = f"--selector=perijove.org/installation={site.own()}"
-        kubectl("delete", "namespace", chosen, "--wait=false")
 
 
 async def test_each_person_has_a_namespace(site: KubernetesSite) -> None:
