@@ -221,12 +221,12 @@ async def test_stranger_of_ours_is_removed_after_its_grace(
 
 
 async def test_strangers_that_do_not_leave_hold_up_no_survey(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever names things as we do, and keeps them from ending, blinds nobody."""
     monkeypatch.setattr("perijove.reconcile.observe.SWEEP_SECONDS", 0.2)
     async with running_hub(
-        url,
+        database_url,
         tmp_path,
         wrap=lambda inner: NeverAnswers(inner, acts=("stop",)),
         lifecycle={"orphan_grace": timedelta(0)},
