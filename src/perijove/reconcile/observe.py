@@ -55,6 +55,8 @@ log = structlog.get_logger()
 
 SURVEY_DEADLINE = 60.0
 """Seconds a platform has to answer one survey."""
+CLOCKS_APART = timedelta(seconds=30)
+"""How far a platform's clock may be ahead of ours."""
 SWEEP_SECONDS = 30.0
 """Seconds between two surveys for removing what nobody owns."""
 _AT_ONCE = 20
@@ -366,7 +368,8 @@ def _known_address(connection: Connection, launch: Launch, sighting: Sighting) -
     handle = sighting.handle or {}
     if known is None or known.listening_at is None or known.job_id != handle.get("job_id"):
         return ""
-    began_before = sighting.since is not None and sighting.since <= known.registered_at
+    latest = known.registered_at + CLOCKS_APART
+    began_before = sighting.since is not None and sighting.since <= latest
     return known.url if began_before else ""
 
 

@@ -129,7 +129,7 @@ class Doctor:
 
     async def _until_running(self, name: str) -> str:
         began = monotonic()
-        why = ""
+        why = "the queue does not show it to the hub's account"
         while monotonic() - began < _QUEUE_SECONDS:
             for seen in (await self._spawner.survey()).sightings:
                 if seen.name != name:
