@@ -113,7 +113,10 @@ def _host_config(
                 {"Type": "volume", "Source": each.name, "Target": each.path}
                 for each in spec.volumes
             ),
-            *(_mount(each, spec) for each in settings.mounts),
+            *(
+                mount_of(each, user_name=spec.user_name, server_name=spec.server_name)
+                for each in settings.mounts
+            ),
         ],
         "Init": settings.init,
         "GroupAdd": list(groups),
@@ -180,9 +183,10 @@ def _published(settings: DockerSettings) -> Mapping[str, Any]:
     return {f"{settings.port}/tcp": [{"HostIp": settings.publish, "HostPort": ""}]}
 
 
-def _mount(mount: MountSection, spec: LaunchSpec) -> Mapping[str, Any]:
+def mount_of(mount: MountSection, *, user_name: str, server_name: str) -> Mapping[str, Any]:
+    """Return a mount of somebody's server; no two have one that both names are in."""
     source = mount.source
-    for placeholder, name in (("{user}", spec.user_name), ("{server}", spec.server_name)):
+    for placeholder, name in (("{user}", user_name), ("{server}", server_name)):
         if placeholder in source:
             source = source.replace(placeholder, _part(name) if name else _UNNAMED)
     kind = "bind" if source.startswith("/") else "volume"

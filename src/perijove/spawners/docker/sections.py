@@ -16,6 +16,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 PLACEHOLDERS: Final = ("{user}", "{server}")
 _BRACES: Final = re.compile(r"\{[^}]*\}?|\}")
+_NEIGHBOURS: Final = re.compile(r"\{(user|server)\}([^{]*)(?=\{(user|server)\})")
+_APART: Final = re.compile(r"[.@+]|--")
+"""What no server's name has, so that it tells where one name ends and the other begins."""
 _VOLUME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NETWORK: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _USER: Final = re.compile(r"(system|[0-9]{1,10}(:[0-9]{1,10})?)?")
@@ -30,7 +33,8 @@ class MountSection(Section):
     An absolute path on the engine's machine, or the name of a volume there. `{user}` and
     `{server}` stand for the names of both; the server without a name is `_default`. In a path
     they may stand in its last part only: of what lies above a person's own directory nothing is
-    theirs, so no link of theirs can lead out of it.
+    theirs, so no link of theirs can lead out of it. Between the two there must be `--` or one of
+    `.@+`, which no server's name has: with `-`, ann's server `b-c` would be ann-b's server `c`.
     """
     target: str
     """Where it is in the container, an absolute path."""
@@ -45,6 +49,9 @@ class MountSection(Section):
             bare = bare.replace(placeholder, "x")
         if _BRACES.search(bare):
             raise ValueError(f"only {' and '.join(PLACEHOLDERS)} can stand in braces")
+        for one, between, other in _NEIGHBOURS.findall(source):
+            if one != other and not _APART.search(between):
+                raise ValueError("between {user} and {server} there must be '--' or one of '.@+'")
         if source.startswith("/"):
             above = source.rstrip("/").rpartition("/")[0]
             if any(placeholder in above for placeholder in PLACEHOLDERS):

@@ -54,7 +54,11 @@ def overrides_of(settings: KubernetesSettings, platform: Mapping[str, Any]) -> O
     try:
         said = Overrides.model_validate(platform)
     except ValidationError as error:
-        raise SpawnerRejected(f"the profile's platform: {error}", code="bad-option") from error
+        # The whole of it repeats what was read, which is the administrator's own.
+        words = error.errors()[0]["msg"]
+        raise SpawnerRejected(
+            f"the profile's platform settings do not fit: {words}", code="bad-option"
+        ) from None
     values = {
         key: getattr(said if key in said.model_fields_set else settings, key)
         for key in Overrides.model_fields

@@ -1,5 +1,6 @@
 """What the engine is asked to make: everything that a launch has, and nothing more."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from perijove.spawners.docker.containers import (
     Identity,
     container_config,
     image_of,
+    mount_of,
     settings_for,
 )
 from perijove.spawners.docker.labels import read_labels, readable_labels
-from perijove.spawners.docker.sections import DockerSettings
+from perijove.spawners.docker.sections import DockerOverrides, DockerSettings
 from tests.contract.spawners.sites import make_spec
 
 VOLUME = VolumeSpec(name="pj-inst-v", path="/home/ann")
@@ -105,16 +107,43 @@ def test_without_a_command_it_is_the_images() -> None:
 
 @pytest.mark.parametrize(
     ("user", "server", "source"),
-    [("ann", "", "/d/ann-_default"), ("a.b@c.org", "lab", "/d/a.b@c.org-lab")],
+    [("ann", "", "/d/ann--_default"), ("a.b@c.org", "lab", "/d/a.b@c.org--lab")],
 )
 def test_mounts_are_of_this_person_and_server(user: str, server: str, source: str) -> None:
     """Names stand in a template as they are; the server without a name has one of its own."""
-    mounts = [{"source": "/d/{user}-{server}", "target": "/x"}]
+    mounts = [{"source": "/d/{user}--{server}", "target": "/x"}]
     spec = make_spec(user_name=user, server_name=server, platform={"mounts": mounts})
 
     (mount,) = made(spec)["HostConfig"]["Mounts"]
 
     assert mount == {"Type": "bind", "Source": source, "Target": "/x", "ReadOnly": True}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{user}--{server}",
+        "{server}--{user}",
+        "{user}.{server}",
+        "{server}@{user}",
+        "{user}-+{server}",
+    ],
+)
+def test_no_two_servers_share_what_is_named_by_both(template: str) -> None:
+    """However names are chosen, what is mounted is one server's of one person."""
+    tails = ("".join(each) for length in range(5) for each in product("a.-@+_", repeat=length))
+    users = [f"a{tail}" for tail in tails if ".." not in tail]
+    servers = ["", "a", "aa", "a-a", "a-a-a", "default"]
+    mounts = [{"source": f"/d/{template}", "target": "/x"}]
+    (mount,) = DockerOverrides.model_validate({"mounts": mounts}).mounts
+
+    sources = {
+        mount_of(mount, user_name=user, server_name=server)["Source"]
+        for user in users
+        for server in servers
+    }
+
+    assert len(sources) == len(users) * len(servers)
 
 
 @pytest.mark.parametrize("user", ["..", ".", "a/b", "a..b", "a:b", "a,b", "-a", "é", "a\nb", "a b"])
