@@ -131,28 +131,25 @@ def change(
     _change(hub, name, place, {"packages": _packages(packages, requirements)}, as_json=as_json)
 
 
-@_command(epilog=EPILOG)
-@reporting
-def lock(
-    name: NameArgument,
-    place: PlaceOption = None,
-    hub: HubOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Keep exactly what is in it: nobody changes or removes it before it is unlocked."""
-    _change(hub, name, place, {"locked": True}, as_json=as_json)
+def _add(word: str, wish: dict[str, Any], said: str) -> None:
+    @_command(word, epilog=EPILOG, help=said)
+    @reporting
+    def act(
+        name: NameArgument,
+        place: PlaceOption = None,
+        hub: HubOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        _change(hub, name, place, wish, as_json=as_json)
 
 
-@_command(epilog=EPILOG)
-@reporting
-def unlock(
-    name: NameArgument,
-    place: PlaceOption = None,
-    hub: HubOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let it be changed and removed again."""
-    _change(hub, name, place, {"locked": False}, as_json=as_json)
+_add(
+    "lock",
+    {"locked": True},
+    "Keep exactly what is in it: nobody changes or removes it before it is unlocked.",
+)
+_add("unlock", {"locked": False}, "Let it be changed and removed again.")
+_add("retry", {"retry": True}, "Ask once more for what could not be built.")
 
 
 @_command(epilog=EPILOG)
@@ -171,18 +168,6 @@ def share(
 ) -> None:
     """Let members of groups make their own of it, of the same versions."""
     _change(hub, name, place, {"shared_with": groups or []}, as_json=as_json)
-
-
-@_command(epilog=EPILOG)
-@reporting
-def retry(
-    name: NameArgument,
-    place: PlaceOption = None,
-    hub: HubOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask once more for what could not be built."""
-    _change(hub, name, place, {"retry": True}, as_json=as_json)
 
 
 @_command(epilog=EPILOG)

@@ -12,15 +12,16 @@ from sqlalchemy import Connection, insert, select
 
 from perijove.db.core import bound
 from perijove.db.environments import Environment, list_of
-from perijove.db.tables import group_members, groups, volumes
+from perijove.db.tables import group_members, groups, launches, volumes
 from perijove.domain.environments import State
 from perijove.domain.errors import Conflict, HubError, Invalid, NotFound, Refused
-from perijove.domain.launch import Launch
+from perijove.domain.launch import Cause, Launch, Status, Wanted
 from perijove.kit.clock import SystemClock
 from perijove.services import environments as service
 from perijove.services.environments import MOST, Place
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.specs import spec_of
+from perijove.services.users import delete_user
 from perijove.wire.environments import Report, Sync
 from tests.hubs import TestHub, running_hub
 
@@ -298,6 +299,35 @@ async def test_a_remark_carries_nothing_over(hub: TestHub) -> None:
     assert (locked.lock, locked.is_locked) == ("", False)
 
 
+async def test_a_copy_outlives_its_source_and_its_owner(hub: TestHub) -> None:
+    """With an account all that it shared is gone; what others made of it is theirs."""
+    source = await built(hub)
+    await do(hub, service.change, "ann", source.id, shared=["lab"])
+    await worked(hub, "bob")
+    await do(hub, service.copy, "bob", source=source.id, name="copied")
+    (launch,) = [each for each in await hub.live() if each.user_name == "ann"]
+    with pytest.raises(Invalid):
+        await hub.hub.database.write(bound(delete_user, "ann"))
+    await hub.hub.database.write(bound(end_at_once, launch))
+    await hub.hub.database.write(bound(delete_user, "ann"))
+    bob = await hub.user("bob")
+    assert (await hub.hub.database.read(lambda c: service.find_mine(hub.hub, c, bob))).shared == []
+    gone = await refusal(do(hub, service.copy, "bob", source=source.id, name="again"))
+    assert isinstance(gone, NotFound)
+    (task,) = await says(hub, (await hub.live())[0])
+    assert (task.name, task.lock) == ("copied", "numpy==2.0\n")
+
+
+def end_at_once(connection: Connection, launch: Launch) -> None:
+    """Let a launch be over."""
+    now = SystemClock().now()
+    connection.execute(
+        launches.update()
+        .where(launches.c.id == launch.id)
+        .values(status=Status.ENDED, wanted=Wanted.END, end_cause=Cause.USER, ended_at=now)
+    )
+
+
 async def test_nothing_that_lies_with_another_is_shared(hub: TestHub) -> None:
     """What comes from a file or an address is not shared, whatever the session calls its lock."""
     launch = await worked(hub)
@@ -367,7 +397,7 @@ async def test_a_session_with_nothing_new_writes_nothing(tmp_path: Path) -> None
         await says(hub, launch, ready(made), found=["mine", "conda"])
         with closing(sqlite3.connect(tmp_path / "hub.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with anyio.fail_after(3):
+            with anyio.fail_after(9):  # a write waits ten seconds for the lock, and fails then
                 assert await says(hub, launch, found=["conda", "mine"])
 
 

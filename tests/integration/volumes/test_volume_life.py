@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from perijove.db import environments
 from perijove.db.core import bound
+from perijove.db.servers import find_server
 from perijove.db.tables import leases
 from perijove.db.tables import volumes as table
 from perijove.db.volumes import (
@@ -25,7 +26,7 @@ from perijove.db.volumes import (
 from perijove.domain.environments import Maker, State
 from perijove.domain.errors import Conflict, Gone, Invalid, NotFound
 from perijove.domain.launch import Launch, Status
-from perijove.domain.storage import Fullness, Kept
+from perijove.domain.storage import Fullness, Kept, Storage
 from perijove.kit.loops import until
 from perijove.reconcile.housekeeping import Housekeeper
 from perijove.reconcile.volumes import VolumeKeeper
@@ -33,6 +34,7 @@ from perijove.services import volumes
 from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.servers import Description, change_description
 from perijove.services.users import change_user, delete_user
+from perijove.spawners.contract import VolumeSpec
 from tests.fakes.spawners import MemoryPlatform, MemoryVolume, Wrapper
 from tests.hubs import (
     PATIENCE,
@@ -432,6 +434,38 @@ async def test_what_the_platform_says_is_written_down(database_url: str, tmp_pat
         await _look(hub)
         volume = await _only(hub)
         assert (volume.enforced, volume.fullness) == (False, Fullness.FULL)
+
+
+@pytest.mark.parametrize("enforced", [True, False])
+async def test_what_is_said_later_counts_from_the_next_start(
+    database_url: str, tmp_path: Path, enforced: bool
+) -> None:
+    """Another size, path and retention; a size that the platform enforces stays as it was made."""
+    async with _hub(database_url, tmp_path, size="2 GiB") as hub:
+        hub.platform.enforces_size = enforced
+        await _ready(hub, "ann", "lab")
+        await _look(hub)
+        await _stopped(hub, "ann", "lab")
+        user_id, now = await hub.user("ann"), hub.hub.clock.now()
+        later = Storage(
+            kept=Kept.SERVER,
+            path="/data",
+            size_bytes=2**30,
+            storage_class="fast",
+            retention=timedelta(days=1),
+        )
+
+        def start(connection: Connection) -> VolumeSpec:
+            server = find_server(connection, user_id, "lab")
+            assert server is not None
+            given: dict[str, Any] = {"spawner": "memory", "server": server, "user_name": "ann"}
+            (kept,) = volumes.keep(hub.hub, connection, later, **given, now=now)
+            return VolumeSpec(**volumes.spec_of([kept])["volumes"][0])
+
+        spec = await hub.hub.database.write(start)
+        assert (spec.path, spec.storage_class) == ("/data", "")
+        assert spec.size_bytes == (2 * 2**30 if enforced else 2**30)
+        assert (await _only(hub)).retention == timedelta(days=1)
 
 
 async def test_a_volume_that_vanished_is_told(database_url: str, tmp_path: Path) -> None:

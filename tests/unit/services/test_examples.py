@@ -8,6 +8,7 @@ import pytest
 from perijove.domain.options import Choice, apply
 from perijove.domain.policy import Limits, Policy, evaluate
 from perijove.domain.profile import Profile
+from perijove.domain.storage import Kept, storage_under
 from perijove.services.offers import policy_names
 from perijove.services.profiles import refusal_of
 from perijove.settings import Settings, load
@@ -85,6 +86,15 @@ def test_tiers_have_their_images_and_limits() -> None:
     assert site.start("small", image="minimal").image == (
         "quay.io/jupyter/minimal-notebook:2026-11-16"
     )
+
+
+@pytest.mark.parametrize(("groups", "size"), [((), 2), (("silver",), 10), (("gold",), 50)])
+def test_a_tier_has_one_size_of_volume(groups: tuple[str, ...], size: int) -> None:
+    """A person's volume is made once: which profile was first must not decide how large it is."""
+    site = Site("three-sizes")
+    limits = site.limits(*groups)
+    kept = [storage_under(site.profiles[each].storage, limits) for each in site.startable(*groups)]
+    assert {(each.kept, each.size_bytes) for each in kept if each} == {(Kept.USER, size * GIB)}
 
 
 def test_five_back_ends_in_one_hub() -> None:

@@ -105,7 +105,7 @@ class Importer:
         if storage := profile.get("storage"):
             profile["storage"] = {"kept": "user", **storage}
         self._options(profile, options, texts_of(override), f"{where}.profile_options")
-        return self._checked(profile, where)
+        return profile if self._is_valid(ProfileSection, profile, where) else None
 
     # --- single values -------------------------------------------------------------------------
 
@@ -142,15 +142,15 @@ class Importer:
         self._result.differs(f"{where}.{_GROUPS}", why, "See that they are called so here.")
         return {"groups": groups}
 
-    def _checked(self, profile: dict[str, Any], where: str) -> dict[str, Any] | None:
+    def _is_valid(self, section: type[Section], found: dict[str, Any], where: str) -> bool:
         try:
-            ProfileSection.model_validate(profile)
+            section.model_validate(found)
         except ValidationError as error:
             for each in error.errors():
                 place = ".".join(map(str, each["loc"]))
                 self._result.differs(f"{where}: {place}", each["msg"], _ADVICE)
-            return None
-        return profile
+            return False
+        return True
 
     def _reader(self, where: str, **given: Any) -> Reader:
         return Reader(self._result, where, overrides=self._overrides, **given)
@@ -182,7 +182,7 @@ class Importer:
             field = _image_field(choice) if name == "image" else None
             if field is not None and all(self._is_named(key, field) for key in choice["options"]):
                 profile.setdefault("fields", {})["image"] = field
-            elif self._is_choice(choice, place):
+            elif self._is_valid(ChoiceSection, choice, place):
                 choices[name] = choice
         if choices:
             profile["choices"] = choices
@@ -284,16 +284,6 @@ class Importer:
         setting = reader.read(given.get("kubespawner_override", {})).keys()
         setting.pop("storage", None)
         return {**found, "set": setting} if setting else found
-
-    def _is_choice(self, choice: dict[str, Any], where: str) -> bool:
-        try:
-            ChoiceSection.model_validate(choice)
-        except ValidationError as error:
-            for each in error.errors():
-                place = ".".join(map(str, each["loc"]))
-                self._result.differs(f"{where}: {place}", each["msg"], _ADVICE)
-            return False
-        return True
 
     def _is_named(self, key: str, field: Mapping[str, Any]) -> bool:
         """Tell whether clients may go on calling an image by the key it had."""
