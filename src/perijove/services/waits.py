@@ -4,9 +4,11 @@ What is known of a wait besides the scheduler's own words: how long others waite
 The platform's forecast stands in the launch; this is the second opinion, from our own rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from statistics import median
 from typing import Any, Final
 
@@ -174,11 +176,33 @@ def _find_offered(connection: Connection, kept: Kept, launch: Launch, now: datet
 def usual_wait(connection: Connection, launch: Launch, *, now: datetime) -> Usual | None:
     """Return how long requests like this one waited lately; None when too few are known."""
     found = _STARTS.rows(connection, {"the_spawner": launch.spawner, "since": now - WINDOW})
-    waits = [
-        (row["began"] - row["submitted_at"]).total_seconds()
-        for row in found
-        if is_alike(launch.spec, row["spec"])
-    ]
+    return _usual_of([_wait_of(row) for row in found if is_alike(launch.spec, row["spec"])])
+
+
+def usual_waits(connection: Connection, hub: Hub, spawners: Iterable[str]) -> Mapping[str, Usual]:
+    """Return how long starts of each profile on these platforms waited lately, by its name."""
+    now = hub.clock.now()
+    found: dict[str, Usual] = {}
+    for spawner in spawners:
+        read = partial(_usual_by_profile, connection, spawner, now)
+        found |= hub.kept.get(("usual", spawner), read, now=now, ttl=_USUAL_KEPT)
+    return found
+
+
+def _usual_by_profile(connection: Connection, spawner: str, now: datetime) -> Mapping[str, Usual]:
+    waits: defaultdict[str, list[float]] = defaultdict(list)
+    for row in _STARTS.rows(connection, {"the_spawner": spawner, "since": now - WINDOW}):
+        waits[row["spec"].get("profile", {}).get("name", "")].append(_wait_of(row))
+    known = {profile: _usual_of(each) for profile, each in waits.items()}
+    return {profile: usual for profile, usual in known.items() if usual is not None}
+
+
+def _wait_of(row: Mapping[str, Any]) -> float:
+    seconds: float = (row["began"] - row["submitted_at"]).total_seconds()
+    return seconds
+
+
+def _usual_of(waits: Sequence[float]) -> Usual | None:
     if len(waits) < _LEAST:
         return None
     return Usual(seconds=max(0.0, median(waits)), count=len(waits))

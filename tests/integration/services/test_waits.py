@@ -19,6 +19,7 @@ from perijove.kit.ids import new_id, platform_name
 from perijove.services.overview import find_shown, get_owner
 from perijove.services.waits import (
     Around,
+    Usual,
     is_alike,
     is_asked,
     keep_waiting,
@@ -26,6 +27,7 @@ from perijove.services.waits import (
     release,
     room_in,
     usual_wait,
+    usual_waits,
 )
 from perijove.spawners.contract import Phase
 from tests.fakes.spawners import Held
@@ -73,6 +75,18 @@ async def add_past(hub: TestHub, minutes: float, *, days_ago: float = 1, **spec:
         "end": {"cause": "user", "code": None, "reason": "", "detail": ""},
     }
     await hub.hub.database.write(lambda connection: connection.execute(insert(launches), row))
+
+
+async def test_the_usual_wait_of_a_profile_is_that_of_all_its_starts(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Whatever was asked for within it; of a profile that was started rarely nothing is said."""
+    async with running_hub(database_url, tmp_path, loops=False, with_proxy=False) as hub:
+        for minutes, cpu in ((2, 1), (30, 64), (4, 8)):
+            await add_past(hub, minutes, resources={"cpu": cpu})
+        await add_past(hub, 90, profile={"name": "rare", "revision": 1})
+        found = await hub.hub.database.read(bound(usual_waits, hub.hub, ["memory", "other"]))
+    assert found == {"small": Usual(seconds=240, count=3)}
 
 
 @pytest.mark.parametrize(

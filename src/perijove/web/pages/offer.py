@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -29,6 +29,7 @@ from perijove.domain.storage import Storage
 from perijove.services.limits import find_person, limits_of
 from perijove.services.overview import Owner
 from perijove.services.profiles import Offer, OptionsForm
+from perijove.services.waits import Usual
 from perijove.web.pages.choosing import FieldView, Option, image_title, image_view, menu_view
 from perijove.web.pages.look import Frame
 from perijove.web.pages.platform import free_gpus, free_said
@@ -74,10 +75,11 @@ class ProfileView:
     title: str
     description: str
     chips: Sequence[Chip]
-    usually: str
     fields: Sequence[FieldView]
     chosen: bool
     refusal: str
+    usually: str = ""
+    """How long a start takes."""
     rules: str = ""
     """What follows from one choice for others, as JSON for the script."""
 
@@ -118,9 +120,26 @@ def titles_of(connection: Connection) -> Titles:
     return {profile.name: profile.title for profile in list_profiles(connection)}
 
 
-def profile_views(texts: Texts, form: OptionsForm, asked: Asked) -> list[ProfileView]:
-    """Return the cards of the form, with what was typed and what is wrong with it."""
-    return [_profile_view(texts, offer, form, asked) for offer in form.offers]
+def profile_views(
+    texts: Texts, form: OptionsForm, asked: Asked, usual: Mapping[str, Usual]
+) -> list[ProfileView]:
+    """Return the cards of the form: what was typed, what is wrong with it, what is usual."""
+    return [
+        replace(
+            _profile_view(texts, offer, form, asked),
+            usually=_usually(texts, usual.get(offer.profile.name)),
+        )
+        for offer in form.offers
+    ]
+
+
+def _usually(texts: Texts, usual: Usual | None) -> str:
+    if usual is None:
+        return ""
+    if usual.seconds < 60:
+        return texts.gettext("Usually starts within a minute.")
+    time = texts.duration(60 * round(usual.seconds / 60))
+    return texts.gettext("Usually starts in about %(time)s.", time=time)
 
 
 def dropped_said(texts: Texts, form: OptionsForm) -> str:
@@ -201,7 +220,6 @@ def _profile_view(texts: Texts, offer: Offer, form: OptionsForm, asked: Asked) -
             ),
             *([] if offer.storage is None else [Chip("home", _kept_text(texts, offer.storage))]),
         ],
-        usually="",
         fields=fields.views() if offer.refusal is None else [],
         rules=_rules_of(offer.schema),
         chosen=is_asked,
@@ -297,7 +315,13 @@ class _Fields:
             text = image_title(self.texts, self.profile, value)
         else:
             text = option_text(self.texts, name, value)
-        return FieldView(name=name, label=self._label(name), kind="fixed", value=text)
+        return FieldView(
+            name=name,
+            label=self._label(name),
+            kind="fixed",
+            value=text,
+            hint=self.texts.gettext("Set by this profile."),
+        )
 
     # --- choices ------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from perijove.services.discovery import FRESH, LEAST_PAUSE, kinds_of, platforms_
 from perijove.services.launches import request_restart, request_start, wait_for
 from perijove.services.overview import Owner, Shown, find_shown
 from perijove.services.profiles import Offer, OptionsForm, options_schema
+from perijove.services.waits import Usual, usual_waits
 from perijove.web import xsrf
 from perijove.web.forms import read_form
 from perijove.web.next_url import next_of
@@ -58,6 +59,8 @@ class Subject:
     server: str
     shown: Shown | None
     form: OptionsForm
+    usual: Mapping[str, Usual]
+    """How long starts of each profile wait."""
     display_name: str
 
     @property
@@ -143,16 +146,14 @@ async def _subject(frame: Frame, *, max_age: timedelta = FRESH) -> Subject:
     display_name = frame.request.query_params.get("display_name", "")
 
     def unit(connection: Connection) -> Subject:
+        platforms = platforms_of(connection, kinds, owner.id, frame.hub.clock.now())
+        form = options_schema(connection, owner.id, server, platforms)
         return Subject(
             owner=owner,
             server=server,
             shown=find_shown(connection, owner, server),
-            form=options_schema(
-                connection,
-                owner.id,
-                server,
-                platforms_of(connection, kinds, owner.id, frame.hub.clock.now()),
-            ),
+            form=form,
+            usual=usual_waits(connection, frame.hub, _spawners_of(form)),
             display_name=check_display_name(display_name) if display_name else "",
         )
 
@@ -213,6 +214,11 @@ def _is_settled(launch: Launch) -> bool:
     return launch.status is Status.READY or not launch.is_live
 
 
+def _spawners_of(form: OptionsForm) -> list[str]:
+    """Return the platforms that profiles start on, each once."""
+    return list(dict.fromkeys(offer.profile.spawner for offer in form.offers))
+
+
 def _find(form: OptionsForm, profile: str) -> Offer | None:
     return next((offer for offer in form.offers if offer.profile.name == profile), None)
 
@@ -220,7 +226,7 @@ def _find(form: OptionsForm, profile: str) -> Offer | None:
 def _page(frame: Frame, subject: Subject, asked: Asked, *, status: int = 200) -> Response:
     texts = frame.texts
     links = Links(frame.hub.base_path, subject.owner.name, subject.server)
-    profiles = profile_views(texts, subject.form, asked)
+    profiles = profile_views(texts, subject.form, asked, subject.usual)
     shown = {each.name for profile in profiles if profile.chosen for each in profile.fields}
     is_running = subject.live is not None
     action = with_query(
@@ -244,7 +250,7 @@ def _page(frame: Frame, subject: Subject, asked: Asked, *, status: int = 200) ->
         platforms=platform_views(
             texts,
             subject.form.platforms,
-            list(dict.fromkeys(each.profile.spawner for each in subject.form.offers)),
+            _spawners_of(subject.form),
         ),
         is_running=is_running,
         profiles=profiles,

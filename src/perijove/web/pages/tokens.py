@@ -96,6 +96,15 @@ class ChoiceView:
     scopes: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What stands in the form for a new token."""
+
+    note: str = ""
+    grant: str = "all"
+    lifetime: str = str(_DEFAULT_LIFETIME)
+
+
 async def show_tokens(frame: Frame) -> Response:
     """Show tokens, applications and sign-ins."""
     return await _page(frame)
@@ -104,17 +113,20 @@ async def show_tokens(frame: Frame) -> Response:
 async def take_token(frame: Frame) -> Response:
     """Make a token and show it, this once."""
     form = await read_form(frame.request)
-    note, grant = str(form.get("note", "")).strip(), str(form.get("grant", "all"))
-    grants = _grants(me(frame))
+    usual = Wish()
+    wish = Wish(
+        note=str(form.get("note", "")).strip(),
+        grant=str(form.get("grant", usual.grant)),
+        lifetime=str(form.get("expires_in", usual.lifetime)),
+    )
     try:
-        lifetime = int(str(form.get("expires_in", _DEFAULT_LIFETIME)))
         wanted = NewToken(
-            note=note or frame.texts.gettext("Made on this page"),
-            scopes=list(grants[grant][1]),
-            expires_in=lifetime or None,
+            note=wish.note or frame.texts.gettext("Made on this page"),
+            scopes=list(_grants(me(frame))[wish.grant][1]),
+            expires_in=int(wish.lifetime) or None,
         )
     except (KeyError, ValueError):
-        return await _page(frame, note=note, error=frame.texts.gettext("Choose from the lists."))
+        return await _page(frame, wish=wish, error=frame.texts.gettext("Choose from the lists."))
 
     def unit(connection: Connection) -> str:
         return create_token(connection, me(frame), wanted, now=frame.now)[1]
@@ -122,7 +134,7 @@ async def take_token(frame: Frame) -> Response:
     try:
         value = await frame.hub.database.write(unit)
     except Invalid as error:
-        return await _page(frame, note=note, error=sentences.error(frame.texts, error).text)
+        return await _page(frame, wish=wish, error=sentences.error(frame.texts, error).whole)
     return await _page(frame, fresh=value)
 
 
@@ -167,8 +179,10 @@ def _grants(caller: Caller) -> Mapping[str, tuple[str, tuple[str, ...]]]:
     return {**_GRANTS, **_ADMIN_GRANTS} if caller.admin else _GRANTS
 
 
-async def _page(frame: Frame, *, note: str = "", error: str = "", fresh: str = "") -> Response:
-    caller, texts = me(frame), frame.texts
+async def _page(
+    frame: Frame, *, wish: Wish | None = None, error: str = "", fresh: str = ""
+) -> Response:
+    caller, texts, wish = me(frame), frame.texts, wish or Wish()
     user_id = caller.user_id or 0
 
     def unit(connection: Connection) -> tuple[list[Token], list[Session]]:
@@ -193,7 +207,7 @@ async def _page(frame: Frame, *, note: str = "", error: str = "", fresh: str = "
             ChoiceView(
                 value=str(seconds),
                 text=texts.gettext(text),
-                chosen=seconds == _DEFAULT_LIFETIME,
+                chosen=str(seconds) == wish.lifetime,
             )
             for seconds, text in _LIFETIMES.items()
         ],
@@ -201,12 +215,12 @@ async def _page(frame: Frame, *, note: str = "", error: str = "", fresh: str = "
             ChoiceView(
                 value=name,
                 text=texts.gettext(text),
-                chosen=name == "all",
+                chosen=name == wish.grant,
                 scopes=" ".join(scopes),
             )
             for name, (text, scopes) in _grants(caller).items()
         ],
-        note=note,
+        note=wish.note,
         error=error,
         fresh=fresh,
         may_change_password=await may_change_password(frame),
