@@ -510,7 +510,7 @@ class Tells(Wrapper):
         super().__init__(inner)
         self.offer = offer
         self.objections: Sequence[Objection] = ()
-        self.error: SpawnerError | None = None
+        self.error: Exception | None = None
         """Raised instead of an answer."""
         self.gate: anyio.Event | None = None
         """Where there is one, every answer waits for it."""

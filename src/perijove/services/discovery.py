@@ -204,6 +204,9 @@ async def _ask(hub: Hub, discovers: Discovers, spawner: str, user_id: int) -> No
         error = "spawner-silent"
     except SpawnerError as failure:
         error = failure.code
+    except Exception:  # a driver that stumbles over an answer must not take the form away
+        log.exception("discovery_broken", spawner=spawner, user=name)
+        error = "spawner-failed"
     if error:
         log.warning("discovery_failed", spawner=spawner, user=name, code=error)
     await hub.database.write(bound(_store, spawner, user_id, offer, error, hub.clock.now()))

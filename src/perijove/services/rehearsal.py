@@ -76,6 +76,8 @@ async def _objections(
             return await discovers.validate(person.name, choice.resources, choice.options)
     except SpawnerError as error:
         log.info("dry_run_failed", spawner=spawner, code=error.code)
+    except Exception:  # as any other dry run that says nothing
+        log.exception("dry_run_broken", spawner=spawner)
     return ()
 
 

@@ -11,7 +11,7 @@ from perijove.domain.launch import Status
 from perijove.kit.loops import until
 from perijove.services.sections import FileToken
 from tests.apis import ANN, BOB, SERVICE
-from tests.integration.client.serving import Done, LoginNode, Queue, login_node
+from tests.integration.client.serving import PATIENCE, Done, LoginNode, Queue, login_node
 
 pytestmark = pytest.mark.anyio
 
@@ -218,7 +218,7 @@ async def _is_queued(node: LoginNode) -> None:
     async def check() -> bool:
         return any(launch.status is Status.QUEUED for launch in await node.api.hub.live())
 
-    assert await until(check, seconds=20)
+    assert await until(check, seconds=PATIENCE)
 
 
 async def test_a_start_that_fails_ends_with_its_reason(tmp_path: Path) -> None:

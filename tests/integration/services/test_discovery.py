@@ -268,15 +268,18 @@ async def test_a_live_server_is_returned_whatever_the_platform_says_now(
         assert (await hub.launch(launch.id)).wanted == "run"
 
 
+@pytest.mark.parametrize("error", [SpawnerTransient("away"), KeyError("a driver's own fault")])
 async def test_a_dry_run_without_an_answer_decides_nothing(
-    database_url: str, tmp_path: Path
+    database_url: str, tmp_path: Path, error: Exception
 ) -> None:
-    """A scheduler that is away does not keep anybody from asking."""
+    """A scheduler that is away, or that nobody understands, keeps nobody from asking."""
     async with telling(database_url, tmp_path) as (hub, spawner):
         await offer_of(hub.hub, await hub.user(), "memory")
-        spawner.error = SpawnerTransient("away")
+        spawner.error = error
+        shift(hub, minutes=5)
         launch = await hub.start(profile="batch", options={})
         assert launch.spawner == "memory"
+        assert (await seen(hub)).platforms.errors.keys() == {"memory"}
 
 
 async def test_a_remembered_choice_that_became_impossible_is_dropped_and_said(
