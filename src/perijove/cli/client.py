@@ -208,7 +208,7 @@ def start(
     """
     Start a server, and see how it goes until it is ready.
 
-    For example: perijove start work --profile small --cpu 2 --memory "4 GiB"
+    For example: perijove start work --profile small --cpu 2 --memory "4 GiB".
 
     The options are those of the profile, see --show-options; without any, those
     of the last time. A number without a unit is in the unit of the hub's form;

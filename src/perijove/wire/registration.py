@@ -9,6 +9,7 @@ Nonce = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16,64}$")]
 Word = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9-]{0,39}$")]
 Short = Annotated[str, msgspec.Meta(max_length=64)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=2**53)]
 
 
@@ -44,8 +45,8 @@ class Outlook(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """How the server ended, and what it used."""
 
-    exit: int | None = None
-    signal: int | None = None
+    exit: Byte | None = None
+    signal: Byte | None = None
     out_of_memory: bool = False
     stop_asked: bool = False
     """It was asked to end: why, the scheduler knows."""

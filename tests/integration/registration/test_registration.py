@@ -263,6 +263,22 @@ async def test_a_report_is_evidence(
         assert expected[report["kind"]] in told
 
 
+@pytest.mark.parametrize("usage", [{"exit": 2**40}, {"exit": -1}, {"signal": "9"}])
+async def test_an_end_that_no_process_has_is_refused(
+    url: str, tmp_path: Path, usage: dict[str, Any]
+) -> None:
+    """What goes into the launch's row is what the kernel could have said."""
+    async with registering(url, tmp_path) as (api, node, launch):
+        body = claim(node, launch)
+        await api.call("POST", PATH, body, token=None)
+
+        report = {"kind": "end", "usage": usage}
+        answer = await api.call("POST", f"{PATH}/report", identity(body) | report, token=None)
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "body-schema")
+        assert (await api.hub.launch(launch.id)).end is None
+
+
 async def test_batchspawners_call_sets_the_port_and_nothing_else(
     database_url: str, tmp_path: Path
 ) -> None:
