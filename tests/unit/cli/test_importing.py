@@ -114,6 +114,7 @@ def test_the_values_of_a_chart_go_over(tmp_path: Path) -> None:
     research = chosen(profiles["research"], size__unlisted_choice="24G")
     assert (research.resources.cpu, research.resources.memory_bytes) == (2, 24 * 2**30)
     assert research.platform == {
+        "memory_guarantee": str(2**30),  # of every server, says the chart
         "extra_resources": {"example.com/dongle": "1"},
         "affinity": {
             "nodeAffinity": {
@@ -172,13 +173,31 @@ def test_a_large_hub_goes_over_exactly(tmp_path: Path) -> None:
         (shared, {"share": "half"}, 4, 64 * 2**30, ("0.25", base)),
         (shared, {"share": "all"}, 4, 32 * 2**30, ("0.25", str(30 * 2**30))),
         (shared, {"share__unlisted_choice": "7G"}, 4, 7 * 2**30, ("0.25", "100 %")),
-        (medium, {"share": "half"}, 2, 64 * 2**30, (None, None)),
+        (medium, {"share": "half"}, 2, 64 * 2**30, (None, str(2**30))),
         (medium, {"share": "all"}, 2, 8 * 2**30, (None, str(30 * 2**30))),
     ):
         found = chosen(profile, **share)
         assert (found.resources.cpu, found.resources.memory_bytes) == (cpu, memory), share
         keys = ("cpu_guarantee", "memory_guarantee")
         assert tuple(found.platform.get(key) for key in keys) == guarantees, share
+
+
+def test_what_is_guaranteed_to_all_is_so_here(tmp_path: Path) -> None:
+    """A limit is no guarantee where the configuration gives everybody another one."""
+    file = tmp_path / "jupyterhub_config.py"
+    file.write_text(
+        'c.KubeSpawner.mem_guarantee = "2G"\n'
+        "c.KubeSpawner.profile_list = [\n"
+        '    {"display_name": "a", "kubespawner_override": {"mem_limit": "8G"}},\n'
+        '    {"display_name": "b", "kubespawner_override": {"cpu_limit": 1}},\n'
+        "]\n"
+    )
+    result = run(str(file))
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    profiles = loaded(tmp_path, result.stdout)
+    assert chosen(profiles["a"]).platform == {"memory_guarantee": str(2 * 2**30)}
+    assert chosen(profiles["b"]).platform == {}
 
 
 def test_what_a_configuration_computes_goes_over_as_far_as_it_can(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def import_profiles(
         if found.format == KUBESPAWNER:
             overrides = getattr(plugin("spawners", "kubernetes"), "Overrides", None)
             importer = Importer(result, spawner=spawner, overrides=overrides)
-            importer.add(found.value, found.where)
+            importer.add(found.value, found.where, defaults=found.defaults)
         else:
             dockerspawner.add(result, found.value, found.where, spawner=spawner)
     sys.stdout.write(write(result.images, result.profiles))

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping
 from html import unescape
+from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from perijove.cli.importing.overrides import Reader
 from perijove.cli.importing.report import Import, dashed, key_of, slug, texts_of
-from perijove.cli.importing.sources import Code
+from perijove.cli.importing.sources import GUARANTEES, Code
 from perijove.kit.config import Section
 from perijove.services.choices import ChoiceSection
 from perijove.services.offer_values import menu_names, regular_expression
@@ -28,7 +29,7 @@ _TAKEN: Final = frozenset(
     | {"profile", "options", "safe_mode", "refresh", "next"}
 )
 """What a choice cannot be called here."""
-_LIMITS: Final = ("cpu_limit", "mem_limit", "cpu_guarantee", "mem_guarantee")
+_LIMITS: Final = frozenset(GUARANTEES) | frozenset(GUARANTEES.values())
 _GROUPS: Final = "allowed_groups"
 _TITLES_OF_OTHER: Final = ("display_name_in_choices", "display_name")
 _TAGS: Final = re.compile(r"</?[A-Za-z][^<>]*>")
@@ -50,9 +51,13 @@ class Importer:
         self._result = result
         self._spawner = spawner
         self._overrides = overrides
+        self._defaults: Mapping[str, Any] = {}
 
-    def add(self, found: object, where: str) -> None:
-        """Add what `profile_list` holds."""
+    def add(
+        self, found: object, where: str, *, defaults: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Add what `profile_list` holds; `defaults` are guarantees where a profile says none."""
+        self._defaults = defaults
         if isinstance(found, Code):
             self._result.differs(where, f"it is made by code ({found})", _CODE)
             return
@@ -101,7 +106,7 @@ class Importer:
         if description := self._words(given, "description", where):
             profile["description"] = description
         profile |= self._groups(given, where)
-        profile |= reader.read(override).keys()
+        profile |= reader.read(self._guaranteed(override)).keys()
         if storage := profile.get("storage"):
             profile["storage"] = {"kept": "user", **storage}
         self._options(profile, options, texts_of(override), f"{where}.profile_options")
@@ -159,6 +164,17 @@ class Importer:
         for key in given:
             if key not in known:
                 self._result.differs(f"{where}.{key}", "KubeSpawner has no such key", _ADVICE)
+
+    def _guaranteed(self, override: object, base: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        """Return overrides with what is guaranteed to all, where they say a limit and no more."""
+        if not isinstance(override, Mapping):
+            return override
+        given = {
+            guarantee: self._defaults.get(guarantee)
+            for guarantee, limit in GUARANTEES.items()
+            if override.get(limit) is not None and guarantee not in base
+        }
+        return {**given, **override}
 
     # --- options -------------------------------------------------------------------------------
 
@@ -251,7 +267,7 @@ class Importer:
             if name is None:
                 self._result.differs(where, f"{only[:80]!r} is no reference of an image", _CODE)
         else:
-            setting = reader.read(override).keys()
+            setting = reader.read(self._guaranteed(override, base)).keys()
         if setting.pop("storage", None):
             advice = "Make a profile of its own for other storage."
             self._result.differs(where, "a choice cannot set storage here", advice)
@@ -281,7 +297,8 @@ class Importer:
         if message := self._text(given, "validation_message", where):
             found["message"] = message
         reader = self._reader(f"{where}.kubespawner_override", base=base)
-        setting = reader.read(given.get("kubespawner_override", {})).keys()
+        override = self._guaranteed(given.get("kubespawner_override", {}), base)
+        setting = reader.read(override).keys()
         setting.pop("storage", None)
         return {**found, "set": setting} if setting else found
 

@@ -8,7 +8,7 @@ literally is known, and the rest is said to be code.
 import ast
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeGuard
 
 from perijove.domain.errors import ConfigError
@@ -21,6 +21,7 @@ _KEYS: Final = {
     "allowed_images": DOCKERSPAWNER,
     "image_whitelist": DOCKERSPAWNER,
 }
+GUARANTEES: Final = {"cpu_guarantee": "cpu_limit", "mem_guarantee": "mem_limit"}
 LARGEST: Final = 5_000_000
 """Characters of a file."""
 
@@ -43,6 +44,8 @@ class Found:
     format: str
     where: str
     value: Any
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What holds where a profile says nothing, by KubeSpawner's names: guarantees alone."""
 
 
 def read(text: str, name: str, wanted: str | None) -> list[Found]:
@@ -94,11 +97,22 @@ def _in_data(tree: Any, where: str) -> Iterator[Found]:
         for key, value in tree.items():
             path = f"{where}.{key}" if where else str(key)
             if key in _KEYS:
-                yield Found(_KEYS[key], path, value)
+                yield Found(_KEYS[key], path, value, _defaults_beside(tree, key))
             elif key == "extraConfig":
                 yield from _in_extra_config(value, path)
             else:
                 yield from _in_data(value, path)
+
+
+def _defaults_beside(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return what is guaranteed to all; a chart whose values are silent says 1 GiB of memory."""
+    if key != "profileList":
+        return {name: tree[name] for name in GUARANTEES if name in tree}
+    cpu, memory = tree.get("cpu"), tree.get("memory")
+    return {
+        "cpu_guarantee": cpu.get("guarantee") if isinstance(cpu, Mapping) else None,
+        "mem_guarantee": memory.get("guarantee", "1G") if isinstance(memory, Mapping) else "1G",
+    }
 
 
 def _in_extra_config(value: Any, path: str) -> Iterator[Found]:
@@ -142,7 +156,8 @@ def _in_python(text: str, name: str) -> Iterator[Found]:
     reader = _Module(text)
     for statement in module.body:
         reader.read(statement)
-    yield from reader.found.values()
+    for found in reader.found.values():
+        yield replace(found, defaults=reader.defaults)
 
 
 class _Module:
@@ -150,6 +165,7 @@ class _Module:
 
     def __init__(self, text: str) -> None:
         self.found: dict[str, Found] = {}
+        self.defaults: dict[str, Any] = {}
         self._text = text
         self._known: dict[str, Any] = {}
         """Names and their values; a list that has two names is one list here as well."""
@@ -161,6 +177,8 @@ class _Module:
                 known = self._literal(value)
                 for target in targets:
                     self._put(target, known)
+            case ast.Assign(targets=[ast.Attribute(attr=attr)], value=value) if attr in GUARANTEES:
+                self.defaults[attr] = self._literal(value)
             case ast.AnnAssign(target=target, value=ast.expr() as value) if self._is_place(target):
                 self._put(target, self._literal(value))
             case ast.AugAssign(target=target, op=ast.Add(), value=value) if self._is_place(target):
