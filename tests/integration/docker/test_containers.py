@@ -322,7 +322,8 @@ async def test_networks_of_people_without_a_container_go(site: DockerSite) -> No
     joined = platform_name("hub")
     label = f"label={INSTALLATION}={site.own()}"
     listing = ("network", "ls", "--quiet", "--filter", label)
-    words = ("--name", joined, f"--label={INSTALLATION}={site.own()}")
+    words = ("--name", joined, f"--label={INSTALLATION}={site.own()}", f"--label={SPAWNER}=none")
+    site.sections.add("none")
     docker("run", "--detach", *words, os.environ["PERIJOVE_TEST_IMAGE_NULL"])
     async with site.place(DockerSpawner, network="per-user", join=[joined]) as spawner:
         await spawner.start(order(), recorded)

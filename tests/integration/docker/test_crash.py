@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Any
 
 import pytest
 
 from perijove.kit.ids import platform_name
-from perijove.spawners.contract import Phase, VolumeSpec
+from perijove.spawners.contract import LaunchSpec, Phase, VolumeSpec
 from perijove.spawners.docker import DockerSpawner
 from perijove.spawners.docker.labels import INSTALLATION, KIND, MARKED_AT
 from tests.contract.spawners.docker_site import DockerSite, docker
@@ -27,6 +28,22 @@ class InterruptedSpawner(DockerSpawner):
         return self._engine.counts
 
 
+async def dies_starting(site: DockerSite, step: int, spec: LaunchSpec, **settings: Any) -> bool:
+    """Start by a hub that dies before its n-th question; tell whether it came to that."""
+    async with site.place(InterruptedSpawner, **settings) as hub:
+        hub.interrupt(step, die)
+        try:
+            await hub.start(spec, recorded)
+        except Crash:
+            return True
+    return False
+
+
+def state_of(name: str) -> str:
+    """Return what the engine says of a container; empty where there is none."""
+    return docker("ps", "--all", f"--filter=name=^/{name}$", "--format={{.State}}")
+
+
 def containers_of(name: str) -> Sequence[str]:
     """Return the ids of all containers with a name."""
     return docker("ps", "--all", "--quiet", "--filter", f"name=^/{name}$").split()
@@ -36,14 +53,8 @@ async def test_start_survives_its_hub(site: DockerSite) -> None:
     """Whenever the hub dies while it starts a server, the next one has exactly one of it."""
     volume = VolumeSpec(name=platform_name("volume"), path="/data")
     for step in count(1):
-        name, died = platform_name("start"), True
-        async with site.place(InterruptedSpawner) as hub:
-            hub.interrupt(step, die)
-            try:
-                await hub.start(order(name, volumes=[volume]), recorded)
-                died = False
-            except Crash:
-                pass
+        name = platform_name("start")
+        died = await dies_starting(site, step, order(name, volumes=[volume]))
         async with site.place(DockerSpawner) as spawner:
             seen = await find(spawner, name)
             if seen is None or step % 2:  # What a survey shows gets to run without being asked.
@@ -112,19 +123,10 @@ async def test_a_stop_wins_over_a_hub_that_died(site: DockerSite) -> None:
     words = [f"--label={key}={value}" for key, value in mark.items()]
     made = 0
     for step in count(1):
-        name, died = platform_name("late"), True
-        async with site.place(InterruptedSpawner) as hub:
-            hub.interrupt(step, die)
-            try:
-                await hub.start(order(name), recorded)
-                died = False
-            except Crash:
-                pass
-        if not died:
+        name = platform_name("late")
+        if not await dies_starting(site, step, order(name)):
             break
-        state = "{{.State}}"
-        chosen = (f"--filter=name=^/{name}$", f"--format={state}")
-        if docker("ps", "--all", *chosen) != "created":
+        if state_of(name) != "created":
             continue
         made += 1
         docker("volume", "create", *words, f"{name}.over-{site.own()}")
@@ -137,3 +139,14 @@ async def test_a_stop_wins_over_a_hub_that_died(site: DockerSite) -> None:
 
             assert await eventually(is_gone)
     assert made
+
+
+async def test_a_network_waits_for_what_was_made_in_it(site: DockerSite) -> None:
+    """A hub that comes after one that died removes nothing that a container is to run in."""
+    name = platform_name("network")
+    for step in count(1):
+        assert await dies_starting(site, step, order(name), network="per-user")
+        if state_of(name) == "created":
+            break
+    async with site.place(DockerSpawner, network="per-user") as spawner:
+        await answers(await phase(spawner, name, Phase.RUNNING))

@@ -10,6 +10,7 @@ from perijove.domain.errors import SpawnerRejected
 from perijove.spawners.docker.engine import Answer, Engine
 from perijove.spawners.docker.labels import INSTALLATION, KIND
 from perijove.spawners.docker.sections import DockerSettings
+from perijove.spawners.docker.states import name_of
 
 _BRIDGE = "com.docker.network.bridge.enable_icc"
 _MTU = "com.docker.network.driver.mtu"
@@ -100,10 +101,16 @@ class Networks:
         return name.startswith(f"{self._name}-user-")
 
     async def prune(self) -> None:
-        """Remove the networks of people who have no container."""
+        """Remove the networks of people who have no container, not even one that is yet to run."""
         labels = {**self._installation, KIND: "per-user"}
-        for listed in await self._engine.list_networks(labels):
-            network_id = listed["Id"]
+        listed = await self._engine.list_containers(self._installation)
+        servers = [each for each in listed if name_of(each) not in self._settings.join]
+        wanted = {name for each in servers for name in _networks_of(each)}
+        wanted |= {(each.get("HostConfig") or {}).get("NetworkMode", "") for each in servers}
+        for each in await self._engine.list_networks(labels):
+            network_id = each["Id"]
+            if {network_id, each["Name"]} & wanted:
+                continue
             network = await self._engine.find_network(network_id) or {}
             inside = {each["Name"] for each in (network.get("Containers") or {}).values()}
             if inside <= set(self._settings.join):
