@@ -42,7 +42,7 @@ async def test_a_session_runs_as_its_owner_until_its_time_is_over(bed: Bed) -> N
         "id -un; env; trap 'echo notified; exit 9' USR2; while :; do sleep 0.2; done",
     )
     found = await bed.run(bed.scheduler.listing_by_name(f"{bed.prefix}0"))
-    assert bed.scheduler.read_ids(found) == [job_id]
+    assert bed.scheduler.read_ids(found, "alice") == [job_id]
     job = await bed.job(job_id, is_running)
     assert (job.user, job.nodes) == ("alice", (os.environ["PERIJOVE_TEST_SGE_HOST"],))
     assert job.started_at is not None

@@ -66,7 +66,7 @@ async def test_job_has_what_was_asked_and_nothing_of_the_caller(bed: Bed) -> Non
     assert "CANARY" not in (directory / "env.txt").read_text()
     assert (directory / "gpu.txt").read_text().strip()
     listed = await bed.run(bed.scheduler.listing_by_name(request.name))
-    assert bed.scheduler.read_ids(listed) == [job_id]
+    assert bed.scheduler.read_ids(listed, "alice") == [job_id]
 
 
 OUT_OF_MEMORY = (Cause.OUT_OF_MEMORY, None)

@@ -139,8 +139,12 @@ class Scheduler(Protocol):
         """
         ...
 
-    def read_ids(self, result: Result) -> Sequence[str]:
-        """Return the ids that `listing_by_name` shows, oldest first; raises `SpawnerTransient`."""
+    def read_ids(self, result: Result, user_name: str) -> Sequence[str]:
+        """
+        Return the ids of a person's jobs that `listing_by_name` shows, oldest first.
+
+        Others may have given theirs the same name. Raises `SpawnerTransient`.
+        """
         ...
 
     async def jobs(self, run: Run, prefix: str) -> Sequence[Job]:

@@ -133,7 +133,7 @@ class BatchSpawner:
         if answer["state"] == "unclear":
             # A submission was cut off: it may have reached the scheduler all the same, and may
             # still do so. Its job's name is unique, so the queue can tell.
-            ids = self._scheduler.read_ids(_result(answer["listing"]))
+            ids = self._scheduler.read_ids(_result(answer["listing"]), spec.user_name)
             if ids:
                 await self.act_as(spec.user_name, "adopt", name=spec.name, job_id=ids[0])
                 return ids[0]

@@ -143,6 +143,7 @@ def _read_entry(block: Element, zone: tzinfo | None) -> Entry:
 class Details:
     """What ``qstat -j`` says of one job."""
 
+    user: str = ""
     errors: tuple[str, ...] = ()
     """Why it is in error (``Eqw``)."""
     messages: tuple[str, ...] = ()
@@ -174,6 +175,7 @@ def read_details(result: Result) -> dict[str, Details]:
     ]
     return {
         text_of(job, "JB_job_number"): Details(
+            user=text_of(job, "JB_owner"),
             errors=tuple(text for each in job.iter("QIM_message") if (text := each.text or "")),
             messages=(*told.get(text_of(job, "JB_job_number"), ()), *general),
         )
@@ -181,9 +183,10 @@ def read_details(result: Result) -> dict[str, Details]:
     }
 
 
-def read_ids(result: Result) -> list[str]:
-    """Return the ids in ``qstat -xml -j NAME``, oldest first; raises `SpawnerTransient`."""
-    return sorted(read_details(result), key=int)
+def read_ids(result: Result, user_name: str) -> list[str]:
+    """Return a person's ids in ``qstat -xml -j NAME``, oldest first; raises `SpawnerTransient`."""
+    own = (job_id for job_id, each in read_details(result).items() if each.user == user_name)
+    return sorted(filter(str.isdecimal, own), key=int)
 
 
 def job_of(entry: Entry, details: Details | None, now: datetime) -> Job:

@@ -138,9 +138,9 @@ class GridEngineScheduler:
         """Return the command that shows the jobs of this name; ended ones are not among them."""
         return ["qstat", "-xml", "-j", submission.check_name(name)]
 
-    def read_ids(self, result: Result) -> Sequence[str]:
-        """Return the ids that `listing_by_name` shows, oldest first."""
-        return read_ids(result)
+    def read_ids(self, result: Result, user_name: str) -> Sequence[str]:
+        """Return the ids of a person's jobs that `listing_by_name` shows, oldest first."""
+        return read_ids(result, user_name)
 
     # --- the queue ------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ def read_ends(question: Question, result: Result) -> dict[str, End]:
 
 
 def listing_by_name(name: str) -> Command:
-    """Return the command that shows numbers and name of the jobs with this name."""
+    """Return the command that shows numbers, owners and name of the jobs with this name."""
     return [
         "squeue",
         "--noheader",
@@ -57,17 +57,17 @@ def listing_by_name(name: str) -> Command:
         "--local",
         "--states=all",
         f"--name={check_job_name(name)}",
-        "--format=%A %j",
+        "--format=%A %u %j",
     ]
 
 
-def read_ids(result: Result) -> Sequence[str]:
-    """Return the numbers that `listing_by_name` shows, the oldest first."""
+def read_ids(result: Result, user_name: str) -> Sequence[str]:
+    """Return the numbers of a person's jobs that `listing_by_name` shows, the oldest first."""
     check_answer(result, "squeue")
-    numbers = {line.split(maxsplit=1)[0] for line in result.stdout.splitlines() if line.strip()}
-    if not all(_NUMBER.fullmatch(number) for number in numbers):
+    rows = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    if any(len(row) != 3 or not _NUMBER.fullmatch(row[0]) for row in rows):
         raise SpawnerTransient("squeue's answer is garbled")
-    return sorted(numbers, key=int)
+    return sorted({number for number, user, _ in rows if user == user_name}, key=int)
 
 
 _NUMBER = re.compile(r"[0-9]{1,12}", re.ASCII)

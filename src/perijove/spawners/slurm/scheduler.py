@@ -42,9 +42,9 @@ class SlurmScheduler:
         """Return the ``squeue`` command for the jobs with this name."""
         return queue.listing_by_name(name)
 
-    def read_ids(self, result: Result) -> Sequence[str]:
-        """Return the numbers that `listing_by_name` shows, oldest first."""
-        return queue.read_ids(result)
+    def read_ids(self, result: Result, user_name: str) -> Sequence[str]:
+        """Return the numbers of a person's jobs that `listing_by_name` shows, oldest first."""
+        return queue.read_ids(result, user_name)
 
     async def jobs(self, run: Run, prefix: str) -> Sequence[Job]:
         """Return every job whose name begins with `prefix`, by one ``squeue``."""

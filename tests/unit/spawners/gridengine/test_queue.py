@@ -1,5 +1,6 @@
 """The queue as qstat lists it, and why jobs wait."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -167,7 +168,12 @@ def test_entities_are_never_declared() -> None:
 def test_any_text_is_an_answer_or_none(text: str) -> None:
     """Whatever a command prints, reading it ends in a list or in `SpawnerTransient`."""
     result = Result(status=0, stdout=text, stderr=text)
-    for read in (read_details, read_ids, lambda each: read_listing(each, None)):
+    reads: list[Callable[[Result], object]] = [
+        read_details,
+        lambda each: read_ids(each, ""),
+        lambda each: read_listing(each, None),
+    ]
+    for read in reads:
         try:
             read(result)
         except SpawnerTransient:
@@ -177,7 +183,8 @@ def test_any_text_is_an_answer_or_none(text: str) -> None:
 
 def test_ids_of_a_name_come_oldest_first() -> None:
     """A name that nobody's job has gives no ids: exit 0, and another document."""
-    assert read_ids(said("qstat-j-unknown-xml")) == []
-    ids = read_ids(said("qstat-j-xml-all"))
+    assert read_ids(said("qstat-j-unknown-xml"), "alice") == []
+    ids = read_ids(said("qstat-j-xml-all"), "alice")
     assert ids == sorted(ids, key=int)
     assert "1134" in ids
+    assert not set(ids) & set(read_ids(said("qstat-j-xml-all"), "bob"))

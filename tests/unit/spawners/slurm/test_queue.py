@@ -260,10 +260,10 @@ async def test_all_jobs_cost_one_question() -> None:
 
 
 def test_ids_come_oldest_first() -> None:
-    """Numbers are numbers, not texts."""
-    result = Result(status=0, stdout="100\n99\n 7 \n99\n", stderr="")
-    assert read_ids(result) == ["7", "99", "100"]
-    assert read_ids(said("squeue-empty.txt")) == []
+    """Numbers are numbers, not texts; a stranger's job of the name is the stranger's."""
+    rows = "100 ann pj-a-1\n99 ann pj-a-1\n 7 ann pj-a-1\n99 ann pj-a-1\n5 bob pj-a-1\n"
+    assert read_ids(Result(status=0, stdout=rows, stderr=""), "ann") == ["7", "99", "100"]
+    assert read_ids(said("squeue-empty.txt"), "ann") == []
 
 
 @pytest.mark.parametrize(
@@ -271,13 +271,13 @@ def test_ids_come_oldest_first() -> None:
     [
         failed("slurm_load_jobs error: Socket timed out on send/recv operation"),
         failed("slurm_load_jobs error: Socket timed out on send/recv operation", status=0),
-        Result(status=0, stdout="7\nsomething\n", stderr=""),
+        Result(status=0, stdout="7 ann pj-a-1\nsomething\n", stderr=""),
     ],
 )
 def test_ids_are_known_or_not(result: Result) -> None:
     """A submission is not repeated because a question failed."""
     with pytest.raises(SpawnerTransient):
-        read_ids(result)
+        read_ids(result, "ann")
 
 
 def test_listing_takes_only_names_of_ours() -> None:
