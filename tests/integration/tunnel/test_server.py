@@ -4,7 +4,7 @@ import json
 import signal
 import stat
 import uuid
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import anyio
@@ -98,14 +98,17 @@ def open_ports(pid: int) -> list[str]:
     Return where a process and those below it listen, but for kernels on the loopback interface:
     each has one port there for the output of its own children.
     """
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return [
-        f"{each.laddr.ip}:{each.laddr.port} {process.name()}"
-        for process in family
-        for each in process.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN
-        and not (each.laddr.ip == "127.0.0.1" and "ipykernel_launcher" in process.cmdline())
-    ]
+    found = []
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # a server starts many a program for a moment
+            is_kernel = "ipykernel_launcher" in process.cmdline()
+            found += [
+                f"{each.laddr.ip}:{each.laddr.port} {process.name()}"
+                for each in process.net_connections("tcp")
+                if each.status == psutil.CONN_LISTEN
+                and not (is_kernel and each.laddr.ip == "127.0.0.1")
+            ]
+    return found
 
 
 @pytest.mark.timeout(150)
