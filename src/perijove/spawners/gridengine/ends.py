@@ -21,8 +21,10 @@ from perijove.spawners.gridengine.submission import Complexes
 
 FLUSHED: Final = timedelta(seconds=20)
 """After it, what the qmaster says is over and is in no accounting never ran (``flush_time``)."""
+ASKED_AGAIN: Final = timedelta(seconds=10)
+"""How often at most it is asked for these: who waits for the queue's answer waits for that, too."""
 ACCOUNTING_LAG: Final = timedelta(seconds=90)
-"""The same of what is only missing in the queue."""
+"""As `FLUSHED`, of what is only missing in the queue."""
 _DAYS: Final = "31"
 """How far back accounting is read for several jobs at once, by their start."""
 _ALONE: Final = 4
@@ -40,6 +42,7 @@ class Ends:
         self._seen: dict[str, Entry] = {}
         self._missing_since: dict[str, datetime] = {}
         self._settled: Mapping[str, End | None] = {}
+        self._ask_at = clock.now()
 
     def remember(self, queued: Sequence[Entry]) -> None:
         """Keep how each job was seen last: accounting does not say who deleted it."""
@@ -61,8 +64,10 @@ class Ends:
         are, until accounting has them, those that this process has not seen before.
         """
         known = {entry.id: self._settled[entry.id] for entry in over if entry.id in self._settled}
-        if doubtful := [entry.id for entry in over if entry.id not in known]:
+        doubtful = [entry.id for entry in over if entry.id not in known]
+        if doubtful and self._clock.now() >= self._ask_at:
             known |= await self._find(run, doubtful)
+            self._ask_at = self._clock.now() + ASKED_AGAIN
         self._settled = known
         for job_id in known:
             self._missing_since.pop(job_id, None)

@@ -12,7 +12,7 @@ from perijove.domain.errors import SpawnerTransient
 from perijove.domain.launch import Cause, Resources
 from perijove.spawners.batch.scheduler import Command, JobRequest, Result, Site
 from perijove.spawners.contract import Phase
-from perijove.spawners.gridengine.ends import ACCOUNTING_LAG, FLUSHED
+from perijove.spawners.gridengine.ends import ACCOUNTING_LAG, ASKED_AGAIN, FLUSHED
 from perijove.spawners.gridengine.scheduler import (
     FREE_KEPT,
     REASONS_KEPT,
@@ -299,7 +299,7 @@ async def test_who_was_deleted_while_they_waited_is_told_so(
     assert cell.counts["qacct"] == asked
 
 
-async def test_an_end_in_accounting_is_told_at_once(
+async def test_an_end_in_accounting_is_told_soon(
     scheduler: GridEngineScheduler, cell: Cell, clock: SteppedClock
 ) -> None:
     """Also of a job that this hub has not seen before; of others of that id nothing is told."""
@@ -307,6 +307,9 @@ async def test_an_end_in_accounting_is_told_at_once(
     cell.accounting = said("qacct-timeout")
     assert await scheduler.jobs(cell.run, "nb") == []
     clock.pass_by(timedelta())
+    assert await scheduler.jobs(cell.run, "nb") == []
+    assert cell.counts["qacct"] == 1
+    clock.pass_by(ASKED_AGAIN)
     record = cell.accounting.stdout.replace("tooslow", "nb").replace("1127", "1134")
     cell.accounting = Result(status=0, stdout=record, stderr="")
     (gone,) = await scheduler.jobs(cell.run, "nb")
@@ -331,7 +334,7 @@ async def test_what_is_over_without_a_trace_is_held_back_for_a_while_only(
         [Cause.UNKNOWN] if accounting is NO_RECORD else []
     )
     asked = cell.counts["qacct"]
-    clock.pass_by(timedelta())
+    clock.pass_by(ASKED_AGAIN)
     await scheduler.jobs(cell.run, "nb")
     assert cell.counts["qacct"] == asked
 
