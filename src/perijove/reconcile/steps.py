@@ -483,7 +483,7 @@ class Steps:
         """
 
         def unit(connection: Connection) -> Launch:
-            current = rows.get_launch(connection, launch.id)
+            current = rows.hold_launch(connection, launch.id)
             now = self._hub.clock.now()
             change = Change(values={}, params={})
             if not is_outdated(current, sighting, asked_at):

@@ -135,6 +135,14 @@ def caller_of_user(connection: Connection, user_id: int) -> Caller | None:
     return None if row is None else _caller(connection, row)
 
 
+def is_good(connection: Connection, caller: Caller, now: datetime) -> bool:
+    """Tell whether the credential that a caller came with still counts."""
+    if caller.token_id is not None:
+        return _BY_TOKEN_ID.first(connection, {"id": caller.token_id, "now": now}) is not None
+    parameters = {"user_id": caller.user_id, "session_id": caller.session_id, "now": now}
+    return _BY_SESSION_ID.first(connection, parameters) is not None
+
+
 def scopes_by_token(connection: Connection, user_id: int, now: datetime) -> dict[int, Scopes]:
     """Return what each of a user's tokens allows, by token id."""
     rows = _TOKENS_OF_USER.rows(connection, {"user_id": user_id, "now": now})
@@ -308,10 +316,18 @@ def _of_user(session_id: Any) -> Select[Any]:
 
 _BY_TOKEN = Prepared(_by_token(tokens.c.hash == bindparam("hash", type_=String)))
 _TOKENS_OF_USER = Prepared(_by_token(tokens.c.user_id == bindparam("user_id")))
-_BY_SESSION = Prepared(
+_BY_TOKEN_ID = Prepared(_by_token(tokens.c.id == bindparam("id")))
+_SESSIONS = (
     _of_user(sessions.c.session_id)
     .join(sessions, sessions.c.user_id == users.c.id)
-    .where(sessions.c.hash == bindparam("hash", type_=String), sessions.c.expires_at > _NOW)
+    .where(sessions.c.expires_at > _NOW)
+)
+_BY_SESSION = Prepared(_SESSIONS.where(sessions.c.hash == bindparam("hash", type_=String)))
+_BY_SESSION_ID = Prepared(
+    _SESSIONS.where(
+        sessions.c.user_id == bindparam("user_id"),
+        sessions.c.session_id == bindparam("session_id", type_=String),
+    )
 )
 _BY_USER = Prepared(_of_user(null()).where(users.c.id == bindparam("user_id")))
 _MEMBERS = (

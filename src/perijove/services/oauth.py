@@ -408,7 +408,11 @@ def redeem_code(
     row = connection.execute(
         select(oauth_codes)
         .join(users, users.c.id == oauth_codes.c.user_id)
-        .join(sessions, sessions.c.session_id == oauth_codes.c.session_id)
+        .join(
+            sessions,
+            (sessions.c.user_id == oauth_codes.c.user_id)
+            & (sessions.c.session_id == oauth_codes.c.session_id),
+        )
         .where(
             oauth_codes.c.hash == hash_,
             oauth_codes.c.client_id == exchange.client_id,

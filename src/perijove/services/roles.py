@@ -193,6 +193,8 @@ class _Names:
 def _load_groups(
     connection: Connection, wanted: Mapping[str, Sequence[str]], names: _Names
 ) -> None:
+    # Those of the file before this one: what an authenticator gave stays.
+    connection.execute(delete(group_members).where(group_members.c.authenticator.is_(None)))
     for group, members in wanted.items():
         group_id = names.group(group)
         for member in members:

@@ -101,7 +101,7 @@ class HubSection(Section):
     roles: list[RoleSection] = []
     """Roles besides the built-in ones."""
     groups: dict[str, list[str]] = {}
-    """Members of groups; added to those that exist."""
+    """Members of groups, beside those an authenticator gives; who is listed no more is none."""
     after_login: Literal["form", "default-server", "running-server"] = "running-server"
     """Where a person lands: the options form, the default server (started if need be), or the
     running server if there is one and the form otherwise."""

@@ -15,9 +15,10 @@ from perijove.services.access import Caller, caller_by_session, caller_by_token
 from perijove.services.hub import Hub
 from perijove.services.sessions import Session, Visitor, find_session, touch_session
 from perijove.web import cookies, xsrf
+from perijove.web.asgi import Scope
 from perijove.web.xsrf import Kind
 
-_SCHEMES = ("token", "bearer")
+_SCHEMES = (b"token", b"bearer")
 _COOKIES_TRIED = 32
 """
 A browser sends one of ours, and first those that a person's server has planted for narrower
@@ -85,17 +86,19 @@ def visitor_of(request: HTTPConnection) -> Visitor:
     )
 
 
-def bearer(request: HTTPConnection) -> str | None:
-    """Return the token of the Authorization header."""
-    scheme, _, value = request.headers.get("authorization", "").strip().partition(" ")
-    value = value.strip()
-    if scheme.lower() not in _SCHEMES or not value or " " in value:
-        return None
-    return value
+def bearer(scope: Scope) -> str | None:
+    """Return the token of the Authorization header: one word after ``token`` or ``Bearer``."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            words = value.split()
+            if len(words) == 2 and words[0].lower() in _SCHEMES:
+                return str(words[1], "latin-1")
+            return None
+    return None
 
 
 async def _by_token(hub: Hub, request: HTTPConnection) -> Caller | None:
-    value = bearer(request)
+    value = bearer(request.scope)
     if value is None:
         return None
     return await hub.database.read(bound(caller_by_token, value, hub.clock.now()))

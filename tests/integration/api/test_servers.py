@@ -343,3 +343,34 @@ async def test_event_stream_goes_on_where_it_broke_off(database_url: str, tmp_pa
 
     ids = [int(line[4:]) for line in answer.text.splitlines() if line.startswith("id: ")]
     assert ids == [seq for seq in known if seq > 2]
+
+
+@pytest.mark.parametrize("path", ["/users/ann/server/progress", "/perijove/launches/{}/events"])
+async def test_a_stream_ends_when_its_token_counts_no_more(
+    database_url: str, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start may take days: who loses the right meanwhile hears no more of it."""
+    monkeypatch.setattr("perijove.web.api.routing.CHECK_SECONDS", 0.05)
+    async with running_api(database_url, tmp_path, loops=False, patience=AT_ONCE) as api:
+        made = (await api.call("POST", "/users/ann/tokens", {}, token=ANN)).json()
+        await api.call("POST", "/users/ann/server", token=ANN)
+        (launch,) = await api.hub.live()
+        ended = anyio.Event()
+
+        async def follow() -> None:
+            headers = {"accept": "text/event-stream"}
+            asked = path.format(launch.id)
+            answer = await api.call("GET", asked, token=made["token"], headers=headers)
+            assert answer.status_code == 200
+            ended.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            await anyio.wait_all_tasks_blocked()
+            assert not ended.is_set()
+
+            await api.call("DELETE", f"/users/ann/tokens/{made['id']}", token=ANN)
+
+            with anyio.fail_after(PATIENCE):
+                await ended.wait()
+        assert (await api.hub.launch(launch.id)).is_live

@@ -149,6 +149,15 @@ async def test_list_is_paged_for_who_asks_so(database_url: str, tmp_path: Path) 
     assert "link" not in whole.headers
 
 
+async def test_a_filter_longer_than_any_name_finds_nobody(
+    database_url: str, tmp_path: Path
+) -> None:
+    """However long: what no database could compare is not asked of it."""
+    async with running_api(database_url, tmp_path, loops=False) as api:
+        assert await _names(api, "name_filter=" + "a" * 60_000) == []
+        assert await _names(api, "name_filter=ann") == ["ann"]
+
+
 async def test_list_is_restricted_to_whom_the_caller_may_list(
     database_url: str, tmp_path: Path
 ) -> None:

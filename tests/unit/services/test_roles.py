@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from perijove.db import schema
 from perijove.db.core import sync_engine
@@ -68,6 +68,23 @@ def test_roles_of_the_file_replace_and_those_of_the_browser_stay(connection: Con
 
     assert names(connection, roles) == {*BUILT_IN, "teacher", "made-here"}
     assert len(connection.execute(select(role_grants)).all()) == 1
+
+
+def test_who_is_listed_no_more_is_no_member(connection: Connection) -> None:
+    """A group has the members that the file lists now, and those that an authenticator gave."""
+    load(connection, section(groups={"class": ["ann", "bob"], "old": ["ann"]}), now=NOW)
+    given = group_members.c.authenticator
+    bob = select(users.c.id).where(users.c.name == "bob").scalar_subquery()
+    row = group_members.c.user_id == bob
+    connection.execute(update(group_members).where(row).values({given: "pam"}))
+    load(connection, section(groups={"class": ["cy"]}), now=NOW)
+
+    found = connection.execute(
+        select(users.c.name, groups.c.name, given).select_from(
+            group_members.join(users).join(groups)
+        )
+    ).all()
+    assert sorted(map(tuple, found)) == [("bob", "class", "pam"), ("cy", "class", None)]
 
 
 def test_role_user_may_be_redefined_and_reset(connection: Connection) -> None:

@@ -103,7 +103,7 @@ async def xsrf_of(hub: Hub, opened: Opened) -> str:
 )
 def test_header(header: str, value: str | None) -> None:
     """Two schemes, whatever their case, and one word."""
-    assert bearer(request(authorization=header)) == value
+    assert bearer(request(authorization=header).scope) == value
 
 
 async def test_token_counts_on_the_api_without_any_check(url: str) -> None:

@@ -19,12 +19,12 @@ from perijove.db.core import bound
 from perijove.domain.errors import Forbidden, NotFound
 from perijove.domain.names import normalise_user_name
 from perijove.domain.scopes import Limit, LimitKind, Verdict
-from perijove.services.access import Caller, caller_by_token
+from perijove.services.access import Caller, caller_by_token, is_good
 from perijove.services.hub import Hub
 from perijove.web.api.calls import Call, Patience, Reply, Stream, empty
 from perijove.web.asgi import Receive, Scope, Send
 from perijove.web.exchange import exchange_of
-from perijove.web.identity import identify
+from perijove.web.identity import bearer, identify
 from perijove.web.problems import HIDDEN, MethodNotAllowed
 
 Reads = Callable[[Connection, Call], Reply]
@@ -115,6 +115,8 @@ def _one_form(name: str) -> str:
 
 
 _UNKNOWN: Final = "Missing or invalid credentials."
+CHECK_SECONDS: Final = 10.0
+"""How often it is looked whether who follows a stream may still: it may go on for days."""
 
 
 class Api:
@@ -136,13 +138,17 @@ class Api:
         exchange = exchange_of(scope)
         if method not in methods:
             if method == "OPTIONS":
-                await _send(send, empty(200), receive)
+                await _send(send, empty(200))
                 return True
             raise MethodNotAllowed("Method Not Allowed")
         endpoint, exchange.handler = methods[method]
         exchange.is_own = endpoint.own
         call = Call(self._hub, scope, receive, names, self._patience)
-        await _send(send, await self._answer(call, endpoint), receive)
+        answer = await self._answer(call, endpoint)
+        if isinstance(answer, Stream):
+            await _send_stream(send, answer, call)
+        else:
+            await _send(send, answer)
         return True
 
     async def _answer(self, call: Call, endpoint: Endpoint) -> Reply | Stream:
@@ -213,21 +219,7 @@ def missing_scopes(any_of: Sequence[str]) -> Forbidden:
     )
 
 
-def bearer(scope: Scope) -> str | None:
-    """Return the token of the Authorization header: one word after ``token`` or ``Bearer``."""
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            words = value.split()
-            if len(words) == 2 and words[0].lower() in (b"token", b"bearer"):
-                return str(words[1], "latin-1")
-            return None
-    return None
-
-
-async def _send(send: Send, answer: Reply | Stream, receive: Receive) -> None:
-    if isinstance(answer, Stream):
-        await _send_stream(send, answer, receive)
-        return
+async def _send(send: Send, answer: Reply) -> None:
     headers = [
         (b"content-type", answer.content_type),
         (b"content-length", b"%d" % len(answer.body)),
@@ -239,7 +231,8 @@ async def _send(send: Send, answer: Reply | Stream, receive: Receive) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-async def _send_stream(send: Send, stream: Stream, receive: Receive) -> None:
+async def _send_stream(send: Send, stream: Stream, call: Call) -> None:
+    """Send a stream until it ends, the client goes away, or its credential counts no more."""
     headers = [(b"content-type", stream.content_type), *stream.headers]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
 
@@ -249,11 +242,21 @@ async def _send_stream(send: Send, stream: Stream, receive: Receive) -> None:
     async with anyio.create_task_group() as tasks:
 
         async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
+            while (await call.receive())["type"] != "http.disconnect":
                 pass
             tasks.cancel_scope.cancel()
 
+        async def check() -> None:
+            hub, caller = call.hub, call.caller
+            # Nothing rings when a right is taken back, perhaps by another hub.
+            while await hub.database.read(  # noqa: ASYNC110
+                bound(is_good, caller, hub.clock.now())
+            ):
+                await anyio.sleep(CHECK_SECONDS)
+            tasks.cancel_scope.cancel()
+
         tasks.start_soon(watch)
+        tasks.start_soon(check)
         await stream.run(write)
         tasks.cancel_scope.cancel()
     await send({"type": "http.response.body", "body": b""})

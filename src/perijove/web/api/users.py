@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from perijove.db.core import bound
 from perijove.domain.errors import Invalid
 from perijove.domain.launch import Cause
+from perijove.domain.names import USER_NAME_BYTES
 from perijove.domain.scopes import LimitKind, restrict
 from perijove.kit.clock import monotonic
 from perijove.services import activity, listing, users
@@ -76,7 +77,8 @@ def _selection(call: Call, *, default_limit: int) -> Selection:
     return Selection(
         limits=restrict(call.caller.scopes, "list:users", (LimitKind.USER, LimitKind.GROUP)),
         state=_state(query.get("state", "")),
-        name_filter=query.get("name_filter", ""),
+        # No name is longer, so that what is cut off changes nothing; SQLite has a limit for it.
+        name_filter=query.get("name_filter", "")[: USER_NAME_BYTES + 1],
         sort=sort.removeprefix("-"),
         descending=sort.startswith("-"),
         offset=offset,
