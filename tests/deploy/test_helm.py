@@ -21,8 +21,10 @@ HELM: Final = Path(sys.executable).with_name("helm")
 OLD, NEW = "1.20.2", "1.33.0"
 DATABASE: Final = "postgresql://perijove@db.example.org/perijove"
 
+GUIDE: Final = (beds.ROOT / "docs/admin/helm.md").read_text()
 VALUES: Final[dict[str, dict[str, Any]]] = {
     "trial": {},
+    "guide": yaml.safe_load(GUIDE.partition("```yaml\n")[2].partition("```")[0]),
     "site": {
         "image": {"repository": "registry.example.org/perijove", "pullSecrets": ["registry"]},
         "database": {"existingSecret": "site-database", "existingSecretKey": "url"},
