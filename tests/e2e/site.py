@@ -22,7 +22,7 @@ import psutil
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 ADMIN_TOKEN = "an-admin-token-that-only-tests-know"
 PASSWORD = "correct horse battery staple"
 
@@ -201,7 +201,7 @@ tokens = [{{ name = "tests", user = "admin", token = "{ADMIN_TOKEN}" }}]
         return wait_for(
             lambda: model if (model := self.server(user)).get("ready") else None,
             what=f"{user}'s server to be ready",
-            seconds=90,
+            seconds=200,
         )
 
     def stop_server(self, user: str = "admin") -> None:

@@ -7,7 +7,7 @@ import httpx2
 import psutil
 import pytest
 
-from tests.e2e.site import ADMIN_TOKEN, PASSWORD, a_site, wait_for
+from tests.e2e.site import ADMIN_TOKEN, PASSWORD, PATIENCE, a_site, wait_for
 from tests.e2e.test_singleuser import signed_in
 
 pytestmark = [pytest.mark.needs("lab"), pytest.mark.timeout(300)]
@@ -40,7 +40,7 @@ def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
         secrets["new token"] = made["token"]
         site.api("GET", "/user", token=made["token"])
         site.api("GET", "/users/admin?token=" + made["token"])
-        refused = httpx2.Client(base_url=site.url)
+        refused = httpx2.Client(base_url=site.url, timeout=PATIENCE)
         with closing(refused):
             refused.get("/hub/login")
             form = {"username": "admin", "password": WRONG, "_xsrf": refused.cookies["_xsrf"]}

@@ -31,7 +31,7 @@ from tests.fakes.spawners import MemoryPlatform, MemorySettings, MemorySpawner
 
 PROGRAM: Final = Path(__file__).with_name("program.py")
 SECRET: Final = "7f1d9a3c5b2e4608a1c3e5f708192a3b"
-DEADLINE: Final = 20.0
+DEADLINE: Final = 60.0
 NAME: Final = platform_name("inst")  # Another run of this suite may be under way beside this one.
 
 

@@ -95,7 +95,7 @@ async def test_second_stop_may_shorten_the_grace(local_site: LocalSite) -> None:
         await patient.start(make_spec(mode="stubborn"), recorded)
         await answers(await phase(patient, NAME, Phase.RUNNING))
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: patient.stop(NAME, None, grace=600))
                 assert await eventually(lambda: _is_cancelled(local_site))

@@ -14,6 +14,7 @@ from perijove.web.api.calls import Patience
 from perijove.web.api.progress import LABEL
 from perijove.web.asgi import Message
 from tests.apis import ADMIN, ANN, TestApi, running_api
+from tests.hubs import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -228,7 +229,7 @@ async def test_stream_ends_when_the_client_goes_away(database_url: str, tmp_path
             "query_string": b"", "scheme": "http", "client": None,
             "headers": [(b"authorization", f"token {ANN}".encode())],
         }  # fmt: skip
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             await api.app(scope, receive, send)
 
     assert chunks[1] == b"\n\n"

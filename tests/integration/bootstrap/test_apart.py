@@ -20,6 +20,7 @@ from perijove.proxy import ProxyOptions
 from perijove.proxy.server import ProxyServer
 from perijove.settings import Settings, load
 from perijove.wire.control import PROXY_HEADER, SECRET_HEADER
+from tests.hubs import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -64,16 +65,21 @@ async def apart(tmp_path: Path) -> AsyncIterator[Apart]:
             return bool(workers) and bool(proxy.routes.revision)
 
         try:
-            assert await until(is_routed, seconds=10)
+            assert await until(is_routed, seconds=PATIENCE)
             outside = f"http://127.0.0.1:{listener.getsockname()[1]}"
             yield Apart(hub=hub, inside=inside, outside=outside)
         finally:
             await proxy.stop(1)
 
 
+def browser() -> httpx2.AsyncClient:
+    """Return a client with patience."""
+    return httpx2.AsyncClient(trust_env=False, timeout=PATIENCE)
+
+
 async def test_a_proxy_on_another_machine_serves_the_hub(tmp_path: Path) -> None:
     """People come in by it, and the hub knows where from, whatever they say of themselves."""
-    async with apart(tmp_path) as site, httpx2.AsyncClient(trust_env=False) as client:
+    async with apart(tmp_path) as site, browser() as client:
         assert site.hub.signin_link is not None
         lies = {"X-Forwarded-For": ELSEWHERE, PROXY_HEADER: "nothing"}
         answer = await client.get(f"{site.outside}{site.hub.signin_link}", headers=lies)
@@ -90,7 +96,7 @@ async def test_a_proxy_on_another_machine_serves_the_hub(tmp_path: Path) -> None
 async def test_who_does_not_know_the_secret_is_refused(tmp_path: Path, header: str | None) -> None:
     """Neither pages nor routes are for anybody else on that network."""
     given = {header: SECRET[:-1] + "x"} if header else {}
-    async with apart(tmp_path) as site, httpx2.AsyncClient(trust_env=False) as client:
+    async with apart(tmp_path) as site, browser() as client:
         for path in ("/hub/login", "/routes?worker=w", "/activity"):
             answer = await client.get(f"{site.inside}{path}", headers=given)
             assert answer.status_code == 403, path

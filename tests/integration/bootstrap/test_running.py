@@ -37,18 +37,18 @@ def settings_of(data_dir: Path, **hub: object) -> Settings:
 def client_of(hub: Running) -> httpx2.AsyncClient:
     """Return a client that comes in by the hub's own socket, as the proxy does."""
     transport = httpx2.AsyncHTTPTransport(uds=str(hub.places.hub_socket))
-    return httpx2.AsyncClient(transport=transport, base_url="http://hub")
+    return httpx2.AsyncClient(transport=transport, base_url="http://hub", timeout=PATIENCE)
 
 
 async def test_a_hub_serves_while_it_runs_and_leaves_nothing_open(tmp_path: Path) -> None:
     """Every address answers inside the block, and none after it."""
     async with running(settings_of(tmp_path / "data"), {}) as hub, client_of(hub) as client:
         assert (await client.get("/hub/health")).status_code == 200
-        async with httpx2.AsyncClient(trust_env=False) as direct:
+        async with httpx2.AsyncClient(trust_env=False, timeout=PATIENCE) as direct:
             assert (await direct.get(f"{hub.hub.api_url}/")).status_code == 200
         api_url = hub.hub.api_url
 
-    async with httpx2.AsyncClient(trust_env=False) as direct:
+    async with httpx2.AsyncClient(trust_env=False, timeout=PATIENCE) as direct:
         with pytest.raises(httpx2.ConnectError):
             await direct.get(f"{api_url}/")
 

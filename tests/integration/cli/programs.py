@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 50
+PATIENCE = 120
 """Seconds a command may take; long, because the machine may be busy."""
 
 

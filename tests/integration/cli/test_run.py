@@ -170,7 +170,7 @@ def running(data_dir: Path, address: str) -> Iterator[subprocess.Popen[bytes]]:
 def wait_until_it_serves(address: str) -> None:
     """Ask the health page until it answers 200."""
     end = monotonic() + PATIENCE
-    with httpx2.Client(trust_env=False, timeout=5) as client:
+    with httpx2.Client(trust_env=False, timeout=20) as client:
         while True:
             try:
                 if client.get(f"http://{address}/hub/health").status_code == 200:
@@ -188,13 +188,13 @@ def test_run_serves_restarts_its_parts_and_ends_whole(tmp_path: Path) -> None:
         assert len(parts) == 2
         for part in parts:
             part.kill()
-            part.wait(10)
+            part.wait(PATIENCE)
             wait_until_it_serves(address)
 
         everything = psutil.Process(program.pid).children(recursive=True)
         program.send_signal(signal.SIGTERM)
         assert program.wait(PATIENCE) == 0
-        assert psutil.wait_procs(everything, timeout=10)[1] == []
+        assert psutil.wait_procs(everything, timeout=PATIENCE)[1] == []
 
 
 def test_run_that_is_killed_takes_its_parts_along(tmp_path: Path) -> None:
@@ -205,4 +205,4 @@ def test_run_that_is_killed_takes_its_parts_along(tmp_path: Path) -> None:
         program.kill()
         program.wait()
 
-        assert psutil.wait_procs(everything, timeout=20)[1] == []
+        assert psutil.wait_procs(everything, timeout=PATIENCE)[1] == []

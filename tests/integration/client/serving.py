@@ -28,7 +28,7 @@ from perijove.web.listen import open_tcp, serve
 from tests.apis import ANN, TestApi, running_api
 from tests.fakes.spawners import Wrapper
 
-PATIENCE = 50
+PATIENCE = 120
 PROFILE: Mapping[str, Any] = {
     "name": "interactive",
     "title": {"en": "Interactive", "fr": "Interactif"},

@@ -22,9 +22,7 @@ from perijove.web.app import create_app
 from perijove.web.listen import open_tcp, serve
 from tests.contract.spawners.sites import PROGRAM
 from tests.fakes.spawners import MemoryPlatform, Registering
-from tests.hubs import TestHub, running_hub
-
-PATIENCE = 30.0
+from tests.hubs import PATIENCE, TestHub, running_hub
 
 
 @asynccontextmanager
@@ -51,7 +49,7 @@ async def serving_hub(
             await serve(create_app(hub.hub), [listener], started=started.set)
 
         hub.tasks.start_soon(serve_app)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             await started.wait()
         yield ServedHub(hub=hub, spawner=spawner, port=listener.getsockname()[1])
         hub.tasks.cancel_scope.cancel()
@@ -190,7 +188,7 @@ async def seen_by(launch: Launch) -> dict[str, str]:
     """Return the environment of a launch's server, which it tells to all who ask."""
 
     def ask() -> dict[str, str]:
-        with urlopen(f"{launch.url}/user/ann/api", timeout=10) as answer:
+        with urlopen(f"{launch.url}/user/ann/api", timeout=PATIENCE) as answer:
             found: dict[str, str] = json.load(answer)
             return found
 

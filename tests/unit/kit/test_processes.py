@@ -6,10 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
-PATIENCE = 20
+PATIENCE = 60
 PROGRAM = """
 import json, sys
 from perijove.kit.processes import Supervisor
@@ -84,10 +85,12 @@ def test_only_what_died_is_started_again() -> None:
         assert second.is_running()
 
 
-def test_a_final_code_ends_everything() -> None:
+def test_a_final_code_ends_everything(tmp_path: Path) -> None:
     """Where trying again is useless, the code is the whole program's."""
-    with supervised({"a": RUNS, "b": ["sh", "-c", "read line </dev/null; exit 2"]}) as running:
+    ends = ["sh", "-c", 'until [ -e "$0" ]; do sleep 0.1; done; exit 2', str(tmp_path / "end")]
+    with supervised({"a": RUNS, "b": ends}) as running:
         child = running.child()
+        (tmp_path / "end").touch()
         assert running.program.wait(PATIENCE) == 2
         assert not child.is_running()
 

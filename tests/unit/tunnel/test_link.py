@@ -37,7 +37,7 @@ from perijove.agent.link import (
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 LARGEST = FRAME + HEAD.size
 
 
