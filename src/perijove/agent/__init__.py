@@ -19,6 +19,7 @@ from perijove.agent.kernels import KEEPER
 _PACKAGE: Final = Path(__file__).parents[1]
 _WRAPPER: Final = (
     "agent/kernels.py",
+    "agent/memory.py",
     "spawners/local/supervisor.py",
     "agent/cannot.py",
     "agent/post.py",
@@ -32,7 +33,7 @@ _WRAPPER: Final = (
     "agent/wrapper.py",
 )
 """Each needs only those before it."""
-_SUPERVISOR: Final = ("agent/kernels.py", "spawners/local/supervisor.py")
+_SUPERVISOR: Final = ("agent/kernels.py", "agent/memory.py", "spawners/local/supervisor.py")
 _KEEPER: Final = ("agent/post.py", "agent/environments.py")
 _TUNNEL: Final = ("agent/link.py", "agent/tunnel.py")
 _AS_THEY_ARE: Final = (

@@ -14,7 +14,7 @@ import os
 import time
 
 from perijove.agent.hub import Post
-from perijove.agent.node import memory_folder
+from perijove.agent.memory import memory_folder
 from perijove.agent.post import Answer
 from perijove.spawners.local.supervisor import descendants, write
 

@@ -29,8 +29,8 @@ from perijove.agent.cannot import EXITS, Cannot
 from perijove.agent.doctor import examine
 from perijove.agent.hub import Line, register
 from perijove.agent.kernels import keeper_in, show_environments, start_keeper
+from perijove.agent.memory import GroupMemory, memory_folder
 from perijove.agent.node import (
-    JobMemory,
     Output,
     account,
     choose_host,
@@ -147,7 +147,7 @@ class Session(Family):
             "job_id": self._job_id,
         }
         self._line = Line(spec["register_url"], self._identity)
-        self._memory = JobMemory()
+        self._memory = GroupMemory(memory_folder())
         self._temporary = ""
         self._home = ""
         self._environment: dict[str, str] = {}

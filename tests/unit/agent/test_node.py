@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perijove.agent import node, rescue
+from perijove.agent import memory, node, rescue
 from perijove.agent.cannot import Cannot
 
 
@@ -84,24 +84,21 @@ def test_homes_are_told_apart(tmp_path: Path) -> None:
 def test_the_jobs_memory_group_is_found(tmp_path: Path, lines: str, folder: str) -> None:
     """Version 1 and 2 of control groups are read alike."""
     (tmp_path / "cgroup").write_text(lines)
-    found = node.memory_folder(str(tmp_path), str(tmp_path / "cgroup"))
+    found = memory.memory_folder(str(tmp_path), str(tmp_path / "cgroup"))
     assert found == (f"{tmp_path}{folder}" if folder else "")
 
 
-def test_kills_for_memory_are_counted_from_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kills_for_memory_are_counted_from_the_start(tmp_path: Path) -> None:
     """Kills before the job count for nothing; each later one is news once."""
-    monkeypatch.setattr(node, "memory_folder", lambda: str(tmp_path))
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
     (tmp_path / "memory.peak").write_text("1048576\n")
-    memory = node.JobMemory()
-    assert (memory.killed(), memory.news(), memory.peak()) == (0, 0, 1048576)
+    counted = memory.GroupMemory(str(tmp_path))
+    assert (counted.killed(), counted.news(), counted.peak()) == (0, 0, 1048576)
 
     events.write_text("oom_kill 5\n")
 
-    assert (memory.news(), memory.news(), memory.killed()) == (3, 0, 3)
+    assert (counted.news(), counted.news(), counted.killed()) == (3, 0, 3)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -23,7 +23,7 @@ def test_shared_account_is_always_said(shared: bool) -> None:
     """That everybody has one account is said on every address."""
     spawner = make_spawner(shared_account=shared)
 
-    assert list(spawner.warnings(public=False)) == ["local-shared-account"]
+    assert "local-shared-account" in spawner.warnings(public=False)
 
 
 def test_public_address_is_refused() -> None:
@@ -36,7 +36,7 @@ def test_public_address_may_be_allowed() -> None:
     """With that word it serves, and still says what it means."""
     spawner = make_spawner(shared_account=True)
 
-    assert list(spawner.warnings(public=True)) == ["local-shared-account"]
+    assert "local-shared-account" in spawner.warnings(public=True)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ INSTALLED: Final = Path("/usr/libexec/perijove-launch")
 PROGRAM: Final = Path(__file__).with_name("perijove_launch.py")
 _PYTHON: Final = "/usr/bin/python3"
 _SUDO: Final = "/usr/bin/sudo"
+_SETPRIV: Final = "/usr/bin/setpriv"
 _WORDS_BYTES: Final = 4096
 _SLACK_SECONDS: Final = 2.0  # The launcher gives up first, with a word.
 _FINAL: Final = frozenset(
@@ -100,14 +101,14 @@ class Launcher:
         verb: str,
         *,
         timeout: float,  # noqa: ASYNC109 - the launcher is told too
-        cgroups: Sequence[Path] = (),
+        enclosure: Sequence[str] = (),
         **request: Any,
     ) -> dict[str, Any]:
         """
         Return the launcher's answer to `verb` as the person `user_name`.
 
-        The fields of each verb are in the launcher's table ``VERBS``. A hub that is root puts the
-        process, and so whatever it starts, into `cgroups` before it hears what to do.
+        The fields of each verb are in the launcher's table ``VERBS``. A hub that is root runs the
+        process, and so whatever it starts, by the command `enclosure`.
 
         Raises `SpawnerRejected` when trying again is useless (``account-unknown``,
         ``account-refused``, ``home-missing``, ``home-full``, ``command-missing``, and
@@ -121,7 +122,7 @@ class Launcher:
         # In a thread, for only there can a process become somebody else; one that nobody waits
         # for any more ends by its own deadline.
         status, out, err = await anyio.to_thread.run_sync(
-            self._run, account, order, seconds + _SLACK_SECONDS, cgroups, abandon_on_cancel=True
+            self._run, account, order, seconds + _SLACK_SECONDS, enclosure, abandon_on_cancel=True
         )
         answer = _parse(out)
         if answer is None:
@@ -131,13 +132,11 @@ class Launcher:
         return answer
 
     def _run(
-        self, account: Account, order: bytes, seconds: float, cgroups: Sequence[Path]
+        self, account: Account, order: bytes, seconds: float, enclosure: Sequence[str]
     ) -> tuple[int, bytes, bytes]:
         try:
-            process = self._open(account)
+            process = self._open(account, enclosure)
             try:
-                for group in cgroups:
-                    (group / "cgroup.procs").write_text(str(process.pid))
                 out, err = process.communicate(order, timeout=seconds)
             except BaseException:
                 _let_go(process)
@@ -154,7 +153,7 @@ class Launcher:
             ) from error
         return process.returncode, out, err[:_WORDS_BYTES]
 
-    def _open(self, account: Account) -> "subprocess.Popen[bytes]":
+    def _open(self, account: Account, enclosure: Sequence[str]) -> "subprocess.Popen[bytes]":
         own = os.geteuid()
         if own not in (0, account.uid):
             return _popen([_SUDO, "-n", "-u", account.name, "--", str(self.installed)])
@@ -163,13 +162,10 @@ class Launcher:
             command = [_PYTHON, "-I", f"/proc/self/fd/{program}"]
             if own == account.uid:
                 return _popen(command, pass_fds=(program,))
-            return _popen(
-                command,
-                pass_fds=(program,),
-                user=account.uid,
-                group=account.gid,
-                extra_groups=list(account.groups),
-            )
+            # Root enters the limits, and is the person when the launcher begins.
+            groups = ",".join(map(str, account.groups))
+            become = [f"--reuid={account.uid}", f"--regid={account.gid}", f"--groups={groups}"]
+            return _popen([*enclosure, _SETPRIV, *become, "--", *command], pass_fds=(program,))
         finally:
             os.close(program)
 

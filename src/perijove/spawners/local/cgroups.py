@@ -1,8 +1,8 @@
 """
-Limits by control groups, version 1 or 2, for a hub that is root.
+Limits by control groups, version 1 or 2, for a hub that is root where systemd does not own them.
 
-Each launch has a group of its own below ``perijove`` at the top of the machine's tree; it stays,
-with its counters, until the launch is removed. Everything here blocks: call it in a thread.
+Each launch has a group of its own, of the launch's name, below ``perijove`` at the top of the
+machine's tree, until it is removed. Everything here blocks: call it in a thread.
 """
 
 import os
@@ -18,6 +18,14 @@ _MOUNTS: Final = Path("/sys/fs/cgroup")
 _OURS: Final = "perijove"
 _CONTROLLERS: Final = ("memory", "cpu", "pids")
 _PERIOD_MICROSECONDS: Final = 100_000
+_ENTER: Final = """
+until [ "$1" = -- ]; do
+    echo $$ >"$1/cgroup.procs" || exit
+    shift
+done
+shift
+exec "$@"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +50,8 @@ class ControlGroups:
         except OSError:
             return None  # Read-only or not there, as in most containers.
 
-    def make(self, name: str, resources: Resources, processes_limit: int) -> Sequence[Path]:
-        """Return the groups of a launch, made with its limits; raises `OSError`."""
+    def enclose(self, name: str, resources: Resources, processes_limit: int) -> Sequence[str]:
+        """Make the groups of a launch; return what runs the command behind it within them."""
         limits = self._limits(resources, processes_limit)
         groups = [root / name for root in self.roots]
         for group in groups:
@@ -51,7 +59,7 @@ class ControlGroups:
             for file, value in limits.items():
                 if (group / file).exists():
                     (group / file).write_text(value)
-        return groups
+        return ["/bin/sh", "-c", _ENTER, "sh", *map(str, groups), "--"]
 
     def _limits(self, resources: Resources, processes_limit: int) -> Mapping[str, str]:
         """Return what to write where, in the order in which the kernel takes it."""
@@ -76,16 +84,6 @@ class ControlGroups:
                     "cpu.cfs_quota_us": quota,
                 }
         return limits
-
-    def killed_for_memory(self, name: str) -> bool:
-        """Tell whether the kernel has killed a process of the launch because memory was full."""
-        file = "memory.events" if self.version == 2 else "memory.oom_control"
-        with suppress(OSError, ValueError):
-            for line in (self.roots[0] / name / file).read_text().splitlines():
-                key, _, count = line.partition(" ")
-                if key == "oom_kill":
-                    return int(count) > 0
-        return False
 
     def remove(self, name: str) -> None:
         """Remove the groups of a launch of which nothing lives any more."""

@@ -212,6 +212,8 @@ def end_of(outcome: Mapping[str, Any]) -> End:
     """Turn a supervisor's words into the evidence of an end."""
     if outcome.get("failure"):
         return never_started(str(outcome["failure"]))
+    if outcome.get("over_limit") is True:
+        return End(cause=Cause.OUT_OF_MEMORY, code=9)
     if isinstance(outcome.get("signal"), int):
         # Only a hint: the kernel killed somebody for memory at about that time.
         reason = "maybe-out-of-memory" if outcome.get("out_of_memory") else ""

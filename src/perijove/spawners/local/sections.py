@@ -45,7 +45,7 @@ class LocalSettings(SpawnerSettings):
     login_shell: bool = True
     """Ask the login shell of a system account for the environment that servers begin with."""
     processes_limit: Annotated[int, Field(ge=16)] = 4096
-    """How many processes and threads a server may have where control groups can be used."""
+    """How many processes and threads a server may have where this hub can limit that."""
     kill_limit: Annotated[float, Field(gt=0)] = 10
     """Seconds in which what was killed must be gone; then the stop fails and is tried again."""
     environment: dict[str, str] = {}

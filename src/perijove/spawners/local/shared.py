@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from typing import Final, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
@@ -15,9 +16,9 @@ import structlog
 
 from perijove.agent import local_files
 from perijove.domain.errors import ConfigError, SpawnerRejected, SpawnerTransient
-from perijove.domain.launch import End
+from perijove.domain.launch import End, Resources
 from perijove.kit.clock import monotonic
-from perijove.kit.files import write_text
+from perijove.kit.files import read_json, write_text
 from perijove.spawners.archive import Archive
 from perijove.spawners.contract import (
     Checkpoint,
@@ -37,6 +38,8 @@ from perijove.spawners.local.directory import (
     View,
 )
 from perijove.spawners.local.home import base_environment, find_command, make_home
+from perijove.spawners.local.limits import Limits, find_limits
+from perijove.spawners.local.scopes import manager_environment
 from perijove.spawners.local.sections import LocalSettings
 from perijove.spawners.local.sightings import sighting_of
 from perijove.spawners.names import check_platform_name, is_platform_name
@@ -73,6 +76,7 @@ class SharedSpawner:
         self._archive = Archive(root)
         self._labels: dict[str, Label] = {}
         self._being_started: set[str] = set()
+        self._limits: Limits | None = None
         self._threads: anyio.CapacityLimiter
 
     async def __aenter__(self) -> Self:
@@ -85,7 +89,11 @@ class SharedSpawner:
         """Let go; the supervisors and their servers run on."""
 
     def warnings(self, *, public: bool) -> Sequence[str]:
-        """Say that all people share one account; refuse it in public unless it is allowed."""
+        """
+        Say that all people share one account, and once that servers have no limits.
+
+        In public a shared account is refused unless it is allowed.
+        """
         if public and not self._settings.shared_account:
             raise ConfigError(
                 f"spawners.{self._name} runs everybody's servers under the hub's own account, so "
@@ -95,7 +103,7 @@ class SharedSpawner:
                 code="local-shared-account-refused",
                 key=f"spawners.{self._name}.shared_account",
             )
-        return ["local-shared-account"]
+        return ["local-shared-account"] + ([] if self._limits else ["local-no-limits"])
 
     # Start
 
@@ -162,6 +170,7 @@ class SharedSpawner:
             "log_limit": self._settings.log_limit,
             "grace": self._settings.stop_grace,
         }
+        files["resources.json"] = asdict(spec.resources)
         label = Label(
             name=spec.name,
             launch_id=spec.launch_id,
@@ -179,11 +188,15 @@ class SharedSpawner:
             return
         supervisor = self._programs / "supervisor.py"
         command = [sys.executable, "-I", "-S", str(supervisor), str(directory.path)]
+        if self._limits is not None:
+            name, resources = directory.path.name, read_json(directory.path / "resources.json")
+            limit = self._settings.processes_limit
+            command = [*self._limits.enclose(name, Resources(**resources), limit), *command]
         # The process we wait for forks and leaves: the supervisor is nobody's child, has its own
         # session and nothing of our environment, and so outlives this hub.
         result = subprocess.run(  # noqa: S603 - our own program, no shell
             command,
-            env={"LC_ALL": "C.UTF-8", "PATH": os.defpath},
+            env=manager_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -342,6 +355,8 @@ class SharedSpawner:
 
     def _remove(self, directory: LaunchDirectory) -> End:
         name = directory.path.name
+        if self._limits is not None:
+            self._limits.remove(name)
         view = directory.look()
         if view is None or view.end is None:
             return self._end_of_removed(name)
@@ -405,6 +420,7 @@ class SharedSpawner:
         self._archive.prepare()
         self._archive.prune()
         LaunchDirectory.sweep(self._launches)
+        self._limits = find_limits()
 
     def _directory(self, name: str) -> LaunchDirectory:
         return LaunchDirectory(self._launches / name)

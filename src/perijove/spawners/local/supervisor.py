@@ -11,7 +11,7 @@ that called it. What the files in DIRECTORY mean is told in docs/design/spawners
 - ``end.json`` is written when nothing of the launch lives any more, before the lock is released.
 """
 # pathlib would add much to what this small program needs to start:
-# ruff: noqa: PTH100, PTH104, PTH108, PTH120, PTH123, PTH208
+# ruff: noqa: PTH100, PTH104, PTH108, PTH109, PTH119, PTH120, PTH123, PTH208
 
 import contextlib
 import ctypes
@@ -29,6 +29,7 @@ import time
 import traceback
 
 from perijove.agent.kernels import keeper_in, offer_environments
+from perijove.agent.memory import memory_of
 
 TYPE_CHECKING = False  # As in `typing`, whose import would cost more than all the rest.
 if TYPE_CHECKING:
@@ -350,6 +351,7 @@ class Launch(Family):
         self._spec = spec
         self._port = 0
         self._attempt = 0
+        self._memory = memory_of(os.path.basename(os.getcwd()))
 
     def run(self) -> "dict[str, Any]":
         """Run the server to its end, again on another port if it lost its own; say how it ended."""
@@ -388,6 +390,13 @@ class Launch(Family):
             return float(read("cancelled")["grace"])
         except (OSError, ValueError, KeyError, TypeError):
             return float(self._spec["grace"])
+
+    def outcome(self, started_at: float, failure: str = "") -> "dict[str, Any]":
+        """Return how it ended, and whether that was by the limit of the launch's own memory."""
+        end = super().outcome(started_at, failure)
+        is_killed = end["signal"] == signal.SIGKILL or end["exit"] == 128 + signal.SIGKILL
+        is_full = self._memory is not None and self._memory.killed() > 0
+        return dict(end, over_limit=is_killed and is_full and not self.signals.stop_asked)
 
     def _lost(self) -> bool:
         """Tell whether the server failed because somebody else has the port."""

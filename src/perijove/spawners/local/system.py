@@ -12,7 +12,7 @@ import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
@@ -38,7 +38,6 @@ from perijove.spawners.contract import (
 )
 from perijove.spawners.launcher.client import Launcher, find_account
 from perijove.spawners.local import process
-from perijove.spawners.local.cgroups import ControlGroups
 from perijove.spawners.local.directory import (
     Condition,
     Label,
@@ -48,6 +47,7 @@ from perijove.spawners.local.directory import (
     instant_of,
     never_started,
 )
+from perijove.spawners.local.limits import Limits, find_limits
 from perijove.spawners.local.sections import LocalSettings
 from perijove.spawners.local.sightings import sighting_of
 from perijove.spawners.names import check_platform_name, is_platform_name
@@ -61,7 +61,6 @@ _ADDRESS_SECONDS: Final = 3.0
 _ASKED_AT_ONCE: Final = 4
 _SWEEP_SECONDS: Final = 300.0
 _POLL_SECONDS: Final = 0.02
-_KILLED: Final = frozenset({(Cause.SIGNAL, 9), (Cause.EXITED, 137)})
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -116,7 +115,7 @@ class SystemSpawner:
         self._places = self._root / "places"
         self._archive = Archive(self._root)
         self._launcher = launcher
-        self._groups: ControlGroups | None = None
+        self._limits: Limits | None = None
         self._key = b""
         # Read once: an update of this package must not deliver what this process does not know.
         self._programs = local_files()
@@ -135,8 +134,8 @@ class SystemSpawner:
         """Let go; the supervisors and their servers run on."""
 
     def warnings(self, *, public: bool) -> Sequence[str]:
-        """Say once that servers have no limits where control groups cannot be used."""
-        return [] if self._groups else ["local-no-limits"]
+        """Say once that servers have no limits where nothing could hold them to any."""
+        return [] if self._limits else ["local-no-limits"]
 
     # Start
 
@@ -185,21 +184,21 @@ class SystemSpawner:
 
     def _forget_seen(self, name: str) -> None:
         self._seen.pop(name, None)
-        if self._groups is not None:
-            self._groups.remove(name)
+        if self._limits is not None:
+            self._limits.remove(name)
 
     async def _hand_over(self, spec: LaunchSpec) -> _Seen:
-        groups: Sequence[Path] = ()
-        if self._groups is not None:
-            groups = await self._in_thread(
-                self._groups.make, spec.name, spec.resources, self._settings.processes_limit
+        enclosure: Sequence[str] = ()
+        if self._limits is not None:
+            enclosure = await self._in_thread(
+                self._limits.enclose, spec.name, spec.resources, self._settings.processes_limit
             )
         folder = await self._folder(spec.user_name)
         answer = await self._launcher.call(
             spec.user_name,
             "start",
             timeout=_START_SECONDS,
-            cgroups=groups,
+            enclosure=enclosure,
             name=spec.name,
             folder=str(folder),
             label=_label_of(spec).fields(),
@@ -373,8 +372,7 @@ class SystemSpawner:
         else:
             seen = _read_launch(answer.get("launch"))
         sighting = self._sighting(label, seen) if seen is not None else None
-        # Another stop may have been faster. It recorded the end before it removed the groups that
-        # the sighting was made from, so that its word counts.
+        # Another stop may have been faster: its word counts.
         known = self._archive.find_end(label.name)
         if known is not None and known.reason != "cancelled":
             sighting = _gone(label, known)
@@ -436,7 +434,8 @@ class SystemSpawner:
         self._archive.prepare()
         self._archive.prune()
         self._key = _ensure_key(self._root / "places.key")
-        self._groups = ControlGroups.find()
+        if os.geteuid() == 0:  # What sudo starts is not ours to limit.
+            self._limits = find_limits()
         if os.geteuid() == 0 and not self._settings.launches.exists():
             # What was there before may only be away: `known` stands against believing that.
             # Who may make a directory there can neither see nor remove what others have made.
@@ -460,13 +459,7 @@ class SystemSpawner:
             return None
 
     def _sighting(self, label: Label, seen: _Seen) -> Sighting:
-        found = sighting_of(label, seen.view, _handle(label), has_leftovers=seen.has_leftovers)
-        if self._groups is None or found.end is None:
-            return found
-        is_killed = (found.end.cause, found.end.code) in _KILLED
-        if is_killed and self._groups.killed_for_memory(label.name):
-            return replace(found, end=End(cause=Cause.OUT_OF_MEMORY, code=found.end.code))
-        return found
+        return sighting_of(label, seen.view, _handle(label), has_leftovers=seen.has_leftovers)
 
     async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what may block; what the file system refuses may succeed later."""
