@@ -7,7 +7,7 @@ that nothing of it is left before it counts as gone. What no row knows is told a
 database may be yesterday's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import anyio
@@ -19,12 +19,12 @@ from perijove.db.core import bound
 from perijove.db.launches import list_live
 from perijove.db.leases import take_lease
 from perijove.db.volumes import UnknownVolume, Volume
-from perijove.domain.launch import ON_PLATFORM
+from perijove.domain.launch import ON_PLATFORM, Launch
 from perijove.kit.ids import new_id
 from perijove.kit.loops import until
 from perijove.services.environments import forget_volume
 from perijove.services.hub import Hub
-from perijove.services.volumes import names_of, users_of
+from perijove.services.volumes import names_of
 from perijove.spawners.contract import KeepsVolumes, VolumeSighting, VolumeSurvey
 
 log = structlog.get_logger()
@@ -77,11 +77,15 @@ class VolumeKeeper:
         await until(is_due, seconds=seconds - _GLANCE, pause=_GLANCE)
 
     def _is_due(self, connection: Connection) -> bool:
-        now = self._hub.clock.now()
-        return any(
-            volume.removing_at is None and not users_of(connection, volume)
-            for volume in rows.list_due(connection, self._name, now)
-        )
+        due = [
+            volume.name
+            for volume in rows.list_due(connection, self._name, self._hub.clock.now())
+            if volume.removing_at is None
+        ]
+        return bool(due) and not _in_use(self._live(connection)).issuperset(due)
+
+    def _live(self, connection: Connection) -> Sequence[Launch]:
+        return list_live(connection, spawner=self._name)
 
     # --- writing down -------------------------------------------------------------------------
 
@@ -92,20 +96,18 @@ class VolumeKeeper:
         now = self._hub.clock.now()
         there = {sighting.name: sighting for sighting in survey.volumes}
         known = rows.list_volumes(connection, spawner=self._name)
-        in_use = {
-            name
-            for launch in list_live(connection, spawner=self._name)
-            if launch.status in ON_PLATFORM
-            for name in names_of(launch)
-        }
+        live = self._live(connection)
+        mounted = _in_use(launch for launch in live if launch.status in ON_PLATFORM)
         for volume in known:
             sighting = there.get(volume.name)
             if sighting is not None:
-                self._see(connection, volume, sighting, asked_at, in_use=volume.name in in_use)
+                self._see(connection, volume, sighting, asked_at, in_use=volume.name in mounted)
             elif survey.complete and volume.seen_at is not None and volume.removing_at is None:
                 self._miss(connection, volume, asked_at)
         self._note_unknown(connection, survey, {volume.name for volume in known}, now)
-        return [volume for volume in known if self._begin_removal(connection, volume, now)]
+        in_use = _in_use(live)
+        free = [volume for volume in known if volume.name not in in_use]
+        return [volume for volume in free if self._begin_removal(connection, volume, now)]
 
     def _see(
         self,
@@ -174,8 +176,6 @@ class VolumeKeeper:
         """
         if volume.delete_after is None or volume.delete_after > now:
             return False
-        if users_of(connection, volume):
-            return False
         # Where several hubs write, its owner may have had it back since it was read.
         return volume.removing_at is not None or rows.begin_removal(connection, volume.id, now)
 
@@ -195,3 +195,8 @@ class VolumeKeeper:
     def _write_gone(connection: Connection, volume: Volume, now: datetime) -> None:
         rows.change_volume(connection, volume.id, deleted_at=now, held_by="")
         forget_volume(connection, volume.name)
+
+
+def _in_use(live: Iterable[Launch]) -> set[str]:
+    """Return the volumes that launches have."""
+    return {name for launch in live for name in names_of(launch)}
