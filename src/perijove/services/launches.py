@@ -140,8 +140,9 @@ async def request_stop(
                 raise NotFound(f"no server named {server_name!r}")
             return None
         live = live_launch_of(connection, server.id)
-        if live is not None and live.wanted is Wanted.RUN:
+        if live is not None:
             live = mark_end(connection, live, End(cause=cause), asking=asking, now=hub.clock.now())
+            live = live if live.is_live else None  # it was over at this very moment
         if remove:
             volumes.bury_with_server(connection, server, now=hub.clock.now())
             _remove(connection, server, live)
