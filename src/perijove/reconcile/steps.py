@@ -507,8 +507,8 @@ class Steps:
         """Write columns, an event, and when to look again: in `due` seconds, or `at`."""
 
         def work(connection: Connection, current: Launch, now: datetime) -> None:
-            if current.wanted is Wanted.END and launch.wanted is Wanted.RUN:
-                return  # a request came in between; it has made the launch due by itself
+            if launch.wanted is Wanted.RUN and _place(current) != _place(launch):
+                return  # moved on meanwhile, by a request, its own job or the queue: due by that
             due_at = now + timedelta(seconds=due) if due is not None else at
             rows.change(connection, current, now=now, lease=self._token, due_at=due_at, **values)
             if event:

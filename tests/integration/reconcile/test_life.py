@@ -5,9 +5,13 @@ from pathlib import Path
 
 import anyio
 import pytest
+from sqlalchemy import Connection
 
+from perijove.db import launches as rows
+from perijove.db.core import bound
 from perijove.domain.errors import SpawnerRejected, SpawnerTransient
-from perijove.domain.launch import Cause, End, Reason, Status, Wanted
+from perijove.domain.launch import Cause, End, Launch, Reason, Status, Wanted
+from perijove.reconcile.steps import Steps
 from perijove.services.launches import place_in_line, request_restart
 from perijove.services.offers import PolicySection
 from perijove.services.waits import keep_waiting
@@ -145,6 +149,31 @@ async def test_failure_does_not_put_off_what_others_have_moved_on(
 
         assert ready.failures == 0
         assert "start-failed" not in [event.code for event in await hub.events(launch.id)]
+
+
+async def test_step_does_not_put_off_what_others_have_moved_on(
+    database_url: str, tmp_path: Path
+) -> None:
+    """A job says that its server listens while a step judges its clock: it is due at once."""
+    async with running_hub(database_url, tmp_path, loops=False) as hub:
+        now, token = hub.hub.clock.now(), "lease"
+
+        def claim(connection: Connection, launch: Launch) -> Launch:
+            for status in (Status.SUBMITTED, Status.STARTING):
+                launch = rows.change(connection, launch, now=now, status=status, due_at=now)
+            (claimed,) = rows.claim_due(
+                connection, token=token, now=now, ttl=timedelta(minutes=1), limit=1
+            )
+            return claimed
+
+        claimed = await hub.hub.database.write(bound(claim, await hub.start()))
+        spoken = {"status": Status.CONNECTING, "url": "http://127.0.0.1:9", "due_at": now}
+        await hub.hub.database.write(bound(rows.change, claimed, now=now, **spoken))
+
+        await Steps(hub.hub, hub.prober, token=token).step(claimed)
+
+        assert (await hub.launch(claimed.id)).status is Status.CONNECTING
+        assert await hub.hub.database.read(rows.next_due) == now
 
 
 @pytest.mark.parametrize("stage", [Stage.BEFORE_STOP, Stage.AFTER_STOP])
