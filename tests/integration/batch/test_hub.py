@@ -135,7 +135,8 @@ def test_cancelled_outside_is_seen(site: BatchSite, kind: Cluster) -> None:
         beds.run_as("alice", *CANCEL[kind], site.job_id("alice", server))
     for server in (runs, waits):
         assert site.becomes("alice", server, "ended")["end"]["cause"] == "cancelled-outside"
-    assert site.launch("alice", stays)["status"] == "ready"
+    kept = site.launch("alice", stays)
+    assert kept["status"] == "ready", (kept, site.events(kept["id"]), site.log("alice", stays))
 
 
 @on_both
