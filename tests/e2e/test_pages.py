@@ -215,6 +215,14 @@ LOOKS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+CUT_OFF: Final = """
+[...document.querySelectorAll("h1, h2, .button, .badge, .card, .table th, .table td")]
+  .filter((element) => element.scrollWidth > element.clientWidth + 1)
+  .map((element) => element.outerHTML.slice(0, 120))
+"""
+"""What does not fit into the box it stands in."""
+
+
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("name", PAGES)
 def test_page_fits_its_window_and_is_kept_as_a_picture(
@@ -228,6 +236,7 @@ def test_page_fits_its_window_and_is_kept_as_a_picture(
         return
     width = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     assert width <= 0
+    assert page.evaluate(CUT_OFF) == []
 
 
 def test_person_signs_in_without_a_script(browser: Browser, show: Show) -> None:
@@ -360,8 +369,8 @@ def test_little_time_is_announced(open_page: Opener, show: Show) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_small(open_page: Opener, name: str) -> None:
-    """A page is at most 30 kB as it travels, with all that it shows."""
-    page = open_page(name)
+    """A page is at most 30 kB as it travels, with all that it shows, also in many words."""
+    page = open_page(name, locale="fr-FR")
     size = page.evaluate("performance.getEntriesByType('navigation')[0].encodedBodySize")
     assert size <= 30_000
 
