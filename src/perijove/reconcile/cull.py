@@ -18,10 +18,12 @@ from perijove.db.core import bound
 from perijove.db.installation import hearing_since
 from perijove.db.leases import take_lease
 from perijove.domain.asking import HUB
+from perijove.domain.errors import SpawnerError
 from perijove.domain.launch import Cause, End, Launch, Status, Wanted
 from perijove.kit.ids import new_id
 from perijove.kit.loops import for_each
-from perijove.reconcile.probe import Prober
+from perijove.reconcile.probe import Busyness, Prober
+from perijove.reconcile.steps import owns_listener
 from perijove.services.hub import Hub, server_prefix
 from perijove.services.launches import mark_end
 from perijove.services.specs import server_token
@@ -117,8 +119,7 @@ class Culler:
     async def _is_used(self, overdue: _Overdue) -> bool:
         """Ask the server itself; what it says is written as activity."""
         launch = overdue.launch
-        prefix = server_prefix(self._hub.base_path, launch.user_name, launch.server_name)
-        said = await self._prober.busyness(launch.url, prefix, server_token(self._hub, launch))
+        said = await self._ask(launch)
         if said is None:
             log.info("idle_server_silent", launch=launch.id, ends=overdue.silent_too_long)
             return not overdue.silent_too_long
@@ -132,6 +133,19 @@ class Culler:
         await self._hub.database.write(bound(self._note, launch.id, values))
         limit = idle_limit(launch, self._hub.lifecycle.reporting_period)
         return limit is not None and now - latest < limit
+
+    async def _ask(self, launch: Launch) -> Busyness | None:
+        """Return what a server says of itself; None where it is silent, or may be another's."""
+        placed = self._hub.spawners.get(launch.spawner)
+        try:
+            # Where it died, somebody else may listen by now: the token is for the server alone.
+            if placed is None or not await owns_listener(self._hub, launch, placed):
+                return None
+        except SpawnerError as error:
+            log.warning("listener_unknown", launch=launch.id, error=str(error)[:200])
+            return None
+        prefix = server_prefix(self._hub.base_path, launch.user_name, launch.server_name)
+        return await self._prober.busyness(launch.url, prefix, server_token(self._hub, launch))
 
     def _note(self, connection: Connection, launch_id: str, values: dict[str, Any]) -> None:
         launch = rows.hold_launch(connection, launch_id)

@@ -271,7 +271,7 @@ class Steps:
         """
         began = monotonic()
         while monotonic() - began < _AWAKE:
-            owned = await self._owns(launch, placed)
+            owned = await owns_listener(self._hub, launch, placed)
             if owned is False:
                 if self._hub.clock.now() - launch.entered_at() > _STRANGER:
                     detail = f"another program listens at {launch.url}"
@@ -293,14 +293,6 @@ class Steps:
                 return None
         await self._write(launch, due=0)
         return None
-
-    async def _owns(self, launch: Launch, placed: PlacedSpawner) -> bool | None:
-        if not isinstance(placed.spawner, ChecksListener):
-            return True
-        handles = await self._hub.database.read(bound(rows.list_handles, launch.id))
-        return await placed.spawner.owns_listener(
-            launch.name, handles[0] if handles else None, launch.url
-        )
 
     async def _publish(self, launch: Launch, prefix: str, answer: Answer) -> Launch:
         """Put the route into the table; from here on the proxies may send people there."""
@@ -592,6 +584,19 @@ def to_stop(handles: Sequence[Handle]) -> Sequence[Handle]:
 def _place(launch: Launch) -> tuple[Wanted, Status, str]:
     """Return how far a launch is, by all who may move it on."""
     return launch.wanted, launch.status, launch.url
+
+
+async def owns_listener(hub: Hub, launch: Launch, placed: PlacedSpawner) -> bool | None:
+    """
+    Tell whether who listens at a launch's address belongs to it; None: nobody listens there.
+
+    To be asked before anything is said to an address that others can take.
+    """
+    if not isinstance(placed.spawner, ChecksListener):
+        return True
+    handles = await hub.database.read(bound(rows.list_handles, launch.id))
+    handle = handles[0] if handles else None
+    return await placed.spawner.owns_listener(launch.name, handle, launch.url)
 
 
 def launch_grace(hub: Hub, launch: Launch) -> float:

@@ -14,7 +14,8 @@ from perijove.domain.launch import Cause, Launch, Status, Wanted
 from perijove.reconcile.cull import Culler
 from perijove.reconcile.housekeeping import Housekeeper
 from perijove.services.offers import PolicySection, ProfileSection
-from tests.fakes.spawners import MemoryPlatform
+from perijove.spawners.contract import Handle
+from tests.fakes.spawners import MemoryPlatform, Wrapper
 from tests.hubs import AnsweringServer, ShiftedClock, TestHub, answering_server
 from tests.hubs import running_hub as _running_hub
 
@@ -239,4 +240,32 @@ async def test_use_during_the_question_keeps_the_server(database_url: str, tmp_p
         await hub.hub.database.write(use)
         await hub.hub.database.write(lambda connection: culler._end(connection, overdue[0]))
 
+        assert (await hub.launch(launch.id)).wanted is Wanted.RUN
+
+
+class SharesAddresses(Wrapper):
+    """A platform where another may listen at a launch's address, once it has died."""
+
+    is_owned = True
+
+    async def owns_listener(self, name: str, handle: Handle | None, url: str) -> bool | None:
+        """Say what the test wishes."""
+        await anyio.lowlevel.checkpoint()
+        return self.is_owned
+
+
+async def test_a_stranger_at_the_address_is_not_shown_the_token(
+    database_url: str, tmp_path: Path
+) -> None:
+    """An idle server that is gone, and whose port another took, is not asked but left alone."""
+    async with (
+        answering_server(b"[]") as server,
+        running_hub(database_url, tmp_path, server, policies=IDLE, wrap=SharesAddresses) as hub,
+    ):
+        launch = await ready(hub)
+        hub.spawner.is_owned = False
+        await advance(hub, timedelta(minutes=31))
+        await cull(hub)
+
+        assert server.authorised == []
         assert (await hub.launch(launch.id)).wanted is Wanted.RUN
