@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, insert, select
 from perijove.db.installation import hearing_since
 from perijove.db.routes import put_route
 from perijove.db.tables import events, oauth_codes, routes, tokens
-from perijove.domain.launch import Status
+from perijove.domain.launch import Cause, End, Status
 from perijove.reconcile.housekeeping import Housekeeper
 from tests.fakes.spawners import MemoryPlatform
 from tests.hubs import ShiftedClock, answering_server, running_hub
@@ -86,23 +86,20 @@ async def test_metrics_count_starts_and_stops(database_url: str, tmp_path: Path)
     """A start that succeeds, one that fails, and a stop are in the hub's metrics."""
     async with (
         answering_server() as server,
-        running_hub(
-            database_url,
-            tmp_path,
-            platform=MemoryPlatform(url=server.url),
-            spawner={"connect_limit": 0.5},
-        ) as hub,
+        running_hub(database_url, tmp_path, platform=MemoryPlatform(url=server.url)) as hub,
     ):
         launch = await hub.becomes(await hub.start(), Status.READY)
         await hub.stop()
         await hub.becomes(launch, Status.ENDED)
         server.status = b"503 Away"
-        await hub.becomes(await hub.start("bob"), Status.ENDED)
+        launch = await hub.becomes(await hub.start("bob"), Status.CONNECTING)
+        hub.platform.end(launch.name, End(cause=Cause.EXITED, code=1))
+        await hub.becomes(launch, Status.ENDED)
 
         count = hub.hub.metrics.registry.get_sample_value
         spawns = "jupyterhub_server_spawn_duration_seconds_count"
         assert count(spawns, {"status": "success", "reason": ""}) == 1
-        assert count(spawns, {"status": "failure", "reason": ""}) == 1
+        assert count(spawns, {"status": "failure", "reason": "exited"}) == 1
         assert count("jupyterhub_server_stop_seconds_count", {"status": "success"}) == 2
 
 
