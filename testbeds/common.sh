@@ -132,6 +132,17 @@ debian_archives() {
         sort -u | grep -E " ($(IFS='|' && echo "$*")) "
 }
 
+# pip_settings: pip's index where this machine has one of its own.
+pip_settings() {
+    local python name value
+    python=$("$ROOT/scripts/find-python")
+    echo "[global]"
+    for name in index-url trusted-host; do
+        value=$("$python" -m pip config get "global.$name" 2>/dev/null) || continue
+        [[ $value == file:* ]] || echo "$name = $value"
+    done
+}
+
 # npm_need DIRECTORY PACKAGE@VERSION...: install exactly these below DIRECTORY.
 npm_need() {
     local directory=$1 wanted

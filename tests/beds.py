@@ -155,6 +155,10 @@ NEEDS: Final[Mapping[str, Need]] = {
         met=partial(_names_a_file, "PERIJOVE_TEST_KUBECONFIG"),
         provided_by="testbeds/up docker kubernetes, as root",
     ),
+    "machine": Need(
+        met=partial(_names_a_file, "PERIJOVE_TEST_MACHINE"),
+        provided_by="testbeds/up machine, as root",
+    ),
     "fresh-clone": Need(
         met=lambda: "1" in (os.environ.get("PERIJOVE_TEST_FRESH"), os.environ.get(NO_SKIP)),
         provided_by="PERIJOVE_TEST_FRESH=1 (installs everything anew, takes minutes)",
@@ -167,7 +171,16 @@ NEEDS: Final[Mapping[str, Need]] = {
 
 
 SINGLE: Final = frozenset(
-    {"users", "slurm", "gridengine", "docker", "docker-ctl", "kubernetes", "control-groups"}
+    {
+        "users",
+        "slurm",
+        "gridengine",
+        "docker",
+        "docker-ctl",
+        "kubernetes",
+        "machine",
+        "control-groups",
+    }
 )
 """What a machine has one of: tests that use it take turns, see `scripts/test.py`."""
 

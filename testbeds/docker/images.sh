@@ -19,17 +19,6 @@ make_root() {
     rm -rf --one-file-system "$work"
 }
 
-# pip_settings: pip's index where this machine has one of its own.
-pip_settings() {
-    local python name value
-    python=$("$ROOT/scripts/find-python")
-    echo "[global]"
-    for name in index-url trusted-host; do
-        value=$("$python" -m pip config get "global.$name" 2>/dev/null) || continue
-        [[ $value == file:* ]] || echo "$name = $value"
-    done
-}
-
 # fill_context DIRECTORY: all that the Dockerfile copies.
 fill_context() {
     rm -rf "$1"
