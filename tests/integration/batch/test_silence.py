@@ -27,7 +27,7 @@ async def test_clocks_stand_still_while_the_platform_is_silent(tmp_path: Path) -
             state = await hub.hub.database.read(bound(find_state, "memory"))
             return state.failing_since is not None
 
-        assert await until(is_silent, seconds=10)
+        assert await until(is_silent, seconds=60)
         launch = await hub.start()
         # Two tries, the second of them after the limit.
         waits = await hub.until(launch, lambda now: now.failures >= 2, what="a second try")
