@@ -316,14 +316,20 @@ def next_due(connection: Connection) -> datetime | None:
 
 
 def claim_due(
-    connection: Connection, *, token: str, now: datetime, ttl: timedelta, limit: int
+    connection: Connection,
+    *,
+    token: str,
+    now: datetime,
+    ttl: timedelta,
+    limit: int,
+    but: Collection[str] = (),
 ) -> list[Launch]:
-    """Lease up to `limit` due launches to `token` and return them."""
+    """Lease up to `limit` due launches, `but` these, to `token` and return them."""
     lease_now = database_now(connection)
     free = or_(launches.c.lease_until.is_(None), launches.c.lease_until < lease_now)
     due = (
         select(launches.c.id)
-        .where(launches.c.due_at <= now, free)
+        .where(launches.c.due_at <= now, free, launches.c.id.not_in(but))
         .order_by(launches.c.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True, key_share=True)  # ignored by SQLite

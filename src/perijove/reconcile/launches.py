@@ -43,23 +43,29 @@ class LaunchLoop:
         if room <= 0 or not await self._hub.database.read(self._is_work):
             return
 
+        under_way = list(self._running)
+
         def unit(connection: Connection) -> tuple[list[str], list[Launch]]:
             now = self._hub.clock.now()
             submitted = self._advance_lines(connection, now)
+            # What is under way is ours: its lease is renewed, or was given back this moment.
             claimed = rows.claim_due(
-                connection, token=self._token, now=now, ttl=self._ttl, limit=room
+                connection,
+                token=self._token,
+                now=now,
+                ttl=self._ttl,
+                limit=room,
+                but=under_way,
             )
             return submitted, claimed
 
         submitted, claimed = await self._hub.database.write(unit)
         if submitted:
             self._hub.events.strike(*submitted)
-        # A lease that ran out while its step goes on, for the database was slow, is ours again.
-        fresh = [launch for launch in claimed if launch.id not in self._running]
-        self._running.update(launch.id for launch in fresh)
-        for launch in fresh:
+        self._running.update(launch.id for launch in claimed)
+        for launch in claimed:
             tasks.start_soon(self._run, launch)
-        if fresh:
+        if claimed:
             self._hub.look.ring()
 
     async def renew(self) -> None:

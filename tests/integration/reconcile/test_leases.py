@@ -85,7 +85,7 @@ async def test_a_lease_that_could_not_be_given_back_runs_out(
 async def test_a_hub_does_not_step_one_launch_twice_at_once(
     database_url: str, tmp_path: Path
 ) -> None:
-    """A lease that ran out, because the database was slow, is taken again by the step's own hub."""
+    """A lease that ran out, because the database was slow, is renewed and not claimed anew."""
     async with running_hub(
         database_url, tmp_path, wrap=Hangs, loops=False, with_proxy=False
     ) as hub:
@@ -98,7 +98,10 @@ async def test_a_hub_does_not_step_one_launch_twice_at_once(
             await hub.hub.database.write(_run_out)
             await loop.pass_once(tasks)
             await anyio.wait_all_tasks_blocked()
+            (held,) = await hub.hub.database.read(_held)
+            assert not held, "claimed, although its step is under way"
 
+            await loop.renew()
             (held,) = await hub.hub.database.read(_held)
             tasks.cancel_scope.cancel()
         assert hub.spawner.starts == 1
