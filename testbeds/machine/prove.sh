@@ -11,7 +11,7 @@ machine_wide
 [ "$(inside stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ] || die "no control groups of version 2"
 hungry="python3 -c 'print(len(bytearray(200 << 20)))'"
 [ "$(inside "$hungry")" = 209715200 ] || die "no memory at all"
-! inside "systemd-run --quiet --scope -p MemoryMax=50M -p MemorySwapMax=0 $hungry" >/dev/null 2>&1 ||
+! inside "systemd-run --quiet --collect --scope -p MemoryMax=50M -p MemorySwapMax=0 $hungry" >/dev/null 2>&1 ||
     die "a limit of memory has no effect"
 say "it limits memory"
 
