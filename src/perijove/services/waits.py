@@ -258,7 +258,7 @@ async def keep_waiting(hub: Hub, launch_id: str, *, asking: Asking) -> Launch:
     """
 
     def unit(connection: Connection) -> Launch:
-        launch, now = rows.get_launch(connection, launch_id), hub.clock.now()
+        launch, now = rows.hold_launch(connection, launch_id), hub.clock.now()
         if launch.wanted is not Wanted.RUN or launch.status not in (Status.QUEUED, Status.HELD):
             raise Conflict("it does not wait in the queue any more", code="not-waiting")
         launch = rows.change(

@@ -15,7 +15,6 @@ from perijove.db.servers import find_server
 from perijove.db.tables import launches, servers
 from perijove.domain.errors import HubError, Invalid, NotFound, Refused
 from perijove.domain.launch import Cause, End, Status, Wanted
-from perijove.kit.clock import monotonic
 from perijove.services.launches import mark_end, place_in_line, request_restart, wait_for
 from perijove.services.offers import PolicySection, ProfileSection
 from tests.hubs import TEST, TestHub, running_hub
@@ -216,14 +215,13 @@ async def test_who_waits_is_woken_by_the_change(database_url: str, tmp_path: Pat
         )
         assert as_it_is == launch
 
-        began = monotonic()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(hub.stop, "ann")
-            changed = await wait_for(
-                hub.hub, launch.id, until=lambda now: now.wanted is Wanted.END, seconds=30
-            )
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(hub.stop, "ann")
+                changed = await wait_for(
+                    hub.hub, launch.id, until=lambda now: now.wanted is Wanted.END, seconds=3600
+                )
         assert changed.wanted is Wanted.END
-        assert monotonic() - began < 10
 
 
 async def test_nobody_starts_for_who_is_not_there(database_url: str, tmp_path: Path) -> None:
