@@ -253,7 +253,6 @@ def _environment() -> Environment:
         pgettext=_pgettext,
         iso=_iso,
         when=_when,
-        absolute=_absolute,
     )
     return environment
 
@@ -282,11 +281,6 @@ def _iso(at: datetime) -> str:
 @pass_context
 def _when(context: Context, at: datetime) -> str:
     return _texts(context).when(at, context["now"])
-
-
-@pass_context
-def _absolute(context: Context, at: datetime) -> str:
-    return _texts(context).absolute(at)
 
 
 def _texts(context: Context) -> Texts:

@@ -42,10 +42,8 @@
     for (const element of $$("time[datetime]", root)) {
       const at = new Date(element.dateTime);
       if (Number.isNaN(at.getTime())) continue;
-      const full = formats.full.format(at);
-      element.title = full;
-      if ("full" in element.dataset) element.textContent = full;
-      else if (at.toDateString() === now.toDateString()) element.textContent = formats.time.format(at);
+      element.title = formats.full.format(at);
+      if (at.toDateString() === now.toDateString()) element.textContent = formats.time.format(at);
       else {
         const day = at.getFullYear() === now.getFullYear() ? formats.day : formats.year;
         element.textContent = `${day.format(at)}, ${formats.time.format(at)}`;

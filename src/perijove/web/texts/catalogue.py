@@ -4,12 +4,12 @@ import gettext
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Final
 
 from babel import Locale
-from babel.dates import format_date, format_datetime
+from babel.dates import format_date
 from babel.numbers import format_decimal
 
 from perijove.web.texts.pseudo import PseudoTranslations
@@ -133,12 +133,6 @@ class Texts:
         pattern = "d MMM" if there.year == today.year else "d MMM y"
         return f"{format_date(there, pattern, locale=self.locale)}, {time}"
 
-    def absolute(self, at: datetime) -> str:
-        """Write an instant in full, with its zone: what a hover shows."""
-        there = at.astimezone(self.zone)
-        pattern = "d MMMM y, HH:mm:ss z"
-        return str(format_datetime(there, pattern, tzinfo=self.zone, locale=self.locale))
-
     def listing(self, parts: Iterable[str]) -> str:
         """Join facts that stand side by side."""
         return " · ".join(part for part in parts if part)
@@ -203,7 +197,8 @@ def _load(language: str) -> Texts:
 
 def _warm(texts: Texts) -> None:
     """Make Babel read the locale's file now."""
-    texts.absolute(datetime.now(UTC))
+    now = datetime.now(UTC)
+    texts.when(now - timedelta(days=2), now)
     texts.number(1)
 
 
