@@ -42,7 +42,7 @@ async def during(
             tasks.start_soon(run)
 
             async def is_time() -> bool:
-                return bool(outcome or failure) or _is_waited_for(engine)
+                return bool(outcome or failure) or is_waited_for(engine)
 
             assert await until(is_time, seconds=PATIENCE)
     if failure:
@@ -50,6 +50,7 @@ async def during(
     return outcome[0]
 
 
-def _is_waited_for(engine: Engine) -> bool:
+def is_waited_for(engine: Engine) -> bool:
+    """Tell whether anybody waits for somebody else's lock."""
     with engine.connect() as connection:
         return bool(connection.scalar(_WAITING))

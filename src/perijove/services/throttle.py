@@ -63,21 +63,19 @@ def count_attempt(
     connection: Connection, attempt: Attempt, *, name: str, address: str, now: datetime
 ) -> None:
     """Count an attempt as a failure, or raise `Throttled` when it comes too early."""
-    for key in attempt.keys:  # made first: a row must exist to be locked
+    for key in attempt.keys:
+        # Made or locked at once: what only was there may be forgiven before it is read.
         upsert(
             connection,
             signin_failures,
             key={"key": key},
             values={"failures": 0, "last_at": now},
-            on_update={},
+            on_update={"failures": signin_failures.c.failures},
         )
     found = {
         row.key: row
         for row in connection.execute(
-            select(signin_failures)
-            .where(signin_failures.c.key.in_(attempt.keys))
-            .order_by(signin_failures.c.key)
-            .with_for_update()
+            select(signin_failures).where(signin_failures.c.key.in_(attempt.keys))
         )
     }
     counts = {
@@ -110,10 +108,10 @@ def forgive(connection: Connection, attempt: Attempt) -> None:
     The address keeps its earlier failures, else one account of their own would let somebody
     try the passwords of everybody else for ever.
     """
+    _uncount(connection, [attempt.address])  # first, in the order of `Attempt.keys`
     connection.execute(
         delete(signin_failures).where(signin_failures.c.key.in_((attempt.place, attempt.name)))
     )
-    _uncount(connection, [attempt.address])
 
 
 def discount(connection: Connection, attempt: Attempt) -> None:

@@ -2,16 +2,25 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from threading import Thread
+from time import sleep
 
 import anyio
 import pytest
+from sqlalchemy import event, select
 
 from perijove.auth.contract import Credentials
-from perijove.db.tables import identities, sessions, users
+from perijove.db import schema
+from perijove.db.core import bound, sync_engine
+from perijove.db.tables import identities, sessions, signin_failures, users
 from perijove.domain.errors import HubError
+from perijove.kit.clock import monotonic
 from perijove.services.hub import Hub
 from perijove.services.signin import make_signin_link, redeem_link, set_password, sign_in
-from tests.doors import HERE, count, make_user, signin_hub
+from perijove.services.throttle import attempt_of, count_attempt, forgive
+from tests.crossing import is_waited_for
+from tests.doors import HERE, NOON, count, make_user, signin_hub
+from tests.hubs import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -72,6 +81,39 @@ async def test_two_doors_at_once_do_not_share_a_name(database_url: str) -> None:
         outcomes = await together(2, lambda: enter(next(doors)))
         assert outcomes == {"done": 1, "signin-name-taken": 1}
         assert await count(hub, identities) == 1
+
+
+def test_who_is_counted_while_another_is_forgiven_is_counted(postgresql_url: str) -> None:
+    """A success of the same person takes away what a second hub has just begun to read."""
+    schema.ensure(postgresql_url)
+    attempt = attempt_of("ann", HERE.address)
+    counting = bound(count_attempt, attempt, name="ann", address=HERE.address, now=NOON)
+    engine, beside = sync_engine(postgresql_url), sync_engine(postgresql_url)
+    forgiving: list[Thread] = []
+
+    def succeed() -> None:
+        with beside.begin() as connection:
+            forgive(connection, attempt)
+
+    def before(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if forgiving or not statement.startswith("SELECT signin_failures"):
+            return
+        forgiving.append(Thread(target=succeed))
+        forgiving[0].start()
+        deadline = monotonic() + PATIENCE
+        while forgiving[0].is_alive() and not is_waited_for(beside):
+            assert monotonic() < deadline
+            sleep(0.01)
+
+    with engine.begin() as connection:
+        counting(connection)
+    event.listen(engine, "before_cursor_execute", before)
+    with engine.begin() as connection:
+        counting(connection)
+    forgiving[0].join(PATIENCE)
+    with engine.connect() as connection:
+        left = connection.execute(select(signin_failures.c.failures)).scalars().all()
+    assert left == [1]  # The address had two, and one of them was no failure.
 
 
 async def test_link_opens_one_session(database_url: str) -> None:
