@@ -157,9 +157,7 @@ def _number_bounds(profile: Profile, quantity: Quantity, cap: _Cap) -> Bounds:
         return _left_open(profile, quantity, cap)
     if offered.locked:
         return _fixed(profile, quantity, offered, cap)
-    if offered.choices:
-        return _chosen(profile, quantity, offered, cap)
-    return _ranged(profile, quantity, offered, cap)
+    return _open(profile, quantity, offered, cap)
 
 
 def _left_open(profile: Profile, quantity: Quantity, cap: _Cap) -> Bounds:
@@ -180,7 +178,10 @@ def _left_open(profile: Profile, quantity: Quantity, cap: _Cap) -> Bounds:
 
 
 def _fixed(profile: Profile, quantity: Quantity, offered: Field, cap: _Cap) -> Bounds:
-    value = _number(offered.default)
+    value, fault = _number(offered.default), None
+    if value is None and offered.is_bounded:  # then it is what a form would begin with
+        shown = _open(profile, quantity, offered, cap)
+        value, fault = _number(shown.default), shown.fault
     if value is None:
         return _left_open(profile, quantity, cap)
     return Bounds(
@@ -190,8 +191,14 @@ def _fixed(profile: Profile, quantity: Quantity, offered: Field, cap: _Cap) -> B
         low=value,
         high=value,
         locked=True,
-        fault=_needs(profile, quantity, value, cap),
+        fault=fault or _needs(profile, quantity, value, cap),
     )
+
+
+def _open(profile: Profile, quantity: Quantity, offered: Field, cap: _Cap) -> Bounds:
+    if offered.choices:
+        return _chosen(profile, quantity, offered, cap)
+    return _ranged(profile, quantity, offered, cap)
 
 
 def _chosen(profile: Profile, quantity: Quantity, offered: Field, cap: _Cap) -> Bounds:

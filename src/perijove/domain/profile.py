@@ -220,6 +220,12 @@ class Field:
             free=FreeText.from_body(body["free"]) if "free" in body else None,
         )
 
+    @property
+    def is_bounded(self) -> bool:
+        """Tell whether not everything may be asked."""
+        bounds = (self.minimum, self.maximum, self.step)
+        return bool(self.choices) or any(bound is not None for bound in bounds)
+
     def low(self, quantity: Quantity) -> Fraction:
         """Return the least that may be asked."""
         return quantity.least if self.minimum is None else self.minimum

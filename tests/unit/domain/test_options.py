@@ -392,6 +392,7 @@ def coherent(fields: dict[str, Any]) -> Profile:
 @given(FIELDS, CAPS, st.dictionaries(NAMES | st.text(), JSON | TEXTS, max_size=5))
 @example({"cpu": {}}, {}, {"cpu": 10**5000})
 @example({"gpu": {}}, {"gpu": 0}, {"gpu": 1e400})
+@example({"time": {"min": 60, "max": 60, "locked": True}}, {"time": 1000}, {})
 def test_anything_asked_is_refused_or_within_every_limit(
     fields: dict[str, Any], caps: dict[str, Any], asked: dict[str, object]
 ) -> None:
