@@ -191,9 +191,8 @@ class Keeper:
         builds = os.path.join(self._root, BUILDS, task["name"])
         for build in builds_in(builds):
             drop_build(build)
-        with contextlib.suppress(
-            OSError
-        ):  # What somebody has put there stays, or a link of theirs.
+        # What somebody else has put there stays, or a link of theirs.
+        with contextlib.suppress(OSError):
             os.rmdir(builds)
 
     def _make(self, task: "Task") -> str:

@@ -26,6 +26,7 @@ from perijove.domain.errors import SpawnerError, SpawnerRejected, SpawnerTransie
 from perijove.domain.launch import Cause, End
 from perijove.kit.clock import monotonic
 from perijove.kit.files import read_json, sync, write_json
+from perijove.kit.loops import for_each
 from perijove.spawners.archive import Archive
 from perijove.spawners.contract import (
     Checkpoint,
@@ -238,10 +239,8 @@ class SystemSpawner:
         labels = await self._in_thread(self._labels)
         people = await self._in_thread(self._people_to_ask, labels)
         unheard: set[str] = set()
-        limiter = anyio.CapacityLimiter(_ASKED_AT_ONCE)
-        async with anyio.create_task_group() as tasks:
-            for person in people:
-                tasks.start_soon(self._ask, person, labels, limiter, unheard)
+        ask = partial(self._ask, labels=labels, unheard=unheard)
+        await for_each(people, ask, at_once=_ASKED_AT_ONCE)
         for name in set(self._seen) - {label.name for label in labels}:
             del self._seen[name]
         sightings = await self._in_thread(self._sightings, labels)
@@ -276,26 +275,19 @@ class SystemSpawner:
                 people.add(label.owner)
         return sorted(people)
 
-    async def _ask(
-        self,
-        person: str,
-        labels: Sequence[Label],
-        limiter: anyio.CapacityLimiter,
-        unheard: set[str],
-    ) -> None:
+    async def _ask(self, person: str, *, labels: Sequence[Label], unheard: set[str]) -> None:
         """Bring what is seen of one person's launches up to date."""
         before = dict(self._seen)
-        async with limiter:
-            try:
-                folder = await self._folder(person)
-                is_known = await self._in_thread((self._places / folder.name).exists)
-                answer = await self._launcher.call(
-                    person, "survey", timeout=_CALL_SECONDS, folder=str(folder), known=is_known
-                )
-            except SpawnerError as error:
-                log.warning("account_not_surveyed", account=person, error=str(error))
-                unheard.add(person)
-                return
+        try:
+            folder = await self._folder(person)
+            is_known = await self._in_thread((self._places / folder.name).exists)
+            answer = await self._launcher.call(
+                person, "survey", timeout=_CALL_SECONDS, folder=str(folder), known=is_known
+            )
+        except SpawnerError as error:
+            log.warning("account_not_surveyed", account=person, error=str(error))
+            unheard.add(person)
+            return
         self._asked_at[person] = monotonic()
         launches = answer.get("launches")
         found = {one.get("name"): one for one in launches} if isinstance(launches, list) else {}

@@ -248,11 +248,11 @@ async def _send_stream(send: Send, stream: Stream, call: Call) -> None:
 
         async def check() -> None:
             hub, caller = call.hub, call.caller
+            is_known = True  # It has just been asked.
             # Nothing rings when a right is taken back, perhaps by another hub.
-            while await hub.database.read(  # noqa: ASYNC110
-                bound(is_good, caller, hub.clock.now())
-            ):
+            while is_known:
                 await anyio.sleep(CHECK_SECONDS)
+                is_known = await hub.database.read(bound(is_good, caller, hub.clock.now()))
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(watch)
