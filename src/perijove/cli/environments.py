@@ -179,8 +179,8 @@ def versions(
     as_json: JsonOption = False,
 ) -> None:
     """Print exactly what is in it, for pip or for --lock."""
-    at = connect(hub)
-    text = at.environment_lock(_mine(at, name, place).id)
+    at, mine = _find(hub, name, place)
+    text = at.environment_lock(mine.id)
     if as_json:
         print_json({"name": name, "lock": text})
     else:
@@ -196,8 +196,8 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Ask for its removal, with all that is in it; a session does so."""
-    at = connect(hub)
-    is_gone = at.remove_environment(_mine(at, name, place).id)
+    at, mine = _find(hub, name, place)
+    is_gone = at.remove_environment(mine.id)
     if as_json:
         print_json({"name": name, "removed": is_gone})
     else:
@@ -210,12 +210,13 @@ def remove(
 def _change(
     hub: str | None, name: str, place: str | None, wish: dict[str, Any], *, as_json: bool
 ) -> None:
+    at, mine = _find(hub, name, place)
+    _say(at.change_environment(mine.id, wish), as_json=as_json)
+
+
+def _find(hub: str | None, name: str, place: str | None) -> "tuple[Hub, Environment]":
     at = connect(hub)
-    _say(at.change_environment(_mine(at, name, place).id, wish), as_json=as_json)
-
-
-def _mine(hub: "Hub", name: str, place: str | None) -> "Environment":
-    return _only(hub.environments().environments, name, place)
+    return at, _only(at.environments().environments, name, place)
 
 
 def _only(known: "list[Environment]", name: str, place: str | None) -> "Environment":

@@ -178,15 +178,16 @@ def find_launch(connection: Connection, launch_id: str) -> Launch | None:
 
 def get_launch(connection: Connection, launch_id: str) -> Launch:
     """Return a launch by id; raises `NotFound`."""
-    launch = find_launch(connection, launch_id)
-    if launch is None:
-        raise NotFound(f"no launch {launch_id}")
-    return launch
+    return _get(connection, launch_id, _BY_ID)
 
 
 def hold_launch(connection: Connection, launch_id: str) -> Launch:
     """Return a launch as it stays until this unit ends, but for what the unit itself writes."""
-    row = _HOLD.first(connection, {"the_id": launch_id})
+    return _get(connection, launch_id, _HOLD)
+
+
+def _get(connection: Connection, launch_id: str, statement: Statement) -> Launch:
+    row = statement.first(connection, {"the_id": launch_id})
     if row is None:
         raise NotFound(f"no launch {launch_id}")
     return launch_of(row)
