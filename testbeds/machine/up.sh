@@ -27,11 +27,13 @@ claim
 free_port() { "$(scripts/find-python)" -c 'import socket as s; a = s.socket(); a.bind(("127.0.0.1", 0)); print(a.getsockname()[1])'; }
 
 boot() {
-    local ssh_port=$1 port=$2
+    local ssh_port=$1 port=$2 kernel
+    # An emulated timer that is late must not end the boot, and a kernel that panics ends the emulator.
+    kernel="root=/dev/vda rw console=ttyS0 net.ifnames=0 no_timer_check panic=-1"
     rm -f "$STATE/console"
     start_daemon qemu qemu-system-x86_64 -machine q35,accel=tcg -cpu max -smp 1 -m 1536 -nodefaults -display none \
         -no-reboot -serial "file:$STATE/console" -device virtio-rng-pci \
-        -kernel "$CACHE/vmlinuz" -initrd "$CACHE/initrd" -append "root=/dev/vda rw console=ttyS0 net.ifnames=0" \
+        -kernel "$CACHE/vmlinuz" -initrd "$CACHE/initrd" -append "$kernel" \
         -drive "file=$CACHE/disk,format=raw,if=virtio,snapshot=on" -device virtio-net-pci,netdev=net \
         -netdev "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:$ssh_port-:22,hostfwd=tcp:127.0.0.1:$port-:8000"
     printf '%s %s\n' "$ssh_port" "$port" >"$STATE/ports"
@@ -41,18 +43,24 @@ boot() {
 connect() {
     is_reached && return
     running qemu || die "the machine went down, see $STATE/console and $STATE/qemu.log"
-    running connection || start_daemon connection ssh -F none -i "$CACHE/key" -p "$ssh_port" -M -S "$CONNECTION" -N \
-        -o BatchMode=yes -o ConnectTimeout=20 -o HostKeyAlias=machine -o UserKnownHostsFile="$CACHE/known_hosts" \
-        root@127.0.0.1
+    if ! running connection; then
+        # What a killed connection leaves there would keep the new one from being shared.
+        rm -f "$CONNECTION"
+        start_daemon connection ssh -F none -i "$CACHE/key" -p "$ssh_port" -M -S "$CONNECTION" -N \
+            -o BatchMode=yes -o ConnectTimeout=60 -o HostKeyAlias=machine \
+            -o UserKnownHostsFile="$CACHE/known_hosts" root@127.0.0.1
+    fi
+    tail -n 5 "$STATE/console" "$STATE/connection.log"
     false
 }
 
 running qemu || boot "$(free_port)" "$(free_port)"
 read -r ssh_port port <"$STATE/ports"
-wait_for 240 "the machine" connect
+is_reached || stop_daemon connection TERM 5
+wait_for 600 "the machine" connect
 # "degraded" is what a test leaves behind whose unit failed.
 is_up() { [[ $(inside systemctl is-system-running --wait) =~ ^(running|degraded)$ ]]; }
-wait_for 120 "all units" is_up
+wait_for 300 "all units" is_up
 publish "PERIJOVE_TEST_MACHINE=$BEDS/machine/run" "PERIJOVE_TEST_MACHINE_URL=http://127.0.0.1:$port" \
     "PERIJOVE_TEST_MACHINE_PASSWORD=$(cat "$CACHE/password")"
 say "up: $(inside systemctl --version | head -n 1), port $port"
