@@ -370,6 +370,7 @@ def metrics() -> Page:
     # A metric with labels has no sample, and tells no label, before it is used.
     shown.request("GET", "handler", 200, 0.0)
     shown.launches.labels(Status.READY)
+    shown.silence.labels("spawner")
     shown.scheduler_calls("spawner", {"program": 0})
     page.table(
         ("Metric", "Type", "Labels", "What it says"),

@@ -61,6 +61,8 @@ SWEEP_SECONDS = 30.0
 """Seconds between two surveys for removing what nobody owns."""
 _AT_ONCE = 20
 """Servers that are asked, and leftovers that are removed, at the same time."""
+_UNLESS_IT_MOVES = suppress(LeaseLost)
+"""Around a change: a launch whose own step writes it at this moment waits for the next answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,7 @@ class Observer:
             return
         if launch.status is Status.SUBMITTED or launch.status is Status.ENDING:
             return  # its own step asks the platform, and says when that is silent
-        with suppress(LeaseLost):  # its step writes it at this moment: the next answer will do
+        with _UNLESS_IT_MOVES:
             rows.change(connection, launch, now=now, unknown_since=now)
             record(connection, launch.id, "unknown", {}, asking=HUB, now=now)
 
@@ -171,7 +173,7 @@ class Observer:
             seen.add(sighting.name)
             if launch is not None:
                 if not is_outdated(launch, sighting, asked_at):
-                    with suppress(LeaseLost):  # as above: one that moves must not hold up the rest
+                    with _UNLESS_IT_MOVES:
                         self._see(connection, launch, sighting, now)
             elif self._is_leftover(connection, sighting, strangers, now):
                 leftovers.append(sighting)
@@ -191,7 +193,7 @@ class Observer:
             for launch in live.values():
                 if launch.failures:  # Its step has waited ever longer between two tries.
                     current = rows.get_launch(connection, launch.id)
-                    with suppress(LeaseLost):
+                    with _UNLESS_IT_MOVES:
                         rows.change(connection, current, now=now, due_at=now)
         if survey.complete:
             changes["complete_at"] = asked_at
@@ -231,7 +233,7 @@ class Observer:
         for launch in missing:
             self._note_unknown(connection, launch, now)
             current = rows.get_launch(connection, launch.id)
-            with suppress(LeaseLost):
+            with _UNLESS_IT_MOVES:
                 counted = rows.change(connection, current, now=now, absences=current.absences + 1)
                 if counted.absences >= ABSENCES_TO_BE_GONE:
                     absent.append(counted)

@@ -112,7 +112,12 @@ class Metrics:
         self.launches = Gauge(
             "perijove_launches", "Live launches by status", ["status"], registry=self.registry
         )
-
+        self.silence = Gauge(
+            "perijove_spawner_silent_seconds",
+            "How long a spawner's platform has not answered; 0 while it does",
+            ["spawner"],
+            registry=self.registry,
+        )
         self._calls = Counter(
             "perijove_scheduler_calls",
             "Commands of a batch scheduler that were run",

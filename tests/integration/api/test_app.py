@@ -1,12 +1,14 @@
 """Which part of the hub answers which address, and the parts that are no resource of the API."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
 import pytest
 
 from perijove.db.core import bound
+from perijove.db.spawner_states import save_state
 from perijove.domain.launch import Status
 from perijove.services.metrics import Metrics
 from perijove.services.sessions import SigningIn, Visitor, open_session
@@ -170,6 +172,27 @@ async def test_metrics_may_be_open(tmp_path: Path) -> None:
 
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
+
+
+async def test_metrics_tell_how_long_a_platform_is_silent(tmp_path: Path) -> None:
+    """Zero while it answers; the seconds of the silence, on any replica, when it does not."""
+    settings = {"authenticate_metrics": False}
+    async with running_api(sqlite(tmp_path), tmp_path, settings=settings, loops=False) as api:
+        hub = api.hub.hub
+
+        async def scrape() -> float | None:
+            await api.client.get("/hub/metrics")
+            labels = {"spawner": "memory"}
+            return hub.metrics.registry.get_sample_value("perijove_spawner_silent_seconds", labels)
+
+        assert await scrape() == 0
+        since = hub.clock.now() - timedelta(minutes=4)
+        await hub.database.write(bound(save_state, "memory", failing_since=since))
+        silent = await scrape()
+        assert silent is not None
+        assert 240 <= silent < 240 + PATIENCE
+        await hub.database.write(bound(save_state, "memory", failing_since=None))
+        assert await scrape() == 0
 
 
 def test_metrics_have_every_name_of_the_wire() -> None:

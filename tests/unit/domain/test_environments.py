@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
-from perijove.agent.environments import ENVIRONMENT_NAME
+from perijove.agent import environments as keeper
 from perijove.domain.environments import (
     LONGEST_LOCK,
     MOST_PACKAGES,
@@ -44,7 +44,7 @@ def test_a_name_is_a_folder_and_a_kernel(name: str) -> None:
     if taken(lambda: check_name(name), "environment-name") is not None:
         assert set(name) <= set(string.ascii_lowercase + string.digits + "-_")
         assert len(name) <= NAME_LENGTH
-        assert ENVIRONMENT_NAME.fullmatch(name)
+        assert keeper.ENVIRONMENT_NAME.fullmatch(name)
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "-x", "x-", "Été", "python3", "a\n"])
@@ -121,6 +121,11 @@ def test_what_is_no_lock(text: str, code: str) -> None:
     with pytest.raises(Invalid) as refused:
         check_lock(text)
     assert refused.value.code == code
+
+
+def test_hub_and_keeper_agree_on_the_longest_lock() -> None:
+    """What the keeper sends the hub takes: the keeper is delivered without the hub's code."""
+    assert keeper.LONGEST_LOCK == LONGEST_LOCK
 
 
 @pytest.mark.parametrize("url", ["https://evil.test/x.whl", "file:///home/bob/x.whl"])
