@@ -16,6 +16,7 @@ from perijove.services.notices import Channel, followed
 from perijove.services.offers import ProfileSection
 from perijove.services.waits import is_asked
 from perijove.spawners.contract import Phase
+from perijove.web.texts import Catalogues, sentences
 from tests.fakes.offers import cluster_offer
 from tests.fakes.spawners import Held, Tells
 from tests.integration.pages.test_routes import Visit, location, visiting
@@ -193,6 +194,27 @@ async def test_another_server_can_be_stopped_from_the_wait(visit: Visit) -> None
     assert location(back) == "/hub/spawn-pending/ann"
     await visit.hub.becomes(other, Status.ENDED)
     assert 'href="#others"' not in (await visit.get("spawn-pending/ann")).text
+
+
+async def test_home_shows_a_stop_before_the_hub_has_begun_it(tmp_path: Path) -> None:
+    """The page after the button says that it stops, and no more what it waited for."""
+    async with visiting(tmp_path, loops=False, with_proxy=False) as visit:
+        await visit.sign_in()
+        launch = await visit.hub.start()
+        values = {"status": Status.QUEUED, "reason": {"code": "resources", "params": {}}}
+        change = update(launches).where(launches.c.id == launch.id).values(**values)
+        await visit.hub.hub.database.write(lambda connection: connection.execute(change))
+        before = (await visit.get("home")).text
+        assert "home" in location(await visit.post("server/stop/ann"))
+        after = (await visit.get("home")).text
+
+    texts = Catalogues().get("en")
+    why = sentences.why(texts, Status.QUEUED, Reason(code="resources")).text
+    assert sentences.state_word(texts, Status.QUEUED) in before
+    assert why in before
+    assert sentences.state_word(texts, Status.QUEUED) not in after
+    assert sentences.state_word(texts, Status.ENDING) in after
+    assert why not in after
 
 
 async def test_what_ended_before_it_answered_can_start_in_safe_mode(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def _place(texts: Texts, launch: Launch | None, titles: Titles) -> list[str]:
 
 
 def _why(texts: Texts, live: Launch | None, now: datetime) -> str:
-    if live is None or live.status not in WAITING:
+    if live is None or live.status not in WAITING or live.wanted is Wanted.END:
         return ""
     if question := question_of(texts, live, now):
         return question.text
@@ -156,7 +156,7 @@ def _why(texts: Texts, live: Launch | None, now: datetime) -> str:
 
 
 def _idle(texts: Texts, live: Launch | None, now: datetime) -> str:
-    if live is None or live.status is not Status.READY:
+    if live is None or live.status is not Status.READY or live.wanted is Wanted.END:
         return ""
     limit = live.spec.get("limits", {}).get("idle_seconds")
     since = max(filter(None, (live.last_activity, live.ready_at)), default=now)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from perijove.domain.launch import Clock, Launch, Status
+from perijove.domain.launch import Clock, Launch, Status, Wanted
 from perijove.domain.profile import GPU_TYPE
 from perijove.services.hub import quote_name, server_prefix
 from perijove.services.overview import Shown
@@ -95,6 +95,8 @@ def state_of(texts: Texts, launch: Launch | None) -> State:
     """Return the state of a launch; of none: not running."""
     if launch is None:
         return State(word=texts.gettext("Not running"), icon="moon", tone="calm", code="none")
+    if launch.is_live and launch.wanted is Wanted.END:
+        return state_word_of(texts, Status.ENDING)  # said at once, though its step is still to come
     if launch.status is Status.SUBMITTED and launch.reason is not None:
         return _PREPARED.said(texts, launch.status)
     return state_word_of(texts, launch.status)

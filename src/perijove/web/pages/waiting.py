@@ -179,10 +179,6 @@ def in_words(
 
 
 def _state(texts: Texts, launch: Launch) -> State:
-    if launch.is_live and launch.wanted is Wanted.END and launch.status is not Status.ENDING:
-        ending = state_of(texts, launch)
-        word = sentences.state_word(texts, Status.ENDING)
-        return State(word=word, icon="stop", tone="calm", code=f"{ending.code}-ending")
     if launch.end is not None and is_fault(launch):
         never = launch.end.cause is Cause.NEVER_STARTED and launch.end.reason != "cancelled"
         word = texts.gettext("Did not start") if never else texts.gettext("Stopped")

@@ -89,6 +89,14 @@ def test_every_status_looks_like_something() -> None:
     assert state_of(EN, None).word == "Not running"
 
 
+@pytest.mark.parametrize("status", [each for each in Status if each is not Status.ENDED])
+def test_what_is_to_end_is_shown_as_stopping(status: Status) -> None:
+    """Who stopped it sees so at once, before the hub has begun to; what has ended stays ended."""
+    assert state_of(EN, make_launch(status=status, wanted=Wanted.END)).word == "Stopping"
+    ended = make_launch(status=Status.ENDED, wanted=Wanted.END)
+    assert state_of(EN, ended) == state_of(EN, replace(ended, wanted=Wanted.RUN))
+
+
 def test_what_was_asked_for_is_shown_with_units() -> None:
     """Each resource is a chip; what the platform decides is none."""
     texts = [chip.text.replace("\xa0", " ") for chip in chips_of(EN, {"cpu": 1, "gpu": 0})]
