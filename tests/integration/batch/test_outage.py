@@ -1,8 +1,6 @@
 """A scheduler that is away: nothing ends for it, and what came meanwhile is done afterwards."""
 
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -19,13 +17,22 @@ pytestmark = [
 ]
 
 
-def slurm_has_saved(since: float) -> Callable[[], bool]:
-    """Return whether a slurmctld that is killed now knows what was the case at `since`."""
+def slurm_saves(job: str) -> None:
+    """Have Slurm write down all it knows by now, so that one that is killed knows it still.
+
+    It writes only after a change, and may have done so before this is called: then nothing
+    would come for minutes. So something of the job is changed that nobody looks at.
+    """
     shown = asked("scontrol", "show", "config")
     folder = re.search(r"^StateSaveLocation\s*=\s*(\S+)$", shown, re.M)
     assert folder is not None
     file = Path(folder[1], "job_state")
-    return lambda: file.exists() and file.stat().st_mtime > since
+    before = file.stat().st_mtime_ns if file.exists() else 0
+    asked("scontrol", "update", f"jobid={job}", f"admincomment=saved-after-{before}")
+    wait_for(
+        lambda: file.exists() and file.stat().st_mtime_ns > before,
+        what="Slurm to save what it knows",
+    )
 
 
 @pytest.mark.parametrize(("kind", "how"), [("slurm", "kill"), ("gridengine", "stop")])
@@ -37,7 +44,7 @@ def test_outage(site: BatchSite, kind: Cluster, how: Literal["kill", "stop"]) ->
     for server in (runs, goes):
         site.becomes("alice", server, "ready")
     if kind == "slurm":
-        wait_for(slurm_has_saved(time.time()), what="Slurm to save what it knows")
+        slurm_saves(site.jobs_of("alice", goes, kind)[0])
     beds.disturb(kind, how)
     try:
         wait_for(lambda: site.state(kind)["failing_since"], what="the silence to be noted")
