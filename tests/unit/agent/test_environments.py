@@ -9,7 +9,7 @@ import sys
 import threading
 import venv
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -441,6 +441,18 @@ def slow_python(folder: Path, *, kernel: bool = True) -> Path:
     return hold
 
 
+def installing(folder: Path) -> int:
+    """Return the process of a slow Python's pip when it is there and has said so in full."""
+
+    def line() -> str:
+        with suppress(FileNotFoundError):
+            return (folder / "began").read_text()
+        return ""
+
+    wait_for(lambda: line().endswith("\n"), what="the installation to begin")
+    return int(line())
+
+
 def test_a_build_that_was_killed_is_finished_by_the_next_keeper(tmp_path: Path) -> None:
     """Nobody builds beside what a killed keeper left running; then it is begun anew, and ready."""
     hold, root = slow_python(tmp_path), tmp_path / "place"
@@ -448,9 +460,8 @@ def test_a_build_that_was_killed_is_finished_by_the_next_keeper(tmp_path: Path) 
     hub = Hub(dict(TASK))
     with serving(hub):
         with a_keeper(hub, root) as first:
-            wait_for((tmp_path / "began").exists, what="the installation to begin")
+            orphan = installing(tmp_path)
             assert hub.last("building")
-            orphan = int((tmp_path / "began").read_text())
             os.kill(first.pid, signal.SIGKILL)
             first.wait()
         assert hub.found == []
@@ -485,8 +496,7 @@ def test_a_build_that_nobody_wants_any_more_is_given_up(
     with serving(hub):
         work = threading.Thread(target=at._do, args=([dict(TASK)],))
         work.start()
-        wait_for((tmp_path / "began").exists, what="the installation to begin")
-        process = psutil.Process(int((tmp_path / "began").read_text()))
+        process = psutil.Process(installing(tmp_path))
         hub.tasks = (dict(TASK, revision=2),)
         work.join(timeout=30)
         assert not work.is_alive()
