@@ -1,6 +1,7 @@
 """A scheduler that is away: nothing ends for it, and what came meanwhile is done afterwards."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,8 @@ pytestmark = [
 
 
 def slurm_saves(job: str) -> None:
-    """Have Slurm write down all it knows by now, so that one that is killed knows it still.
+    """
+    Have Slurm write down all it knows by now, so that one that is killed knows it still.
 
     It writes only after a change, and may have done so before this is called: then nothing
     would come for minutes. So something of the job is changed that nobody looks at.
@@ -27,12 +29,15 @@ def slurm_saves(job: str) -> None:
     folder = re.search(r"^StateSaveLocation\s*=\s*(\S+)$", shown, re.M)
     assert folder is not None
     file = Path(folder[1], "job_state")
-    before = file.stat().st_mtime_ns if file.exists() else 0
+
+    def saved_at() -> int:
+        with suppress(FileNotFoundError):  # Slurm removes the old one before the new is there.
+            return file.stat().st_mtime_ns
+        return 0
+
+    before = saved_at()
     asked("scontrol", "update", f"jobid={job}", f"admincomment=saved-after-{before}")
-    wait_for(
-        lambda: file.exists() and file.stat().st_mtime_ns > before,
-        what="Slurm to save what it knows",
-    )
+    wait_for(lambda: saved_at() > before, what="Slurm to save what it knows")
 
 
 @pytest.mark.parametrize(("kind", "how"), [("slurm", "kill"), ("gridengine", "stop")])

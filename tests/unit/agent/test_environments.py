@@ -9,7 +9,7 @@ import sys
 import threading
 import venv
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -419,6 +419,7 @@ def slow_python(folder: Path, *, kernel: bool = True) -> Path:
     """
     (folder / "bin").mkdir()
     hold = folder / "hold"
+    (folder / "began").touch()  # Before its line comes, so that nobody reads one half made.
     program = folder / "bin/python3"
     pip = (
         "import os, sys, time\n"
@@ -442,15 +443,8 @@ def slow_python(folder: Path, *, kernel: bool = True) -> Path:
 
 
 def installing(folder: Path) -> int:
-    """Return the process of a slow Python's pip when it is there and has said so in full."""
-
-    def line() -> str:
-        with suppress(FileNotFoundError):
-            return (folder / "began").read_text()
-        return ""
-
-    wait_for(lambda: line().endswith("\n"), what="the installation to begin")
-    return int(line())
+    """Return the process of a slow Python's pip as soon as it is there."""
+    return int(wait_for((folder / "began").read_text, what="the installation to begin"))
 
 
 def test_a_build_that_was_killed_is_finished_by_the_next_keeper(tmp_path: Path) -> None:
