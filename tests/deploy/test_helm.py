@@ -60,6 +60,50 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
         },
         "configText": '[auth.native]\n\n[auth.pam]\nservice = "login"\n',
     },
+    "images": {
+        "prePull": {"images": ["registry.example.org/r:1", "registry.example.org/base:1"]},
+        "config": {
+            "spawners": {
+                "kubernetes": {"image": "registry.example.org/base:1"},
+                "engine": {"kind": "docker", "image": "registry.example.org/on-the-engine:1"},
+            },
+            "images": {
+                "data": {"image": "registry.example.org/data:1"},
+                "astro": {"image": "registry.example.org/astro:1"},
+            },
+            "profiles": [
+                {"name": "fixed", "spawner": "kubernetes", "image": "registry.example.org/fixed:1"},
+                {"name": "engine", "spawner": "engine", "image": "registry.example.org/engine:1"},
+                {
+                    "name": "field", "spawner": "kubernetes",
+                    "fields": {
+                        "cpu": {"default": 1, "max": 2},
+                        "image": {
+                            "default": "data",
+                            "choices": ["data", "registry.example.org/choice:1"],
+                            "free": {"pattern": "registry.example.org/.*"},
+                        },
+                    },
+                },
+                {
+                    "name": "choices", "spawner": "kubernetes", "image": "astro",
+                    "choices": {
+                        "size": {"options": {
+                            "small": {"set": {"cpu": 1}},
+                            "gpu": {"set": {"image": "registry.example.org/gpu:1"}},
+                        }},
+                        "lesson": {
+                            "options": {"none": {}},
+                            "other": {
+                                "pattern": "[0-9]+",
+                                "set": {"image": "registry.example.org/lesson:{value}"},
+                            },
+                        },
+                    },
+                },
+            ],
+        },
+    },
     "spread": {
         "servers": {"createNamespace": False},
         "config": {
@@ -262,10 +306,15 @@ def test_servers_share_no_namespace_with_the_hub(tmp_path: Path) -> None:
 
 
 def test_images_are_fetched_ahead(tmp_path: Path) -> None:
-    """Those of the configuration and those that are named, each once."""
-    pod = dict(pods(rendered(tmp_path, "site")))["a-site-perijove-prepull"]
-    images = [each["image"] for each in pod["initContainers"]]
-    assert images == ["registry.example.org/r:1", "registry.example.org/lab:1"]
+    """
+    Those that are named and all that the configuration has for pods, each once.
+
+    Not those of other platforms, and none that a person completes.
+    """
+    pod = dict(pods(rendered(tmp_path, "images")))["a-site-perijove-prepull"]
+    images = [each["image"].removeprefix("registry.example.org/") for each in pod["initContainers"]]
+    assert images[:2] == ["r:1", "base:1"]
+    assert sorted(images[2:]) == ["astro:1", "choice:1", "data:1", "fixed:1", "gpu:1"]
 
 
 def test_the_public_path_is_that_of_the_configuration(tmp_path: Path) -> None:

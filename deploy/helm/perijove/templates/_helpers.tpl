@@ -136,6 +136,50 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "perijove.toml" (dict "path" "" "table" (dict "hub" $hub "proxy" $proxy)) }}
 {{- end -}}
 
+{{/*
+The images to have on nodes, each once, as a list of JSON: those of prePull, and those that config names for
+servers that are pods. Names of the catalogue stand for what the catalogue says; "{value}" is for a person to fill in.
+*/}}
+{{- define "perijove.images" -}}
+{{- $config := .Values.config -}}
+{{- $catalogue := $config.images | default dict -}}
+{{- $found := .Values.prePull.images -}}
+{{- $pods := list "" "kubernetes" -}}
+{{- range $name, $spawner := $config.spawners -}}
+{{- if eq ($spawner.kind | default $name) "kubernetes" -}}
+{{- $pods = append $pods $name -}}
+{{- $found = append $found $spawner.image -}}
+{{- else -}}
+{{- $pods = without $pods $name -}}
+{{- end -}}
+{{- end -}}
+{{- range $catalogue -}}
+{{- $found = append $found .image -}}
+{{- end -}}
+{{- range $profile := $config.profiles -}}
+{{- if has ($profile.spawner | default "") $pods -}}
+{{- $field := ($profile.fields).image | default dict -}}
+{{- $named := concat (list $profile.image $field.default) ($field.choices | default list) -}}
+{{- range $profile.choices -}}
+{{- range .options -}}
+{{- $named = append $named (.set).image -}}
+{{- end -}}
+{{- $named = append $named ((.other).set).image -}}
+{{- end -}}
+{{- range $named -}}
+{{- if and . (not (hasKey $catalogue .)) -}}
+{{- $found = append $found . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $whole := list -}}
+{{- range compact $found -}}
+{{- if not (contains "{value}" .) }}{{ $whole = append $whole . }}{{ end -}}
+{{- end -}}
+{{- uniq $whole | toJson -}}
+{{- end -}}
+
 {{- define "perijove.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 10001
