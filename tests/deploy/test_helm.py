@@ -22,6 +22,19 @@ OLD, NEW = "1.20.2", "1.33.0"
 DATABASE: Final = "postgresql://perijove@db.example.org/perijove"
 
 GUIDE: Final = (beds.ROOT / "docs/admin/helm.md").read_text()
+SHUT_IN: Final = {
+    "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}  # fmt: skip
+ADDITIONS: Final[dict[str, Any]] = {
+    "extraEnv": [{"name": "TZ", "value": "Europe/Paris"}],
+    "extraVolumes": [{"name": "site", "configMap": {"name": "site"}}],
+    "extraVolumeMounts": [{"name": "site", "mountPath": "/site"}],
+    "initContainers": [{"name": "before", "image": "site:1", "securityContext": SHUT_IN}],
+    "extraContainers": [{"name": "beside", "image": "site:2", "securityContext": SHUT_IN}],
+    "podSecurityContext": {"fsGroup": 2000, "runAsUser": None},
+    "containerSecurityContext": {"seLinuxOptions": {"type": "site_t"}, "privileged": False},
+}
 VALUES: Final[dict[str, dict[str, Any]]] = {
     "trial": {},
     "guide": yaml.safe_load(GUIDE.partition("```yaml\n")[2].partition("```")[0]),
@@ -103,6 +116,10 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
                 },
             ],
         },
+    },
+    "additions": {
+        "hub": ADDITIONS | {"upgradeDatabase": True, "podLabels": {"team": "a"}},
+        "proxy": ADDITIONS | {"podLabels": {"team": "b"}},
     },
     "spread": {
         "servers": {"createNamespace": False},
@@ -241,6 +258,26 @@ def test_every_pod_is_shut_in(tmp_path: Path, name: str) -> None:
             assert security["allowPrivilegeEscalation"] is False, owner
             assert security["readOnlyRootFilesystem"] is True, owner
             assert security["capabilities"] == {"drop": ["ALL"]}, owner
+
+
+@pytest.mark.parametrize("part", ["hub", "proxy"])
+def test_a_site_adds_to_the_pods(tmp_path: Path, part: str) -> None:
+    """Its containers, volumes, variables and labels are there, and its rights beside ours."""
+    deployment = one(rendered(tmp_path, "additions"), "Deployment", f"-{part}")
+    assert deployment["spec"]["template"]["metadata"]["labels"].items() >= {
+        "team": "a" if part == "hub" else "b", "app.kubernetes.io/component": part,
+    }.items()  # fmt: skip
+    pod = deployment["spec"]["template"]["spec"]
+    before = [each["name"] for each in pod["initContainers"]]
+    assert before == (["before", "upgrade-database"] if part == "hub" else ["before"])
+    ours, beside = pod["containers"]
+    assert beside == ADDITIONS["extraContainers"][0]
+    assert ADDITIONS["extraEnv"][0] in ours["env"]
+    assert ADDITIONS["extraVolumes"][0] in pod["volumes"]
+    assert ADDITIONS["extraVolumeMounts"][0] in ours["volumeMounts"]
+    rights = pod["securityContext"]
+    assert (rights["fsGroup"], rights["runAsUser"], rights["runAsGroup"]) == (2000, None, 10001)
+    assert ours["securityContext"] == SHUT_IN | ADDITIONS["containerSecurityContext"]
 
 
 def test_secrets_are_in_secrets(tmp_path: Path) -> None:

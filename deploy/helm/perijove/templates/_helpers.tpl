@@ -180,18 +180,32 @@ servers that are pods. Names of the catalogue stand for what the catalogue says;
 {{- uniq $whole | toJson -}}
 {{- end -}}
 
+{{/* What a pod may do, with what the values of its part say over it. */}}
 {{- define "perijove.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-seccompProfile: {type: RuntimeDefault}
+{{- $own := dict
+    "runAsNonRoot" true
+    "runAsUser" 10001
+    "runAsGroup" 10001
+    "fsGroup" 10001
+    "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- include "perijove.over" (list $own .podSecurityContext) -}}
 {{- end -}}
 
 {{- define "perijove.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{{- $own := dict
+    "allowPrivilegeEscalation" false
+    "readOnlyRootFilesystem" true
+    "capabilities" (dict "drop" (list "ALL")) -}}
+{{- include "perijove.over" (list $own .containerSecurityContext) -}}
+{{- end -}}
+
+{{/* The first of two tables with the keys of the second in place of its own: also those that are false. */}}
+{{- define "perijove.over" -}}
+{{- $own := first . -}}
+{{- range $key, $value := last . -}}
+{{- $own = set $own $key $value -}}
+{{- end -}}
+{{- toYaml $own -}}
 {{- end -}}
 
 {{/* Where a pod may be: (dict "root" $ "of" .Values.hub "component" "hub"). */}}
