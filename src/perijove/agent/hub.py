@@ -15,6 +15,7 @@ import threading
 import time
 
 from perijove.agent.cannot import Cannot
+from perijove.agent.node import say
 from perijove.agent.post import ANSWER_SECONDS, Answer, post
 from perijove.spawners.local.supervisor import Signals
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
     Body = dict[str, Any]
 
-HUB_PATIENCE = 1800  # Seconds a job that runs waits for a hub that does not answer.
+HUB_PATIENCE = 1800  # Seconds a job that has been at the hub once waits for it to answer again.
+FAREWELL_SHARE = 0.25  # Of the hub's limit for a start, left for a job's own end to be seen in time.
+FAREWELL_MOST = 90
 LONGEST_PAUSE = 30
 REACH_TRIES = 3
 REACH_PAUSE = 3
@@ -42,7 +45,7 @@ class Post(threading.Thread):
         super().__init__(daemon=True)
         self.url = url
         self.body = body
-        self.answer = Answer(0, {"detail": "no answer"})
+        self.answer = Answer(0, {"detail": f"{url}: no answer"})
 
     def run(self) -> None:
         """Send it."""
@@ -78,18 +81,32 @@ def answer_challenge(listener: socket.socket, code: str) -> None:
             )
 
 
-def register(url: str, body: "Body", listener: socket.socket, signals: Signals) -> "dict[str, str]":
+def start_deadline(began: float, limit: float) -> float:
+    """
+    Return until when a job that began then tries to register; monotonic seconds.
+
+    The hub gives up a start after `limit` seconds, and knows no other reason than that. Whoever
+    cannot reach it has to end before, and be seen to have ended, for its own reason to be shown.
+    Late software still leaves time for a hub that does answer.
+    """
+    spared = min(limit * FAREWELL_SHARE, FAREWELL_MOST)
+    return max(began + limit - spared, time.monotonic() + spared / 2)
+
+
+def register(
+    url: str, body: "Body", listener: socket.socket, signals: Signals, latest: float
+) -> "dict[str, str]":
     """
     Register the port of `listener`; return what the server's environment gets with it.
 
-    Goes on asking while the hub is away. Raises `Cannot` when the hub says no, or nothing.
+    Goes on asking until `latest` while the hub is away, and says in the log why it has to. Raises
+    `Cannot` when the hub says no, or nothing.
     """
-    latest = time.monotonic() + HUB_PATIENCE
     tries = unreached = 0
     while True:
         attempt = Post(url, body)
         attempt.start()
-        while attempt.is_alive():
+        while attempt.is_alive() and time.monotonic() < latest:
             wait(listener, body["code"], signals, TURN)
         answer = attempt.answer
         if answer.status == 200:
@@ -97,11 +114,13 @@ def register(url: str, body: "Body", listener: socket.socket, signals: Signals) 
             return {str(name): str(value) for name, value in dict(found or {}).items()}
         unreached += answer.code == "cannot-reach"
         if answer.is_final and (answer.code != "cannot-reach" or unreached >= REACH_TRIES):
-            raise refusal(answer)
+            raise refusal(url, answer)
         tries += 1
         pause = REACH_PAUSE if unreached else max(answer.retry_after, next_pause(tries))
+        words = what_failed(url, answer)
         if time.monotonic() + pause >= latest:
-            raise Cannot("hub-unreachable", answer.detail or f"status {answer.status}", url=url)
+            raise Cannot("hub-unreachable", words, url=url)
+        say(f"not registered yet: {words}; trying again in {pause:.0f} s")
         end = time.monotonic() + pause
         while time.monotonic() < end:
             wait(listener, body["code"], signals, end - time.monotonic())
@@ -118,11 +137,20 @@ def wait(listener: socket.socket, code: str, signals: Signals, seconds: float) -
         raise Cannot("cancelled", "the job was asked to end before its server was started")
 
 
-def refusal(answer: Answer) -> Cannot:
-    """Return what a final no of the hub comes to."""
+def what_failed(url: str, answer: Answer) -> str:
+    """Return where a request went, and what became of it."""
+    if not answer.status:
+        return answer.detail
+    return f"{url}: status {answer.status} {answer.detail}".rstrip()
+
+
+def refusal(url: str, answer: Answer) -> Cannot:
+    """Return what a final no of the hub comes to; any other answer is not the hub's."""
     codes = {403: "code-refused", 409: "second-job", 410: "cancelled", 422: answer.code}
-    code = codes.get(answer.status, "hub-unreachable")
-    return Cannot(code or "hub-unreachable", answer.detail or f"status {answer.status}")
+    code = codes.get(answer.status)
+    if not code:
+        return Cannot("hub-unreachable", what_failed(url, answer), url=url)
+    return Cannot(code, answer.detail or f"status {answer.status}")
 
 
 def sayable(words: str) -> str:

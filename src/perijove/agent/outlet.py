@@ -18,7 +18,7 @@ import tempfile
 import time
 
 from perijove.agent.cannot import Cannot
-from perijove.agent.hub import HUB_PATIENCE, next_pause
+from perijove.agent.hub import next_pause
 from perijove.agent.node import say
 from perijove.spawners.local.supervisor import Signals
 
@@ -54,9 +54,8 @@ class Outlet:
             self._start()
         self._read()
 
-    def wait_until_up(self, signals: Signals) -> None:
-        """Return when the tunnel stands; raises `Cannot` when that is refused or takes too long."""
-        latest = time.monotonic() + HUB_PATIENCE
+    def wait_until_up(self, signals: Signals, latest: float) -> None:
+        """Return when the tunnel stands; raises `Cannot` when that is refused, and at `latest`."""
         while True:
             self.look()
             words = str(self._state.get("words", ""))

@@ -5,7 +5,8 @@ It runs in the job's directory, where `spec.json` says what is wanted. In this o
 the home, picks the software, binds a port, registers that at the hub (which connects back and
 asks for a proof) and gets the server's token; then it gives the port to the server, makes sure
 that it is its own server that listens there, and says so. The hub may be away for as long as it
-likes after that. At the end it writes `end.json` and tells the hub.
+likes after that; before, the job ends with the reason in its log when the hub's own limit for a
+start is near. At the end it writes `end.json` and tells the hub.
 
 A port that somebody else took in the moment between is changed for another one, registered
 under the same nonce: that is the same run of the same job, so its token stays. A job that the
@@ -27,7 +28,7 @@ import traceback
 from perijove.agent.board import Board
 from perijove.agent.cannot import EXITS, Cannot
 from perijove.agent.doctor import examine
-from perijove.agent.hub import Line, register
+from perijove.agent.hub import HUB_PATIENCE, Line, register, start_deadline
 from perijove.agent.kernels import keeper_in, show_environments, start_keeper
 from perijove.agent.memory import GroupMemory, memory_folder
 from perijove.agent.node import (
@@ -161,6 +162,8 @@ class Session(Family):
             job_id=self._job_id,
             node=node_name(outer),
         )
+        self._began = time.monotonic()
+        self._is_registered = False
         self._is_told = False
         self._next_look_at = 0.0
 
@@ -232,11 +235,20 @@ class Session(Family):
             )
             place = f"{host}:{self._port}" if self._port else "its tunnel"
             say(f"job {self._job_id or '-'} on {name}: registering {place}")
-            given = register(spec["register_url"], body, listener, self.signals)
+            latest = self._register_until()
+            given = register(spec["register_url"], body, listener, self.signals, latest)
+        self._is_registered = True
         if self._outlet is not None:
             self._outlet.make_room()
         self._environment.update(given)
         self._environment["JUPYTERHUB_SERVICE_URL"] = f"http://{authority}{spec['prefix']}"
+
+    def _register_until(self) -> float:
+        """Return until when to try: a hub that has been there once is away, and comes back."""
+        limit = self._spec.get("start_limit")
+        if self._is_registered or not limit:
+            return time.monotonic() + HUB_PATIENCE
+        return start_deadline(self._began, limit)
 
     def _open(self) -> "tuple[str, str, socket.socket]":
         """
@@ -244,7 +256,7 @@ class Session(Family):
         it, and the socket.
         """
         if self._outlet is not None:
-            self._outlet.wait_until_up(self.signals)
+            self._outlet.wait_until_up(self.signals, self._register_until())
             self._environment["PERIJOVE_SOCKET"] = self._outlet.path
             return "", NO_PORT, self._outlet.open()
         host, address = choose_host(self._spec.get("networks") or [], node_name(self._outer))

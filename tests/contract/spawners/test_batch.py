@@ -208,6 +208,25 @@ async def test_a_job_deleted_by_its_owner_is_told_from_one_that_failed(site: Bat
         assert await until(is_told, seconds=40)
 
 
+async def test_a_job_that_never_reaches_the_hub_says_so_itself(site: BatchSite) -> None:
+    """Before the limit for a start it is over: why, the scheduler tells, and its log in words."""
+    async with site.spawner(start_limit=8) as spawner:
+        handle = await start(spawner, site)
+        reason = ""
+
+        async def is_told() -> bool:
+            nonlocal reason
+            ends = await spawner.find_ends({site.name: handle})
+            reason = ends[site.name].reason if site.name in ends else ""
+            return bool(reason)
+
+        assert await until(is_told, seconds=90)
+        log = await spawner.log_tail(site.name, handle, lines=3)
+    assert reason == "hub-unreachable"
+    assert "hub-unreachable: http://127.0.0.1:9/hub/api/perijove/registrations" in log
+    assert CODE not in log
+
+
 async def has_begun(site: BatchSite) -> None:
     """Wait until the job's wrapper has said its first words."""
 

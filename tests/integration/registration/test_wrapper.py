@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from perijove.agent.cannot import EXITS
 from perijove.domain.launch import Cause, Status
 from perijove.kit.loops import until
+from perijove.spawners.batch.exits import end_of_status
 from perijove.spawners.contract import Phase
 from tests.contract.spawners.sites import PROGRAM
 from tests.fakes.spawners import MemoryPlatform
@@ -81,6 +83,53 @@ async def test_a_job_waits_for_a_hub_that_is_away(url: str, tmp_path: Path) -> N
             assert await job.exit_status() == 128 + signal.SIGTERM
             # Why it was asked to end, only the platform knows.
             assert (await served.hub.launch(launch.id)).status is Status.READY
+
+
+@pytest.fixture(params=["refuses", "is mute"])
+def silent(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Give a place where no hub answers: nobody listens there, or somebody who says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        place = f"127.0.0.1:{listener.getsockname()[1]}"
+        if request.param == "refuses":
+            listener.close()
+        yield place
+
+
+async def test_a_job_that_cannot_reach_the_hub_says_so_before_the_hub_gives_up(
+    url: str, tmp_path: Path, silent: str
+) -> None:
+    """It ends within the limit for a start; its log and its exit status say why, as an end."""
+    async with serving_hub(url, tmp_path) as served:
+        launch = await served.running_launch()
+        address = f"http://{silent}/hub/api/perijove/registrations"
+        limit = 12.0
+        folder = served.deliver(launch, tmp_path, register_url=address, start_limit=limit)
+        began = time.monotonic()
+        async with running_job(folder) as job:
+            await job.says("cannot start the server: hub-unreachable")
+            assert time.monotonic() - began < limit
+            status = await job.exit_status()
+        end = end_of_status(status)
+        assert (end.cause, end.reason) == (Cause.NEVER_STARTED, "hub-unreachable")
+        *tried, last = [line for line in job.output.splitlines() if address in line]
+        assert address in last.partition("hub-unreachable: ")[2]
+        assert all("trying again in" in line for line in tried)
+        assert served.code(launch) not in job.output
+
+
+async def test_a_refused_registration_is_said_with_its_reason(url: str, tmp_path: Path) -> None:
+    """While it tries, the end of the log is where it tries and what went wrong."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        place = f"127.0.0.1:{listener.getsockname()[1]}"
+    async with serving_hub(url, tmp_path) as served:
+        launch = await served.running_launch()
+        address = f"http://{place}/hub/api/perijove/registrations"
+        folder = served.deliver(launch, tmp_path, register_url=address)
+        async with running_job(folder) as job:
+            await job.says("trying again in")
+            last = job.output.splitlines()[-1]
+            assert address in last
+            assert "ConnectionRefusedError" in last
 
 
 async def test_a_job_that_is_deleted_says_so_to_accounting(url: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ What is true of a launch is in the scheduler and in the job's directory, never i
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
@@ -82,6 +83,7 @@ class BatchSpawner:
         self._launcher = Launcher()
         self._commands = Commands(self._site, Allowance(settings.minimum_period))
         self._prefix = f"pj-{surroundings.installation}-"
+        self._as_people: Counter[str] = Counter()
         self._queue = Queue(scheduler, self._commands.run, self._prefix)
         self._archive = Archive(surroundings.data_dir)
 
@@ -101,8 +103,17 @@ class BatchSpawner:
         return ["api-loopback"] if self._api_is_local and not is_one_machine else []
 
     def calls(self) -> Mapping[str, int]:
-        """Return how often each program of the scheduler was called, submissions included."""
+        """Return how often each program of the scheduler was called for everybody."""
         return self._commands.counts
+
+    def calls_as_people(self) -> Mapping[str, int]:
+        """Return how often each was called for one person, as themselves."""
+        return self._as_people
+
+    @property
+    def patience(self) -> float:
+        """How many seconds a question about jobs may have to wait for its turn."""
+        return self._commands.longest
 
     # --- start ----------------------------------------------------------------------------
 
@@ -150,17 +161,25 @@ class BatchSpawner:
     async def _ask_to_submit(
         self, spec: LaunchSpec, command: Command, *, again: bool = False
     ) -> Mapping[str, Any]:
-        self._commands.counts[command[0]] += 1
-        return await self.act_as(
-            spec.user_name,
-            "submit",
-            name=spec.name,
-            files=self._files(spec),
-            command=list(command),
-            listing=list(self._scheduler.listing_by_name(spec.name)),
-            again=again,
-            **self._cluster,
-        )
+        listing = self._scheduler.listing_by_name(spec.name)
+        answer: Mapping[str, Any] = {}
+        try:
+            answer = await self.act_as(
+                spec.user_name,
+                "submit",
+                name=spec.name,
+                files=self._files(spec),
+                command=list(command),
+                listing=list(listing),
+                again=again,
+                **self._cluster,
+            )
+        finally:
+            if "listing" in answer:
+                self._count(listing)
+            elif answer.get("state") not in ("known", "cancelled"):
+                self._count(command)
+        return answer
 
     def _request(self, spec: LaunchSpec) -> JobRequest:
         readable = f"perijove {spec.user_name} {spec.server_name}".strip()
@@ -203,6 +222,7 @@ class BatchSpawner:
             "safe_mode": bool(spec.options.get("safe_mode")),
             "log_limit": settings.log_limit,
             "grace": settings.stop_grace,
+            "start_limit": settings.start_limit,
         }
         return {
             "spec.json": json.dumps(delivered),
@@ -297,16 +317,27 @@ class BatchSpawner:
         self, user: str, verb: str, name: str, job_id: str, command: Command
     ) -> Mapping[str, Any]:
         """Return the launcher's answer to a verb that checks the job's name, and then acts."""
-        self._commands.counts[command[0]] += 1
-        return await self.act_as(
-            user,
-            verb,
-            name=name,
-            job_id=job_id,
-            command=list(command),
-            check=list(self._scheduler.listing_by_name(name)),
-            **self._cluster,
-        )
+        check = self._scheduler.listing_by_name(name)
+        self._count(check)
+        answer: Mapping[str, Any] = {}
+        try:
+            answer = await self.act_as(
+                user,
+                verb,
+                name=name,
+                job_id=job_id,
+                command=list(command),
+                check=list(check),
+                **self._cluster,
+            )
+        finally:
+            if "check" not in answer:
+                self._count(command)
+        return answer
+
+    def _count(self, command: Command) -> None:
+        """Count a call as a person; of what the launcher did not tell it may have been made."""
+        self._as_people[command[0]] += 1
 
     async def _remembered(self, job_id: str) -> End | None:
         if not job_id:
@@ -368,7 +399,12 @@ class BatchSpawner:
 
     async def discover(self, user_name: str) -> Offer:
         """Return what there is for this person."""
-        offer = await self._scheduler.discover(self._commands.run, self._run_as, user_name)
+        offer = await self._scheduler.discover(
+            self._commands.run,
+            self._run_as,
+            user_name,
+            run_for_form=self._commands.run_for_form,
+        )
         others = [job for job in offer.own_jobs if not job.name.startswith(self._prefix)]
         return replace(offer, own_jobs=tuple(others))
 
@@ -391,7 +427,7 @@ class BatchSpawner:
 
     async def _run_as(self, user_name: str, commands: Sequence[Command]) -> Sequence[Result]:
         for command in commands:
-            self._commands.counts[command[0]] += 1
+            self._count(command)
         answer = await self.act_as(
             user_name,
             "discover",

@@ -13,6 +13,7 @@ from typing import Final
 
 from perijove.domain.errors import SpawnerTransient
 from perijove.domain.launch import Cause, End
+from perijove.spawners.batch.exits import end_of_status
 from perijove.spawners.batch.scheduler import Result
 from perijove.spawners.gridengine.values import (
     amounts,
@@ -24,8 +25,6 @@ from perijove.spawners.gridengine.values import (
     read_records,
 )
 
-HOME_MISSING: Final = 78
-"""The exit status of the script where the job's directory cannot be read (``job.sh``)."""
 _NO_DIRECTORY: Final = frozenset({26, 28})
 """``failed``: could not open the output file, or change to the job's directory."""
 _NEVER_STARTED: Final = frozenset({*range(1, 12), *range(26, 30), *range(31, 37), 38})
@@ -147,10 +146,8 @@ def end_of(record: Record, *, memory: str, memory_per_slot: bool, was_being_dele
 
 
 def _end_by_status(record: Record, memory: str, memory_per_slot: bool, detail: str) -> End:
-    if record.exit_status == HOME_MISSING:
-        return End(cause=Cause.NEVER_STARTED, code=HOME_MISSING, reason="home-missing")
     if record.exit_status <= _KILLED:
-        return End(cause=Cause.EXITED, code=record.exit_status, detail=detail)
+        return end_of_status(record.exit_status, detail)
     if record.exit_status == _KILLED + 9 and _is_full(record, memory, memory_per_slot):
         return End(cause=Cause.OUT_OF_MEMORY, detail=_memory_words(record, memory))
     return End(cause=Cause.SIGNAL, code=record.exit_status - _KILLED, detail=detail)

@@ -3,13 +3,10 @@
 from collections.abc import Mapping
 from typing import Final
 
-from perijove.agent.cannot import EXITS
 from perijove.domain.launch import Cause, End
+from perijove.spawners.batch.exits import end_of_status
 from perijove.spawners.contract import Phase
 from perijove.spawners.slurm.values import optional
-
-_CANNOT: Final = {status: code for code, status in EXITS.items()}
-"""What a job says by its exit status when it cannot start its server."""
 
 PHASES: Final[Mapping[str, Phase]] = {
     "PENDING": Phase.PENDING,
@@ -68,7 +65,4 @@ def find_end(state: str, exit_status: int, signal: int, reason: str = "") -> End
     if name == "FAILED" and not exit_status:
         cause = Cause.NODE_FAIL if remark == "JobLaunchFailure" else Cause.UNKNOWN
         return End(cause=cause, detail=detail)
-    if exit_status in _CANNOT:
-        reason = _CANNOT[exit_status]
-        return End(cause=Cause.NEVER_STARTED, code=exit_status, reason=reason, detail=detail)
-    return End(cause=Cause.EXITED, code=exit_status, detail=detail)
+    return end_of_status(exit_status, detail)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from perijove.agent.cannot import EXITS
 from perijove.domain.errors import SpawnerTransient
 from perijove.domain.launch import Cause, End
 from perijove.spawners.batch.scheduler import Result
@@ -82,10 +83,11 @@ def test_a_kill_with_full_memory_is_out_of_memory(peak: str, cause: Cause) -> No
     assert end(killed).cause is cause
 
 
-def test_the_script_says_that_the_home_is_missing() -> None:
-    """Exit 78 is the job script's own word for a directory that the node cannot read."""
-    assert str(end(record("failed3", exit_status="78"))) == "never-started(78)"
-    assert end(record("failed3", exit_status="78")).reason == "home-missing"
+@pytest.mark.parametrize(("code", "status"), EXITS.items())
+def test_a_job_says_why_it_could_not_start(code: str, status: int) -> None:
+    """The exit statuses of the job's own programs are reasons, not the end of a server."""
+    told = end(record("failed3", exit_status=f"{status}"))
+    assert (told.cause, told.code, told.reason) == (Cause.NEVER_STARTED, status, code)
 
 
 def test_a_lost_shepherd_is_a_lost_node() -> None:

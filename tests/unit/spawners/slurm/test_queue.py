@@ -129,6 +129,8 @@ def test_job_in_between_is_not_gone(state: str, phase: Phase) -> None:
         ("FAILED", "0", "None", End(cause=Cause.UNKNOWN)),
         ("FAILED", str(78 << 8), "NonZeroExitCode",
          End(cause=Cause.NEVER_STARTED, code=78, reason="home-missing")),
+        ("FAILED", str(81 << 8), "NonZeroExitCode",
+         End(cause=Cause.NEVER_STARTED, code=81, reason="hub-unreachable")),
         ("OUT_OF_MEMORY", "125", "OutOfMemory", End(cause=Cause.OUT_OF_MEMORY)),
         ("TIMEOUT", "0", "TimeLimit", End(cause=Cause.WALLTIME)),
         ("DEADLINE", "0", "DeadLine", End(cause=Cause.WALLTIME)),
