@@ -1,6 +1,7 @@
 """The Helm chart: valid for old and new clusters, and the configuration it makes is one."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,8 +12,9 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from perijove.settings import load
+from perijove.settings import Settings, load
 from perijove.spawners.kubernetes import rights
+from perijove.spawners.kubernetes.sections import KubernetesSettings
 from scripts import chart
 from tests import beds
 
@@ -35,6 +37,7 @@ ADDITIONS: Final[dict[str, Any]] = {
     "podSecurityContext": {"fsGroup": 2000, "runAsUser": None},
     "containerSecurityContext": {"seLinuxOptions": {"type": "site_t"}, "privileged": False},
 }
+MOVING: Final = (beds.ROOT / "docs/admin/from-zero-to-jupyterhub.md").read_text()
 VALUES: Final[dict[str, dict[str, Any]]] = {
     "trial": {},
     "guide": yaml.safe_load(GUIDE.partition("```yaml\n")[2].partition("```")[0]),
@@ -205,6 +208,36 @@ def test_a_value_that_is_not_known_is_refused(value: str, named: str) -> None:
     )  # fmt: skip
     assert done.returncode != 0
     assert named in done.stderr
+
+
+def test_the_way_from_the_other_chart_leads_to_values_that_exist() -> None:
+    """What the guide names as ours is a value of the chart or a key of the configuration."""
+    known = yaml.safe_load((CHART / "values.yaml").read_text())
+    keys = set(KubernetesSettings.model_fields)
+    named = set(_ours(MOVING))
+    assert len(named) > 80
+    for name in named:
+        root, *path = name.split(".")
+        if root == "k8s":
+            assert path[0] in keys, name
+        elif root == "config":
+            assert path[0] in Settings.model_fields, name
+        elif root in known:
+            place: Any = known
+            for each in [root, *path]:
+                assert each in place, name
+                place = place[each]
+
+
+def _ours(guide: str) -> Iterator[str]:
+    """Return what the second columns name; `.b` after `x.a` is `x.b`."""
+    for row in re.findall(r"^\| `[^|]+\| ([^|]*`[^|]*) \|", guide, re.MULTILINE):
+        parent = ""
+        for name in re.findall(r"`([\w.]+)", row):
+            whole = f"{parent}{name}" if name.startswith(".") else name
+            parent = whole.rpartition(".")[0]
+            if parent:
+                yield whole.rstrip(".")
 
 
 @pytest.mark.parametrize(("kubernetes", "api"), [(OLD, "policy/v1beta1"), (NEW, "policy/v1")])
