@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     Body = dict[str, Any]
 
 HUB_PATIENCE = 1800  # Seconds a job that has been at the hub once waits for it to answer again.
-FAREWELL_SHARE = 0.25  # Of the hub's limit for a start, left for a job's own end to be seen in time.
-FAREWELL_MOST = 90
+FAREWELL_SHARE = 0.25  # Of the hub's limit for a start, left to see a job's own end in time.
+FAREWELL_MOST = 90  # Seconds of that.
 LONGEST_PAUSE = 30
 REACH_TRIES = 3
 REACH_PAUSE = 3
