@@ -63,6 +63,7 @@ class MemoryPlatform:
     mounted: dict[str, Sequence[str]] = field(default_factory=dict)
     """The volumes of each launch."""
     enforces_size: bool = True
+    measures_use: bool = True
 
     def show(
         self, name: str, phase: Phase, *, reason: Reason | None = None, url: str | None = None
@@ -93,6 +94,11 @@ class MemoryVolume:
     """The launch at whose start it was made."""
     stuck: bool = False
     """Something that is no launch has it: it cannot be removed."""
+
+    @property
+    def used_bytes(self) -> int:
+        """What is in its files."""
+        return sum(map(len, self.files.values()))
 
 
 class MemorySpawner:
@@ -150,6 +156,10 @@ class MemorySpawner:
         """Say what the test wishes."""
         return self.platform.enforces_size
 
+    def measures_use(self) -> bool:
+        """Say what the test wishes."""
+        return self.platform.measures_use
+
     async def survey_volumes(self) -> VolumeSurvey:
         """Return the volumes of this installation."""
         await anyio.lowlevel.checkpoint()
@@ -159,7 +169,7 @@ class MemorySpawner:
                 VolumeSighting(
                     name=name,
                     size_bytes=volume.size_bytes if self.enforces_size() else None,
-                    used_bytes=sum(map(len, volume.files.values())),
+                    used_bytes=volume.used_bytes if self.measures_use() else None,
                     held_by=self._holders(name),
                     labels=volume.labels,
                 )

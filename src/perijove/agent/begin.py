@@ -15,6 +15,7 @@ import sys
 import tempfile
 
 from perijove.agent.kernels import offer_environments
+from perijove.agent.measure import start_measuring
 from perijove.agent.post import post
 from perijove.agent.rescue import RESCUE_TEXT, biggest_in, look_at, trouble_with, with_deadline
 
@@ -146,7 +147,8 @@ def begin(keeper: str, command: "list[str]") -> int:
     `keeper` is the program that keeps the person's environments.
     """
     environment = dict(os.environ)
-    troubles = {path: trouble_with(path) for path in volume_paths(environment)}
+    volumes = volume_paths(environment)
+    troubles = {path: trouble_with(path) for path in volumes}
     troubles = {path: found for path, found in troubles.items() if found[0]}
     if troubles:
         try:
@@ -155,6 +157,7 @@ def begin(keeper: str, command: "list[str]") -> int:
             say(f"rescue mode failed: {error}")
     else:
         offer_environments(environment, [sys.executable, "-I", "-S", "-c", keeper])
+    start_measuring(environment, volumes)  # It matters most where one is full.
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606 - no shell
     except OSError as error:

@@ -14,6 +14,7 @@ from perijove.services.environments import place_of
 from perijove.services.hub import Hub, client_id_of, quote_name, server_prefix
 from perijove.services.oauth import drop_client, register_server_client
 from perijove.services.roles import server_token_scopes
+from perijove.services.volumes import is_measured_by_servers, names_of
 from perijove.spawners.contract import LaunchSpec, VolumeSpec
 
 _ADD_TOKEN = Statement(insert(tokens))
@@ -143,6 +144,8 @@ def _environment(hub: Hub, launch: Launch) -> Mapping[str, str]:
     }
     if place := place_of(hub, launch):
         environment["PERIJOVE_ENVIRONMENTS"] = place.folder
+    if names_of(launch) and is_measured_by_servers(hub, launch.spawner):
+        environment["PERIJOVE_MEASURE"] = "1"
     resources = resources_of(launch)
     if resources.memory_bytes is not None:
         environment["MEM_LIMIT"] = str(resources.memory_bytes)

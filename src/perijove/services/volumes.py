@@ -5,7 +5,7 @@ A volume ends in three steps, each on its own: its owner deletes it and can have
 days; then it is being removed, and nobody can; then it was seen gone (`reconcile/volumes.py`).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 from sqlalchemy import Connection
 
 from perijove.db import volumes as rows
-from perijove.db.launches import list_live, live_launch_of
+from perijove.db.launches import find_launch, list_live, live_launch_of
 from perijove.db.locks import hold_user
 from perijove.db.servers import Server, find_server
 from perijove.db.volumes import Volume
 from perijove.domain.asking import Asking
-from perijove.domain.errors import Conflict, Gone, Invalid, NotFound
-from perijove.domain.launch import Launch
+from perijove.domain.errors import Conflict, Forbidden, Gone, Invalid, NotFound
+from perijove.domain.launch import Launch, Status
 from perijove.domain.storage import Kept, Storage
 from perijove.kit.ids import platform_name
 from perijove.services.audit import Audited, record_audit
@@ -36,6 +36,14 @@ def keeps_volumes(hub: Hub, spawner: str) -> bool:
 def any_keeps_volumes(hub: Hub) -> bool:
     """Tell whether people of this hub can have volumes at all."""
     return any(keeps_volumes(hub, name) for name in hub.spawners)
+
+
+def is_measured_by_servers(hub: Hub, spawner: str) -> bool:
+    """Tell whether a platform keeps volumes and cannot say what is on them."""
+    placed = hub.spawners.get(spawner)
+    if placed is None or not isinstance(placed.spawner, KeepsVolumes):
+        return False
+    return not placed.spawner.measures_use()
 
 
 # --- with a start -----------------------------------------------------------------------------
@@ -133,6 +141,33 @@ def users_of(connection: Connection, volume: Volume) -> Sequence[Launch]:
     """Return the launches that have a volume and are not over."""
     live = list_live(connection, spawner=volume.spawner)
     return [launch for launch in live if volume.name in names_of(launch)]
+
+
+async def take_use(hub: Hub, launch_id: str | None, used: Mapping[str, int]) -> None:
+    """
+    Write down what a server, known by its token, has counted on its volumes, by their paths.
+
+    This is the word of whoever has the server: it is shown to people, and nothing is decided by
+    it. Raises `Forbidden` for who is no server, `Gone` when the launch is over, `Conflict` where
+    the platform itself measures.
+    """
+    if launch_id is None:
+        raise Forbidden("only a server says what is on its volumes", code="not-a-server")
+
+    def unit(connection: Connection) -> None:
+        launch = find_launch(connection, launch_id)
+        if launch is None or launch.status is Status.ENDED:
+            raise Gone("this launch has ended", code="launch-over")
+        if not is_measured_by_servers(hub, launch.spawner):
+            raise Conflict(f"{launch.spawner} measures by itself", code="volume-measured")
+        now = hub.clock.now()
+        for given in launch.spec.get("volumes", ()):
+            volume = rows.find_volume(connection, str(given["name"]))
+            if volume is not None and given["path"] in used:
+                measured = {"used_bytes": used[given["path"]], "measured_at": now}
+                rows.change_volume(connection, volume.id, **measured)
+
+    await hub.database.write(unit)
 
 
 # --- what their owners do ---------------------------------------------------------------------

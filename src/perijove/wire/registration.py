@@ -10,6 +10,7 @@ Word = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9-]{0,39}$")]
 Short = Annotated[str, msgspec.Meta(max_length=64)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=2**53)]
 
 
@@ -71,6 +72,13 @@ class Warned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     reason: Literal["volume-full", "volume-read-only", "volume-missing"]
     words: Annotated[str, msgspec.Meta(max_length=4000)] = ""
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST registrations/volumes``: what a server has counted on its volumes."""
+
+    used: dict[Annotated[str, msgspec.Meta(max_length=4096)], Bytes]
+    """By the path at which it has each."""
 
 
 class TimeLeft(msgspec.Struct, frozen=True):

@@ -158,6 +158,24 @@ async def test_little_room_is_said_on_home_and_while_waiting(
         assert words in (await visit.get(page)).text, page
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"enforced": True}, 'not measured <span class="muted">(at most 2\N{NO-BREAK SPACE}GiB)'),
+        ({}, 'not measured <span class="muted">(2\N{NO-BREAK SPACE}GiB, not enforced)'),
+        ({"used_bytes": 2**20}, "(2\N{NO-BREAK SPACE}GiB, measured but not enforced)"),
+    ],
+)
+async def test_nothing_is_called_measured_before_it_is(
+    visit: Visit, values: dict[str, Any], shown: str
+) -> None:
+    """A size that nobody enforces is called measured only where there is a measure."""
+    now = visit.hub.hub.clock.now()
+    unknown: dict[str, Any] = {"enforced": False, "used_bytes": None, "seen_at": now}
+    await _change(visit, **unknown | values)
+    assert shown in (await visit.get("data")).text
+
+
 async def test_the_form_says_what_a_profile_keeps(visit: Visit) -> None:
     """Before a start one knows that files are kept, and how much."""
     page = (await visit.get("spawn/ann/lab?form=1")).text

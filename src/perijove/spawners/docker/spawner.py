@@ -399,6 +399,10 @@ class DockerSpawner:
         """Tell whether the volumes' driver keeps them to their size."""
         return self._volumes.enforces_size()
 
+    def measures_use(self) -> bool:
+        """Say that the engine does."""
+        return True
+
     async def survey_volumes(self) -> VolumeSurvey:
         """Return all volumes of this installation on the engine."""
         return await self._volumes.survey()

@@ -118,6 +118,9 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ("POST", "/perijove/registrations/report"): Endpoint(
         on=On.OPEN, acts=registration.report, own=True
     ),
+    ("POST", "/perijove/registrations/volumes"): Endpoint(
+        on=On.KNOWN, acts=registration.used, own=True
+    ),
     ("POST", "/perijove/registrations/warning"): Endpoint(
         on=On.KNOWN, acts=registration.warning, own=True
     ),

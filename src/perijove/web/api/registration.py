@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from perijove.domain.errors import Invalid
-from perijove.services import registration
+from perijove.services import registration, volumes
 from perijove.services.registration import Message, Run
 from perijove.web.api.calls import Call, Reply, empty, json_reply
 from perijove.web.problems import BodyTooLarge
@@ -18,6 +18,7 @@ from perijove.wire.registration import (
     Registration,
     Report,
     TimeLeft,
+    Used,
     Warned,
 )
 
@@ -61,6 +62,13 @@ async def warning(call: Call) -> Reply:
     await registration.take_warning(
         call.hub, call.caller.launch_id, reason=body.reason, words=body.words
     )
+    return empty(204)
+
+
+async def used(call: Call) -> Reply:
+    """``POST registrations/volumes``: bytes on a server's volumes; with its own token only."""
+    body = await _body(call, Used)
+    await volumes.take_use(call.hub, call.caller.launch_id, body.used)
     return empty(204)
 
 

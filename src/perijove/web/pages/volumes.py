@@ -129,12 +129,12 @@ def deletion_sentence(texts: Texts, volume: Volume) -> str:
 def used_text(texts: Texts, volume: Volume) -> str:
     """Return how much a volume holds."""
     if volume.used_bytes is None:
-        return texts.gettext("not measured yet")
+        return texts.gettext("not measured")
     return texts.size(volume.used_bytes)
 
 
 def limit_text(texts: Texts, volume: Volume) -> str:
-    """Return what a volume may hold, and whether anything sees to that."""
+    """Return what a volume may hold, and what is known to see to that."""
     if volume.size_bytes is None:
         return texts.gettext("no limit")
     size = texts.size(volume.size_bytes)
@@ -142,6 +142,8 @@ def limit_text(texts: Texts, volume: Volume) -> str:
         return texts.gettext("at most %(size)s", size=size)
     if volume.seen_at is None:
         return size
+    if volume.used_bytes is None:
+        return texts.gettext("%(size)s, not enforced", size=size)
     return texts.gettext("%(size)s, measured but not enforced", size=size)
 
 
