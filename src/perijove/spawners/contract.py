@@ -412,22 +412,3 @@ class CountsCalls(Protocol):
     def calls(self) -> Mapping[str, int]:
         """Return how often each program of the platform was called since this object was made."""
         ...
-
-
-@runtime_checkable
-class AsksAsPeople(Protocol):
-    """A spawner some of whose questions are one person's own, and asked as themselves."""
-
-    def calls_as_people(self) -> Mapping[str, int]:
-        """Return how often each program was called so; `CountsCalls.calls` is without them."""
-        ...
-
-
-@runtime_checkable
-class TakesTurns(Protocol):
-    """A spawner that asks so seldom that a question may have to wait before it is asked."""
-
-    @property
-    def patience(self) -> float:
-        """How many seconds that may take; they are no silence of the platform."""
-        ...
