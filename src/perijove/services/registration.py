@@ -227,7 +227,8 @@ async def set_port(hub: Hub, launch_id: str | None, port: int) -> None:
     """
     Take the port of a server that batchspawner's own program started, known by its token.
 
-    Nothing but the port is believed; the host is the node that the scheduler says.
+    Nothing but the port is believed; the host is the node that the scheduler says. The run that
+    got the token stays the one that is registered: its wrapper still has to tell the end.
     """
     if launch_id is None:
         raise Forbidden("only a server may say where it listens", code="not-a-server")
@@ -240,12 +241,13 @@ async def set_port(hub: Hub, launch_id: str | None, port: int) -> None:
 
     def unit(connection: Connection) -> None:
         current = _wanted(connection, launch_id)
+        known = find_registration(connection, launch_id)
         now = hub.clock.now()
         save_registration(
             connection,
             launch_id,
             job_id=job_id,
-            nonce_hash="",
+            nonce_hash=known.nonce_hash if known is not None and known.job_id == job_id else "",
             host=current.node,
             port=port,
             url=place.url,

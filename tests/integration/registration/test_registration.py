@@ -299,6 +299,29 @@ async def test_batchspawners_call_sets_the_port_and_nothing_else(
         assert (await api.hub.launch(launch.id)).url == f"http://127.0.0.1:{node.port}"
 
 
+async def test_the_wrapper_around_batchspawners_program_still_tells_the_end(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Its server has said another port meanwhile; the run is the same, and so is its token."""
+    async with registering(database_url, tmp_path) as (api, node, launch):
+        present = api.hub.platform.present
+        present[launch.name] = replace(present[launch.name], node="127.0.0.1")
+        await api.hub.until(launch, lambda now: now.node == "127.0.0.1")
+        body = claim(node, launch)
+        given = (await api.call("POST", PATH, body, token=None)).json()
+        token = server_token(api.hub.hub, launch)
+        await api.call("POST", "/batchspawner", {"port": node.port + 1}, token=token)
+
+        again = await api.call("POST", PATH, body, token=None)
+        report = {"kind": "end", "usage": {"exit": 4}}
+        told = await api.call("POST", f"{PATH}/report", identity(body) | report, token=None)
+
+        assert again.json() == given
+        assert told.status_code == 204, told.json()
+        ended = await api.hub.becomes(launch, Status.ENDED)
+        assert (ended.end, ended.generation) == (End(cause=Cause.EXITED, code=4), launch.generation)
+
+
 async def test_an_older_answer_of_the_platform_does_not_undo_it(url: str, tmp_path: Path) -> None:
     """A survey that was asked before the server listened, and shows it waiting, says nothing."""
     async with registering(url, tmp_path) as (api, node, launch):
