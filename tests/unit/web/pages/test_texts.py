@@ -41,6 +41,7 @@ NEVER_ON_A_PAGE = {
     "server-active",
     "server-exists",
     "user-exists",
+    "volume-measured",
 }
 ALL = Catalogues()
 
