@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE = 2.0
 SHORTEST_PAUSE = 600.0
-PAUSE_PER_SECOND = 20  # Counting is to take no more than this part of the time.
-LONGEST_COUNT = 900.0
+PAUSE_PER_SECOND = 5
+REST_PER_SECOND = 3  # After each folder: others work on the same disk, which knows no priority.
+LONGEST_COUNT = 3600.0
 
 
 def start_measuring(environment: "dict[str, str]", volumes: "Sequence[str]") -> None:
@@ -50,7 +51,7 @@ def measure(environment: "dict[str, str]", volumes: "Sequence[str]", server: int
     pause = FIRST_PAUSE
     while is_there_after(pause, server):
         began = time.monotonic()
-        counted = {path: bytes_in(path) for path in volumes}
+        counted = {path: bytes_in(path, server) for path in volumes}
         used = {path: count for path, count in counted.items() if count is not None}
         pause = max(SHORTEST_PAUSE, PAUSE_PER_SECOND * (time.monotonic() - began))
         if used:
@@ -71,12 +72,13 @@ def is_there_after(seconds: float, server: int) -> bool:
     return False
 
 
-def bytes_in(root: str, seconds: float = LONGEST_COUNT) -> "int | None":
+def bytes_in(root: str, server: int, seconds: float = LONGEST_COUNT) -> "int | None":
     """
     Return how many bytes a folder takes; None when it is not there, or not counted in time.
 
-    What is mounted within it is not counted, nor what may not be read. A file with several names
-    counts once.
+    Works for a quarter of the time, and no longer than the server is there. What is mounted
+    within the folder is not counted, nor what may not be read. A file with several names counts
+    once.
     """
     latest = time.monotonic() + seconds
     try:
@@ -86,7 +88,8 @@ def bytes_in(root: str, seconds: float = LONGEST_COUNT) -> "int | None":
     total = 0
     waiting = [root]
     while waiting:
-        if time.monotonic() >= latest:
+        began = time.monotonic()
+        if began >= latest:
             return None
         with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
@@ -99,4 +102,6 @@ def bytes_in(root: str, seconds: float = LONGEST_COUNT) -> "int | None":
                     total += 512 * found.st_blocks // max(names, 1)
                     if is_folder:
                         waiting.append(entry.path)
+        if not is_there_after(REST_PER_SECOND * (time.monotonic() - began), server):
+            return None
     return total

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,7 @@ def test_all_that_lies_in_a_folder_is_counted_once(tmp_path: Path) -> None:
     (root / "link").symlink_to(elsewhere)
     (deep / "one").write_bytes(b"x" * SIZE)
     (root / "two").hardlink_to(deep / "one")
-    counted = bytes_in(str(root))
+    counted = bytes_in(str(root), os.getppid())
     assert counted is not None
     assert SIZE <= counted < 2 * SIZE
 
@@ -34,15 +35,28 @@ def test_a_sparse_file_takes_what_it_takes(tmp_path: Path) -> None:
     """It is the bytes on the disk that fill a volume, not the length of its files."""
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(1 << 40)
-    counted = bytes_in(str(tmp_path))
+    counted = bytes_in(str(tmp_path), os.getppid())
     assert counted is not None
     assert counted < SIZE
 
 
 def test_what_cannot_be_counted_is_not_guessed(tmp_path: Path) -> None:
-    """No number for a folder that is not there, nor for one that takes too long."""
-    assert bytes_in(str(tmp_path / "gone")) is None
-    assert bytes_in(str(tmp_path), seconds=0) is None
+    """No number for a folder that is not there, for one that takes too long, or to nobody."""
+    assert bytes_in(str(tmp_path / "gone"), os.getppid()) is None
+    assert bytes_in(str(tmp_path), os.getppid(), seconds=0) is None
+    assert bytes_in(str(tmp_path), server=os.getpid()) is None
+
+
+def test_counting_leaves_most_of_the_time_to_others(tmp_path: Path) -> None:
+    """However much there is to count, it works for a quarter of the time."""
+    for number in range(40):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for each in range(100):
+            (folder / str(each)).touch()
+    began, worked = time.monotonic(), time.process_time()
+    assert bytes_in(str(tmp_path), os.getppid()) is not None
+    assert time.process_time() - worked < 0.5 * (time.monotonic() - began)
 
 
 def _children(tmp_path: Path, **given: str) -> list[str]:
