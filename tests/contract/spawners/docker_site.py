@@ -20,10 +20,10 @@ _HERE: Final = 4
 """How many words of the suite's command say where its program is on this machine."""
 
 
-def docker(*words: str) -> str:
-    """Return what the engine's own command says."""
+def docker(*words: str, host: str = "") -> str:
+    """Return what the engine's own command says, of the test bed's engine or another `host`."""
     done = subprocess.run(
-        ["docker", "--host", os.environ["PERIJOVE_TEST_DOCKER_HOST"], *words],
+        ["docker", "--host", host or os.environ["PERIJOVE_TEST_DOCKER_HOST"], *words],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -97,6 +97,11 @@ class DockerSite:
         """Kill the server behind the spawner's back."""
         docker("kill", sighting.name)
         return End(cause=Cause.SIGNAL, code=9)
+
+    @staticmethod
+    def has_volume(name: str) -> bool:
+        """Tell whether the engine itself knows such a volume."""
+        return name in docker("volume", "ls", "--quiet").split()
 
     def clear(self) -> None:
         """Leave nothing of the test's installations on the engine."""

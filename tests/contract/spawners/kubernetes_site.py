@@ -105,6 +105,13 @@ class KubernetesSite:
         docker("kill", docker("ps", "--quiet", *chosen))
         return End(cause=Cause.SIGNAL, code=9)
 
+    @staticmethod
+    def has_volume(name: str) -> bool:
+        """Tell whether there is such a claim, or a persistent volume that was made for one."""
+        found = shown("persistentvolumeclaims,persistentvolumes", "--all-namespaces")["items"]
+        claims = (one["spec"].get("claimRef", one["metadata"]) for one in found)
+        return any(claim["name"] == name for claim in claims)
+
     def clear(self) -> None:
         """Leave no pod and no secret of the test's installations on the cluster."""
         for installation in self.installations.values():

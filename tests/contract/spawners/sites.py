@@ -124,6 +124,10 @@ class MemorySite:
         self.platform.end(sighting.name, end)
         return end
 
+    def has_volume(self, name: str) -> bool:
+        """Look at the platform itself."""
+        return name in self.platform.volumes
+
 
 def make_spec(name: str = NAME, mode: str = "plain", **changes: Any) -> LaunchSpec:
     """Return a launch whose server runs `program.py` in `mode`."""

@@ -8,12 +8,12 @@ import pytest
 
 from perijove.kit.ids import platform_name
 from perijove.spawners.contract import KeepsVolumes, LaunchSpec, Phase, VolumeSighting, VolumeSpec
-from tests.contract.spawners.conftest import DOCKER
+from tests.contract.spawners.conftest import DOCKER, KUBERNETES
 from tests.contract.spawners.sites import eventually, make_spec, phase, recorded
 
 pytestmark = pytest.mark.anyio
 
-KEEPERS: list[Any] = ["memory_site", DOCKER]
+KEEPERS: list[Any] = ["memory_site", DOCKER, KUBERNETES]
 """Fixtures of the sites whose spawner keeps volumes."""
 SIZE = 2**20
 
@@ -78,17 +78,23 @@ async def test_a_volume_outlives_its_launch(spawner: Any) -> None:
     assert await _is_removed(spawner, volume.name)
 
 
-async def test_a_volume_in_use_is_not_removed(spawner: Any) -> None:
-    """Removal waits for who has it; afterwards nothing of it is left, asked once or twice."""
+async def test_a_volume_in_use_is_not_removed(keeper: Any, spawner: Any) -> None:
+    """Removal waits for who has it; afterwards the platform itself has nothing of it left."""
     volume = _volume()
     spec = _launch(volume)
     await spawner.start(spec, recorded)
     await phase(spawner, spec.name, Phase.RUNNING)
     assert await spawner.remove_volume(volume.name) is False
     await spawner.stop(spec.name, None, grace=0)
+    assert keeper.has_volume(volume.name)
+
+    async def is_gone() -> bool:
+        return not keeper.has_volume(volume.name)
+
     assert await _is_removed(spawner, volume.name)
     assert await _find(spawner, volume.name) is None
     assert await spawner.remove_volume(volume.name) is True
+    assert await eventually(is_gone)
 
 
 async def test_only_what_is_ours_is_seen_and_removed(keeper: Any, spawner: Any) -> None:
@@ -105,19 +111,22 @@ async def test_only_what_is_ours_is_seen_and_removed(keeper: Any, spawner: Any) 
     assert await _is_removed(spawner, volume.name)
 
 
-async def test_a_size_is_enforced_or_the_use_is_told(spawner: Any) -> None:
-    """A platform says whether it enforces sizes; one that does says how large a volume is."""
+async def test_what_is_known_of_a_volume_is_told(keeper: Any, spawner: Any) -> None:
+    """Its size where that is enforced, its use where that is measured, and nothing made up."""
     volume = _volume()
     spec = _launch(volume)
     await spawner.start(spec, recorded)
     await phase(spawner, spec.name, Phase.RUNNING)
-    seen = await _find(spawner, volume.name)
+    async with keeper.spawner() as later:  # It has not measured yet, so it does so now.
+        seen = await _find(later, volume.name)
+    await spawner.stop(spec.name, None, grace=0)
+    assert await _is_removed(spawner, volume.name)
+
     assert seen is not None
     if spawner.enforces_size():
         assert seen.size_bytes is not None
         assert seen.size_bytes >= SIZE
     else:
         assert seen.size_bytes is None
+    assert (seen.used_bytes is not None) is spawner.measures_use()
     assert seen.labels.get("user") == "ann"
-    await spawner.stop(spec.name, None, grace=0)
-    assert await _is_removed(spawner, volume.name)
