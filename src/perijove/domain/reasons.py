@@ -119,6 +119,7 @@ WAITING: Final[Mapping[str, Known]] = MappingProxyType(
         "over-memory": _never("memory"),
         "over-gpu": _never("gpu"),
         "node-pool-growing": Known(Origin.CAPACITY),
+        "over-resource": Known(Origin.REQUEST, _ADMIN_OR_CHANGE, can_never_start=True),
         "namespace-quota": Known(Origin.POLICY, _JOBS),
         "over-cpu-quota": _never("cpu", Origin.POLICY),
         "over-memory-quota": _never("memory", Origin.POLICY),
@@ -128,6 +129,7 @@ WAITING: Final[Mapping[str, Known]] = MappingProxyType(
         "volume-attaching": Known(Origin.NODE),
         "volume-held": Known(Origin.NODE, _ADMIN),
         # The hub's own.
+        "volume-held-by-another": Known(Origin.NODE, _ADMIN),
         "in-line": Known(Origin.CAPACITY),
         "after": Known(Origin.HUB),
         "spawner-silent": Known(Origin.SCHEDULER),
@@ -189,6 +191,7 @@ CANNOT: Final[Mapping[str, Known]] = MappingProxyType(
         "volume-failed": Known(Origin.NODE, _ADMIN),
         "volume-missing": Known(Origin.NODE, _ADMIN),
         "platform-forbids": Known(Origin.HUB, _ADMIN),
+        "no-storage": Known(Origin.HUB, _ADMIN),
         "evicted": Known(Origin.NODE, _AGAIN),
         # The hub's own.
         "cancelled": Known(Origin.REQUEST, _AGAIN),

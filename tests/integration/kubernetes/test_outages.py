@@ -14,14 +14,17 @@ from aiohttp import web
 
 from perijove.domain.errors import ConfigError, SpawnerTransient
 from perijove.kit.loops import until
+from perijove.spawners.contract import Surroundings
 from perijove.spawners.kubernetes import api as module
 from perijove.spawners.kubernetes import cluster as cluster_module
+from perijove.spawners.kubernetes import spawner as spawner_module
 from perijove.spawners.kubernetes.api import Api, connect
 from perijove.spawners.kubernetes.cluster import Cluster
 from perijove.spawners.kubernetes.mirror import Mirror, Rhythm, Scope
 from perijove.spawners.kubernetes.names import Ours
 from perijove.spawners.kubernetes.objects import PODS, name_of
 from perijove.spawners.kubernetes.sections import KubernetesSettings
+from perijove.spawners.kubernetes.spawner import KubernetesSpawner
 from tests.unit.spawners.kubernetes.corpus import read
 
 pytestmark = pytest.mark.anyio
@@ -122,6 +125,58 @@ async def test_nodes_that_cannot_be_listed_hide_no_pods(
 
         assert known
         assert (await cluster.evidence(pod)).nodes == known
+
+
+async def watched(request: web.Request) -> web.StreamResponse:
+    """Answer a watch under which nothing happens."""
+    answer = web.StreamResponse()
+    await answer.prepare(request)
+    await anyio.sleep_forever()
+    return answer
+
+
+async def test_events_that_are_not_heard_of_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pods are heard of and events are not, all pods are known, and the hub says so."""
+    may_see_events = False
+    pod = read("mount-secret-missing")["pod"]
+    events = read("mount-secret-missing")["events"]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        is_of_events = request.path.endswith("/events")
+        if is_of_events and not may_see_events:
+            return web.json_response({"message": 'cannot list resource "events"'}, status=403)
+        if "watch" in request.query:
+            return await watched(request)
+        if request.path.endswith("/pods"):
+            return listed(pod)
+        return listed(*(events if "=Pod" in request.query.get("fieldSelector", "") else ()))
+
+    monkeypatch.setattr(spawner_module, "_FIRST_LIST", 0.5)
+    async with an_api_server(tmp_path, answer):
+        settings = KubernetesSettings(
+            kind="kubernetes", namespace="servers", kubeconfig=tmp_path / "kubeconfig.json",
+            network={"hub_networks": ["10.0.0.0/8"]}, look_at_nodes=False,
+        )  # fmt: skip
+        around = Surroundings(name="cloud", installation="i", data_dir=tmp_path)
+        async with KubernetesSpawner(settings, around) as spawner:
+            deaf = await spawner.survey()
+            warned = spawner.warnings(public=False)
+            may_see_events = True
+
+            async def is_heard() -> bool:
+                return not spawner.warnings(public=False)
+
+            assert await until(is_heard, seconds=10)
+            hearing = await spawner.survey()
+
+    assert warned == ["kubernetes-events-old"]
+    assert deaf.complete
+    assert [one.reason.code if one.reason else "" for one in deaf.sightings] == [
+        "container-creating"
+    ]
+    assert [one.end.reason if one.end else "" for one in hearing.sightings] == ["config-missing"]
 
 
 async def test_program_for_a_token_has_its_time(

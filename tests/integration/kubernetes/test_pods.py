@@ -9,7 +9,7 @@ import pytest
 from perijove.domain.errors import SpawnerPending, SpawnerRejected
 from perijove.domain.launch import Cause, End, Resources
 from perijove.domain.reasons import find_reason
-from perijove.spawners.contract import Phase, Sighting
+from perijove.spawners.contract import Phase, Sighting, VolumeSpec
 from perijove.spawners.kubernetes.spawner import KubernetesSpawner
 from tests.contract.spawners.kubernetes_site import KubernetesSite, apply, kubectl
 from tests.contract.spawners.sites import (
@@ -130,6 +130,34 @@ async def test_more_than_any_node_has_never_starts(spawner: KubernetesSpawner) -
 
     assert seen.reason is not None
     assert find_reason(seen.reason.code).can_never_start
+
+
+async def test_what_no_node_has_at_all_never_starts(spawner: KubernetesSpawner) -> None:
+    """A device that nobody brought to the cluster is not waited for."""
+    asked = {"extra_resources": {"example.org/dongle": "1"}}
+    await spawner.start(order(platform=asked), recorded)
+
+    seen = await waits_for(spawner, "over-resource")
+
+    assert seen.reason is not None
+    assert dict(seen.reason.params) == {"asked": 1, "most": 0}
+    assert "example.org/dongle" in seen.reason.words
+    assert find_reason("over-resource").can_never_start
+
+
+async def test_storage_that_nobody_makes_is_not_waited_for(
+    site: KubernetesSite, spawner: KubernetesSpawner
+) -> None:
+    """A class of storage that the cluster does not have ends the start, by the claim's own word."""
+    volume = VolumeSpec(name=f"{NAME}-absent", path="/home/jovyan", storage_class="absent")
+
+    await spawner.start(order(volumes=[volume]), recorded)
+    gone = await phase(spawner, NAME, Phase.GONE)
+    kubectl("delete", "pvc", volume.name, f"--namespace={site.namespace}", "--wait=false")
+
+    assert gone.end is not None
+    assert (gone.end.cause, gone.end.reason) == (Cause.NEVER_STARTED, "no-storage")
+    assert '"absent" not found' in gone.end.detail
 
 
 @asynccontextmanager

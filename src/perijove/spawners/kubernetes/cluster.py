@@ -1,4 +1,4 @@
-"""One cluster as the spawner sees it: its pods and their events, mirrored, and its nodes, asked."""
+"""One cluster as the spawner sees it: pods and events, mirrored, and its nodes, asked."""
 
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -11,16 +11,24 @@ from perijove.domain.errors import SpawnerRejected, SpawnerTransient
 from perijove.kit.clock import monotonic
 from perijove.kit.loops import every
 from perijove.spawners.kubernetes.api import AlreadyThere, Api, NotThere
-from perijove.spawners.kubernetes.evidence import Evidence, Node, in_order, nodes_of
+from perijove.spawners.kubernetes.evidence import (
+    Evidence,
+    Node,
+    claims_of,
+    in_order,
+    nodes_of,
+)
 from perijove.spawners.kubernetes.manifest import ENVIRONMENT, POD
 from perijove.spawners.kubernetes.mirror import Mirror, Rhythm, Scope
 from perijove.spawners.kubernetes.names import DAY, NAME, Ours, old_days
 from perijove.spawners.kubernetes.objects import (
+    CLAIMS,
     CONFIG_MAPS,
     EVENTS,
     NODES,
     PODS,
     SECRETS,
+    Kind,
     Object,
     name_of,
     namespace_of,
@@ -52,33 +60,50 @@ class Cluster:
         self.everywhere = None if settings.namespace_per_user else settings.namespace
         """Where our things can be; None: in each namespace."""
         pods = Scope(kind=PODS, namespace=self.everywhere, labels=ours.selector(POD))
-        events = Scope(kind=EVENTS, namespace=self.everywhere, fields="involvedObject.kind=Pod")
         self.pods = Mirror(api, pods, rhythm, key=name_of)
-        self.events = Mirror(api, events, rhythm, key=_uid_of_involved)
+        self._events = Mirror(api, self._events_of(PODS), rhythm, key=_uid_of_involved)
+        self._claim_events = Mirror(api, self._events_of(CLAIMS), rhythm, key=_path_of_involved)
         self._nodes: list[Node] | None = None
         self._nodes_until = 0.0
         self._nodes_good_until = 0.0
 
+    def _events_of(self, kind: Kind) -> Scope:
+        fields = f"involvedObject.kind={kind.name}"
+        return Scope(kind=EVENTS, namespace=self.everywhere, fields=fields)
+
     def watch(self, tasks: anyio.abc.TaskGroup) -> None:
         """Begin to watch, until `tasks` are cancelled."""
         tasks.start_soon(self.pods.run)
-        tasks.start_soon(self.events.run)
+        tasks.start_soon(self._events.run)
+        tasks.start_soon(self._claim_events.run)
         tasks.start_soon(self._sweep_now_and_then)
+
+    async def wait_for_all(self) -> None:
+        """Return once all has been listed."""
+        for mirror in (self.pods, self._events, self._claim_events):
+            await mirror.synced.wait()
+
+    @property
+    def is_deaf(self) -> bool:
+        """Tell whether nothing is heard of events, so that they do not say how it is now."""
+        return self._events.is_old or self._claim_events.is_old
 
     async def evidence(self, pod: Object) -> Evidence:
         """Return all that is known of a pod."""
         return Evidence(
             pod=pod,
-            events=in_order(self.events.of(uid_of(pod))),
+            events=in_order(self._events.of(uid_of(pod))),
+            claim_events=in_order(self._events_of_claims(pod)),
+            deaf=self.is_deaf,
             nodes=await self._known_nodes() if _depends_on_nodes(pod) else None,
-            place_of=self._place_of,
+            find_pod=self.pods.find,
             growable=self._settings.autoscaled,
             now=datetime.now(UTC),
         )
 
-    def _place_of(self, name: str) -> str | None:
-        pod = self.pods.find(name)
-        return None if pod is None else pod["spec"].get("nodeName")
+    def _events_of_claims(self, pod: Object) -> list[Object]:
+        paths = [CLAIMS.path(namespace_of(pod), name) for name in claims_of(pod)]
+        return [event for path in paths for event in self._claim_events.of(path)]
 
     async def find(self, name: str, namespace: str) -> Object | None:
         """Return the pod of ours that has a name, as it is now; `namespace` empty: anywhere."""
@@ -180,6 +205,11 @@ def _waits(pod: Object) -> bool:
 
 def _uid_of_involved(event: Object) -> str:
     return str(event["involvedObject"].get("uid", ""))
+
+
+def _path_of_involved(event: Object) -> str:
+    involved = event["involvedObject"]
+    return CLAIMS.path(str(involved.get("namespace", "")), str(involved.get("name", "")))
 
 
 def _depends_on_nodes(pod: Object) -> bool:

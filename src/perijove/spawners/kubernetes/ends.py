@@ -62,6 +62,8 @@ _NOT_ALLOWED: Final = re.compile(r"runAsNonRoot|runAsUser|non-root|non-numeric",
 PULL_FAILURES: Final = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"}
 """What a container waits for whose image could not be fetched."""
 
+_NO_SUCH_CLASS: Final = re.compile(r'storageclass[^"]*"[^"]+" not found', re.I)
+_NO_VOLUME: Final = re.compile(r"no persistent volumes available.* no storage class is set", re.I)
 _NOT_LASTING: Final = re.compile(r"deadline exceeded|already in use|is reserved", re.I)
 
 
@@ -156,7 +158,7 @@ def _hopeless(evidence: Evidence) -> End | None:
         return _misconfigured(evidence, words)
     if reason in {"CreateContainerError", "RunContainerError"}:
         return None if _NOT_LASTING.search(words) else _never("container-refused", words)
-    return _without_volume(evidence)
+    return _without_storage(evidence) or _without_volume(evidence)
 
 
 def pull_words(evidence: Evidence) -> str:
@@ -190,19 +192,38 @@ def _misconfigured(evidence: Evidence, words: str) -> End | None:
     return _never("config-missing", words)
 
 
+def _without_storage(evidence: Evidence) -> End | None:
+    """Return that nothing makes the volume that a claim is for, by the word of who would."""
+    said = evidence.about_claims
+    if said is None:
+        return None
+    words = str(said.get("message", ""))
+    if said.get("reason") == "ProvisioningFailed" and _NO_SUCH_CLASS.search(words):
+        return _never("no-storage", words)
+    # A volume that is made by hand, or comes with a node, may be there a moment later.
+    is_by_hand = said.get("reason") == "FailedBinding" and _NO_VOLUME.search(words)
+    if is_by_hand and _is_settled(evidence) and not evidence.growable:
+        return _never("no-storage", words)
+    return None
+
+
 def _without_volume(evidence: Evidence) -> End | None:
     """Return that a volume, or what one is made of, is not there."""
-    mount = evidence.latest({"FailedMount", "Pulling", "Pulled", "Created"})
+    mount = evidence.current({"FailedMount", "Pulling", "Pulled", "Created"})
     if mount is not None and mount["reason"] == "FailedMount":
         words = str(mount.get("message", ""))
         return _misconfigured(evidence, words)
     words = str(evidence.condition("PodScheduled").get("message", ""))
-    made = moment(evidence.pod["metadata"].get("creationTimestamp"))
     # A scheduler learns of a new one only after a while.
-    lasting = made is not None and evidence.now - made > _SETTLED
-    if lasting and re.search(r'persistentvolumeclaim "[^"]+" not found', words):
+    if _is_settled(evidence) and re.search(r'persistentvolumeclaim "[^"]+" not found', words):
         return _never("volume-missing", words)
     return None
+
+
+def _is_settled(evidence: Evidence) -> bool:
+    """Tell whether all who have to do with a pod have had time to hear of it."""
+    made = moment(evidence.pod["metadata"].get("creationTimestamp"))
+    return made is not None and evidence.now - made > _SETTLED
 
 
 def _words_of_exit(terminated: Mapping[str, Any]) -> str:

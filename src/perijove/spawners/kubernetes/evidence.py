@@ -1,5 +1,6 @@
-"""What is known of one pod: itself, its events in their order, the nodes, and the time."""
+"""What is known of one pod: itself, events in their order, the nodes, and the time."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,7 @@ _ORDER: Final = (
     "Started",
 )
 """What comes after what, where instants tell no difference: they are whole seconds."""
+_UNBOUND: Final = re.compile(r"unbound immediate|PersistentVolumeClaim|persistentvolumeclaim")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +34,11 @@ class Node:
     ready: bool
     cordoned: bool
     labels: Mapping[str, str]
-    allocatable: Mapping[str, Decimal]
+    room: Mapping[str, Decimal]
+    """What pods have of it while there are none; of devices also those that fail at the moment."""
 
 
-def _nowhere(_name: str) -> None:
+def _unknown(_name: str) -> None:
     """Know of no other pod."""
 
 
@@ -46,10 +49,14 @@ class Evidence:
     pod: Object
     events: Sequence[Object] = ()
     """In the order in which they happened."""
+    claim_events: Sequence[Object] = ()
+    """Those of the claims it has its volumes by, in their order."""
+    deaf: bool = False
+    """Events are not heard of for so long that they do not tell how it is now."""
     nodes: Sequence[Node] | None = None
     """None: we may not know."""
-    place_of: Callable[[str], str | None] = _nowhere
-    """On which node a pod of ours is, by its name."""
+    find_pod: Callable[[str], Object | None] = _unknown
+    """Return a pod of ours by its name."""
     growable: bool = False
     """Whether larger nodes than these may come."""
     now: datetime
@@ -112,6 +119,30 @@ class Evidence:
         """Return the latest event of one of `reasons`."""
         return next((one for one in reversed(self.events) if one.get("reason") in reasons), None)
 
+    def current(self, reasons: Collection[str]) -> Object | None:
+        """Return the latest event of one of `reasons`, where events tell how it is now."""
+        return None if self.deaf else self.latest(reasons)
+
+    @property
+    def awaits_claim(self) -> bool:
+        """Tell whether it has no node because a claim has no volume."""
+        words = str(self.condition("PodScheduled").get("message", ""))
+        return not self.spec.get("nodeName") and _UNBOUND.search(words) is not None
+
+    @property
+    def about_claims(self) -> Object | None:
+        """
+        Return what was said last of a claim that is waited for, where that tells how it is now.
+
+        What was said before the pod was made was said to an earlier one, and may be mended. Nobody
+        says that a claim has its volume at last, but then it is not waited for.
+        """
+        made = moment(self.pod["metadata"].get("creationTimestamp"))
+        if self.deaf or made is None or not self.claim_events or not self.awaits_claim:
+            return None
+        at = happened_at(self.claim_events[-1])
+        return self.claim_events[-1] if at is not None and at >= made else None
+
 
 def nodes_of(objects: Collection[Object]) -> list[Node]:
     """Read nodes."""
@@ -124,12 +155,30 @@ def nodes_of(objects: Collection[Object]) -> list[Node]:
             ),
             cordoned=bool(one["spec"].get("unschedulable")),
             labels=labels_of(one),
-            allocatable={
-                resource: quantity(amount)
-                for resource, amount in (one["status"].get("allocatable") or {}).items()
-            },
+            room=_room(one["status"]),
         )
         for one in objects
+    ]
+
+
+def _room(status: Mapping[str, Any]) -> dict[str, Decimal]:
+    """Return what pods can have; a device that is not well now, or not said to be, may be again."""
+    capacity = {
+        resource: amount
+        for resource, amount in (status.get("capacity") or {}).items()
+        if "/" in resource
+    }
+    written = (status.get("allocatable") or {}) | capacity
+    return {resource: quantity(amount) for resource, amount in written.items()}
+
+
+def claims_of(pod: Object) -> list[str]:
+    """Return the names of the claims that a pod has its volumes by."""
+    volumes = pod["spec"].get("volumes") or ()
+    return [
+        one["persistentVolumeClaim"]["claimName"]
+        for one in volumes
+        if one.get("persistentVolumeClaim")
     ]
 
 

@@ -23,6 +23,7 @@ from perijove.spawners.kubernetes.names import (
     launch_labels,
     readable,
 )
+from perijove.spawners.kubernetes.names import SERVER as SERVER_NAME
 from perijove.spawners.kubernetes.objects import (
     CLAIMS,
     PODS,
@@ -79,6 +80,7 @@ def pod_of(spec: LaunchSpec, settings: KubernetesSettings, ours: Ours) -> dict[s
                 **chosen.annotations,
                 LAUNCH: spec.launch_id,
                 USER: spec.user_name,
+                SERVER_NAME: spec.server_name,
                 f"{OURS}port": str(settings.port),
                 f"{OURS}gpu": chosen.gpu_resource,
             },

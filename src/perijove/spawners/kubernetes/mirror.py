@@ -156,6 +156,7 @@ class Mirror:
                 log.warning(
                     "watch_broken",
                     what=self._scope.kind.resource,
+                    of=self._scope.fields,
                     failures=self._failures,
                     error=self._error,
                 )

@@ -48,10 +48,12 @@ def _check_kept(overlay: Mapping[str, Any]) -> None:
     for inside, key in ((metadata, "labels"), (metadata, "annotations")):
         if key in inside and not isinstance(inside[key], Mapping):
             raise ValueError(f"metadata.{key} must be a table")
-    containers = spec.get("containers", [])
-    if not _is_named(containers) and containers != []:
+    if "containers" not in spec:
+        return
+    # No entries at all would take away the server's own.
+    if not _is_named(spec["containers"]):
         raise ValueError("spec.containers must be a list of tables with a `name`")
-    for one in containers:
+    for one in spec["containers"]:
         if not _is_named(one.get("env", [])) and one.get("env", []) != []:
             raise ValueError("env must be a list of tables with a `name`")
 

@@ -13,6 +13,7 @@ from perijove.kit.config import Section, Size
 from perijove.spawners.contract import SpawnerSettings
 from perijove.spawners.kubernetes.objects import quantity
 from perijove.spawners.kubernetes.overlay import check_overlay
+from perijove.spawners.kubernetes.shapes import check_shape
 
 _PERCENT = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,3})?)\s*%\s*")
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -192,12 +193,19 @@ class Overrides(Section):
     @classmethod
     def _check_overlay(cls, overlay: dict[str, Any]) -> dict[str, Any]:
         check_overlay(overlay)
+        check_shape(overlay, "V1Pod")
         return overlay
+
+    @field_validator("affinity")
+    @classmethod
+    def _check_affinity(cls, affinity: dict[str, Any]) -> dict[str, Any]:
+        check_shape(affinity, "V1Affinity")
+        return affinity
 
     @field_validator("init_containers", "sidecars")
     @classmethod
     def _check_containers(cls, containers: Parts) -> Parts:
-        _check_parts(containers, "image")
+        _check_parts(containers, "V1Container", "image")
         if any(one["name"] == SERVER for one in containers):
             raise ValueError(f"the name {SERVER!r} is that of the server's own container")
         return containers
@@ -205,7 +213,7 @@ class Overrides(Section):
     @field_validator("volumes")
     @classmethod
     def _check_volumes(cls, volumes: Parts) -> Parts:
-        _check_parts(volumes)
+        _check_parts(volumes, "V1Volume")
         if any(str(one["name"]).startswith("perijove-") for one in volumes):
             raise ValueError("names that begin with perijove- are the hub's")
         return volumes
@@ -213,18 +221,19 @@ class Overrides(Section):
     @field_validator("volume_mounts")
     @classmethod
     def _check_mounts(cls, mounts: Parts) -> Parts:
-        _check_parts(mounts, "mountPath")
+        _check_parts(mounts, "V1VolumeMount", "mountPath")
         for one in mounts:
             if not PurePosixPath(str(one["mountPath"])).is_absolute():
                 raise ValueError(f"mountPath = {one['mountPath']!r} must be absolute")
         return mounts
 
 
-def _check_parts(parts: Sequence[dict[str, Any]], *keys: str) -> None:
+def _check_parts(parts: Sequence[dict[str, Any]], kind: str, *keys: str) -> None:
     for part in parts:
         for key in ("name", *keys):
             if not isinstance(part.get(key), str):
                 raise ValueError(f"each entry needs a text `{key}`")
+    check_shape(parts, f"List[{kind}]")
 
 
 class NetworkSection(Section):

@@ -6,7 +6,7 @@ refused; and a stop first leaves a note of the name and then looks for the pod, 
 makes the pod and then looks for the note. Whichever comes first, one sees the other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -103,7 +103,7 @@ class KubernetesSpawner:
             cluster = Cluster(api, self._settings, self._ours)
             cluster.watch(tasks)
             with anyio.move_on_after(_FIRST_LIST):
-                await cluster.pods.synced.wait()
+                await cluster.wait_for_all()
             self._entered = cluster
             self._stack = stack.pop_all()
         return self
@@ -261,6 +261,16 @@ class KubernetesSpawner:
             return await self._cluster.api.log_tail(namespace, name, container=SERVER, lines=lines)
         except (NotThere, SpawnerRejected):  # No pod; or no container yet.
             return ""
+
+    def warnings(self, *, public: bool) -> Sequence[str]:
+        """
+        Say that reasons may be old, though pods are heard of: nobody is counted absent for that.
+
+        Where nothing at all is heard the platform is silent, which is said of it as of any.
+        """
+        cluster = self._entered
+        is_half_deaf = cluster is not None and cluster.is_deaf and not cluster.pods.is_old
+        return ["kubernetes-events-old"] if is_half_deaf else []
 
     def calls(self) -> Mapping[str, int]:
         """Return how often the API server was asked for what."""

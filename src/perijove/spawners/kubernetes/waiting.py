@@ -10,14 +10,15 @@ from perijove.domain.launch import Reason
 from perijove.kit.clock import isoformat
 from perijove.spawners.kubernetes.ends import PULL_FAILURES, pull_words
 from perijove.spawners.kubernetes.evidence import Evidence, Node, happened_at
-from perijove.spawners.kubernetes.objects import Object, quantity
+from perijove.spawners.kubernetes.names import SERVER, USER
+from perijove.spawners.kubernetes.objects import Object, labels_of, quantity
 
 _WORDS: Final = 500
 _GROWING: Final = timedelta(minutes=15)
 _RARITY: Final = ("gpu", "memory", "cpu", "")
 _INSUFFICIENT: Final = re.compile(r"Insufficient ([A-Za-z0-9./_-]+[A-Za-z0-9])")
-_HOLDERS: Final = re.compile(r"already used by pod\(s\) (.+)")
-_UNBOUND: Final = re.compile(r"unbound immediate|PersistentVolumeClaim|persistentvolumeclaim")
+_TOO_MANY: Final = "Too many pods"
+_HOLDERS: Final = re.compile(r"already used by (.+)")
 _TELLING: Final = {
     "Scheduled",
     "FailedAttachVolume",
@@ -38,7 +39,7 @@ def reason_of(evidence: Evidence) -> Reason:
         return Reason(code="init-running")
     if evidence.waiting.get("reason") in PULL_FAILURES:
         return _reason("image-pull-failing", pull_words(evidence), image=_image(evidence))
-    event = evidence.latest(_TELLING)
+    event = evidence.current(_TELLING)
     if event is not None and event["reason"] in _BY_EVENT:
         return _BY_EVENT[event["reason"]](evidence, event)
     return _reason("container-creating", evidence.waiting.get("message"))
@@ -47,7 +48,7 @@ def reason_of(evidence: Evidence) -> Reason:
 def _unscheduled(evidence: Evidence) -> Reason:
     scheduled = evidence.condition("PodScheduled")
     words = str(scheduled.get("message", ""))
-    growth = evidence.latest({"TriggeredScaleUp", "NotTriggerScaleUp"})
+    growth = evidence.current({"TriggeredScaleUp", "NotTriggerScaleUp"})
     if growth is not None and growth["reason"] == "TriggeredScaleUp":
         at = happened_at(growth)
         if at is not None and evidence.now - at < _GROWING:
@@ -57,7 +58,9 @@ def _unscheduled(evidence: Evidence) -> Reason:
     lacking = _INSUFFICIENT.findall(words)
     if lacking:
         return _lacking(evidence, lacking, words)
-    return _reason("volume-pending" if _UNBOUND.search(words) else "no-node", words)
+    if evidence.awaits_claim:
+        return _reason("volume-pending", (evidence.about_claims or {}).get("message", words))
+    return _reason("resources" if _TOO_MANY in words else "no-node", words)
 
 
 def _lacking(evidence: Evidence, lacking: Sequence[str], words: str) -> Reason:
@@ -68,8 +71,9 @@ def _lacking(evidence: Evidence, lacking: Sequence[str], words: str) -> Reason:
     for resource in by_rarity:
         kind = kinds[resource]
         most = _largest(evidence, resource)
-        if kind and most is not None and asked.get(resource, Decimal(0)) > most:
-            return _reason(f"over-{kind}", words, **_amounts(kind, asked[resource], most))
+        if most is not None and asked.get(resource, Decimal(0)) > most:
+            amounts = _amounts(kind, asked[resource], most)
+            return _reason(f"over-{kind or 'resource'}", words, **amounts)
     kind = kinds[by_rarity[0]]
     return _reason(f"no-{kind}" if kind else "resources", words)
 
@@ -87,12 +91,42 @@ def _amounts(kind: str, asked: Decimal, most: Decimal) -> dict[str, Any]:
 
 
 def requested(spec: Mapping[str, Any]) -> dict[str, Decimal]:
-    """Return what a pod's containers ask for together."""
-    total: dict[str, Decimal] = {}
-    for container in spec["containers"]:
-        for resource, amount in (container.get("resources", {}).get("requests") or {}).items():
-            total[resource] = total.get(resource, Decimal(0)) + quantity(amount)
-    return total
+    """
+    Return what a node has to have free for a pod.
+
+    Its containers run at once; of those before them one at a time, beside such that stay.
+    """
+    staying: dict[str, Decimal] = {}
+    most: dict[str, Decimal] = {}
+    for container in spec.get("initContainers") or ():
+        there = _sum(staying, _asked(container))
+        if container.get("restartPolicy") == "Always":
+            staying = there
+        most = _most(most, there)
+    together = _sum(staying, *(_asked(container) for container in spec["containers"]))
+    return _sum(_most(most, together), _quantities(spec.get("overhead")))
+
+
+def _asked(container: Mapping[str, Any]) -> dict[str, Decimal]:
+    return _quantities((container.get("resources") or {}).get("requests"))
+
+
+def _quantities(written: Mapping[str, str] | None) -> dict[str, Decimal]:
+    return {resource: quantity(amount) for resource, amount in (written or {}).items()}
+
+
+def _sum(*amounts: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    return {
+        resource: sum((one.get(resource, Decimal(0)) for one in amounts), Decimal(0))
+        for resource in {resource for one in amounts for resource in one}
+    }
+
+
+def _most(*amounts: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    return {
+        resource: max(one.get(resource, Decimal(0)) for one in amounts)
+        for resource in {resource for one in amounts for resource in one}
+    }
 
 
 def _largest(evidence: Evidence, resource: str) -> Decimal | None:
@@ -100,7 +134,7 @@ def _largest(evidence: Evidence, resource: str) -> Decimal | None:
     if evidence.growable:
         return None
     suitable = [node for node in evidence.nodes or () if _suits(node, evidence.spec)]
-    amounts = [node.allocatable.get(resource, Decimal(0)) for node in suitable]
+    amounts = [node.room.get(resource, Decimal(0)) for node in suitable]
     return max(amounts, default=None)
 
 
@@ -123,11 +157,25 @@ def _attaching(evidence: Evidence, event: Object) -> Reason:
     words = str(event.get("message", ""))
     if "Multi-Attach" not in words:
         return _reason("volume-attaching", words)
-    holders = _HOLDERS.search(words)
-    names = [name.strip() for name in holders[1].split(",")] if holders else []
-    nodes = [node for name in names if (node := evidence.place_of(name))]
-    known = {"holder": ", ".join(names)} if names else {}
-    return _reason("volume-held", words, **known, **({"node": nodes[0]} if nodes else {}))
+    said = _HOLDERS.search(words)
+    names = re.split(r"[, ]+", said[1]) if said else []  # Other words are nobody's name.
+    known = [pod for name in names if (pod := evidence.find_pod(name)) is not None]
+    own = [pod for pod in known if _user_of(pod) == _user_of(evidence.pod)]
+    nodes = [pod["spec"].get("nodeName") for pod in own[:1] or known]
+    placed = {"node": nodes[0]} if nodes and nodes[0] else {}
+    if own:
+        return _reason("volume-held", words, server=_server_of(own[0]), **placed)
+    return _reason("volume-held-by-another" if names else "volume-held", words, **placed)
+
+
+def _user_of(pod: Object) -> str:
+    return str((pod["metadata"].get("annotations") or {}).get(USER, ""))
+
+
+def _server_of(pod: Object) -> str:
+    """Return a server's name; of pods made before it was written down, what its label has of it."""
+    annotations = pod["metadata"].get("annotations") or {}
+    return str(annotations.get(SERVER, labels_of(pod).get(SERVER, "")))
 
 
 def _mounting(_evidence: Evidence, event: Object) -> Reason:

@@ -38,6 +38,10 @@ WARNINGS: Final[Mapping[str, str]] = {
         " between them on without a firewall. Switch on net.bridge.bridge-nf-call-iptables there,"
         " or set network to per-user."
     ),
+    "kubernetes-events-old": N_(
+        "The cluster tells no events: why servers wait there may be told late or less precisely."
+        " See this hub's log for why, and whether it has the right to list and watch events."
+    ),
 }
 """By the code a spawner warns with."""
 

@@ -1,6 +1,6 @@
 """The sentences of the catalogue of reasons, `domain/reasons.py`: what each means, what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from perijove.domain.launch import Clock
@@ -196,7 +196,10 @@ WAITING: Final[Mapping[str, Sentence]] = {
     ),
     "no-node": Sentence(
         N_("No machine of this site suits it at the moment."),
-        N_("Tell your administrator what is quoted below, or choose other options."),
+        N_(
+            "It starts by itself when one does. If it lasts, tell your administrator what is "
+            "quoted below, or choose other options."
+        ),
     ),
     "over-cpu": Sentence(
         N_("You asked for more cores than any machine here has, so it would never start."),
@@ -209,6 +212,10 @@ WAITING: Final[Mapping[str, Sentence]] = {
     "over-gpu": Sentence(
         N_("You asked for more GPUs than any machine here has, so it would never start."),
         N_("Ask for fewer GPUs, or for another type."),
+    ),
+    "over-resource": Sentence(
+        N_("Your server needs more of something than any machine here has: it would never start."),
+        N_("Tell your administrator what is quoted below, or choose other options."),
     ),
     "node-pool-growing": Sentence(
         N_("All machines are full; another one is being added."),
@@ -258,6 +265,13 @@ WAITING: Final[Mapping[str, Sentence]] = {
             "quoted below."
         ),
     ),
+    "volume-held-by-another": Sentence(
+        N_("Your storage is still in use by another server and has to come free first."),
+        N_(
+            "This usually takes some minutes. If it lasts, tell your administrator what is "
+            "quoted below."
+        ),
+    ),
     "in-line": Sentence(
         N_("Many servers are starting right now. Yours is number %(place)s of %(of)s in line."),
         N_("It starts by itself when it is your turn; you can close this page."),
@@ -301,20 +315,40 @@ WAITING: Final[Mapping[str, Sentence]] = {
 }
 """Why a launch waits."""
 
-PRECISE: Final[Mapping[str, Sentence]] = {
-    "pulling-image": Sentence(
-        N_("The machine is fetching the image with your software: %(percent)s%% so far."),
-        WAITING["pulling-image"].advice,
-    ),
-    "volume-held": Sentence(
-        N_(
-            "Your storage is still in use by %(holder)s on the machine %(node)s and has to come "
-            "free first."
+PRECISE: Final[Mapping[str, Sequence[Sentence]]] = {
+    "pulling-image": [
+        Sentence(
+            N_("The machine is fetching the image with your software: %(percent)s%% so far."),
+            WAITING["pulling-image"].advice,
+        )
+    ],
+    "volume-held": [
+        Sentence(
+            N_(
+                "Your storage is still in use by your server “%(server)s” on the machine %(node)s "
+                "and has to come free first."
+            ),
+            WAITING["volume-held"].advice,
         ),
-        WAITING["volume-held"].advice,
-    ),
+        Sentence(
+            N_(
+                "Your storage is still in use by your server “%(server)s” and has to come free "
+                "first."
+            ),
+            WAITING["volume-held"].advice,
+        ),
+    ],
+    "volume-held-by-another": [
+        Sentence(
+            N_(
+                "Your storage is still in use by another server on the machine %(node)s and has to "
+                "come free first."
+            ),
+            WAITING["volume-held-by-another"].advice,
+        )
+    ],
 }
-"""Said in place of those of `WAITING` where the platform told all that they fill in."""
+"""Said in place of those of `WAITING` where the platform told all that they fill in: the first."""
 
 CLOCKS: Final[Mapping[Clock, Sentence]] = {
     Clock.SUBMIT: Sentence(
@@ -487,6 +521,10 @@ CANNOT: Final[Mapping[str, Sentence]] = {
     ),
     "volume-missing": Sentence(
         N_("The storage with your files was not found."),
+        N_("Tell your administrator what is quoted below."),
+    ),
+    "no-storage": Sentence(
+        N_("This site has no storage of the kind that your files are to be kept on."),
         N_("Tell your administrator what is quoted below."),
     ),
     "platform-forbids": Sentence(

@@ -20,6 +20,8 @@ from perijove.web.texts.sentence import N_, Said, Sentence
 
 _UNKNOWN: Final = "?"
 """Stands for a value that the row does not have."""
+_SERVER: Final = "server"
+"""A server's name, which may be empty: somebody's default server."""
 _PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s")
 
 # --- states -----------------------------------------------------------------------------------
@@ -483,7 +485,7 @@ class _Written(dict[str, str]):
 
 
 def write(texts: Texts, name: str, value: Any) -> str:
-    """Write a value as its name's ending says: ``…_seconds``, ``…_bytes``, or as it is."""
+    """Write a value as its name says: ``…_seconds``, ``…_bytes``, ``server``, or as it is."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if name.endswith("_seconds"):
             return texts.duration(value)
@@ -492,6 +494,8 @@ def write(texts: Texts, name: str, value: Any) -> str:
         return texts.number(value)
     if isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(str(item) for item in value)
+    if name == _SERVER and value == "":
+        return texts.gettext("Default server")
     return str(value)
 
 
@@ -509,9 +513,14 @@ def why(texts: Texts, status: Status, reason: Reason | None) -> Said:
 
 def _waiting(reason: Reason) -> Sentence:
     """Return the most precise sentence that can be filled in."""
-    precise = PRECISE.get(reason.code)
-    if precise and all(reason.params.get(name) for name in _PLACEHOLDER.findall(precise.text)):
-        return precise
+
+    def is_told(name: str) -> bool:
+        value = reason.params.get(name)
+        return bool(value) or (name == _SERVER and value == "")
+
+    for precise in PRECISE.get(reason.code, ()):
+        if all(map(is_told, _PLACEHOLDER.findall(precise.text))):
+            return precise
     return WAITING[reason.code]
 
 

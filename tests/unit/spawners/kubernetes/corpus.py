@@ -35,6 +35,7 @@ def evidence(name: str, **changes: Any) -> Evidence:
     known = Evidence(
         pod=pod,
         events=in_order(said["events"]),
+        claim_events=in_order([one for claim in said.get("claims", ()) for one in claim["events"]]),
         nodes=nodes(),
         now=made + timedelta(minutes=2),
     )

@@ -17,6 +17,7 @@ from perijove.spawners.contract import LaunchSpec, VolumeSpec
 from perijove.spawners.kubernetes.manifest import adopted, claim_of, pod_of, secret_of
 from perijove.spawners.kubernetes.names import Ours, exact, namespace_for, readable
 from perijove.spawners.kubernetes.sections import KubernetesSettings
+from perijove.spawners.kubernetes.shapes import check_shape
 from perijove.spawners.kubernetes.surroundings import policy_of
 from tests.contract.spawners.sites import SECRET, make_spec
 
@@ -43,6 +44,12 @@ def server(**given: Any) -> dict[str, Any]:
         "containers"
     ][0]
     return container
+
+
+def laid_out(**given: Any) -> dict[str, Any]:
+    """Return what is asked of the cluster for a pod by a section."""
+    asked: dict[str, Any] = pod_of(spec(), settings(**given), OURS)["spec"]
+    return asked
 
 
 def test_environment_is_in_the_secret_alone() -> None:
@@ -171,6 +178,152 @@ def test_profile_replaces_what_the_section_says() -> None:
     assert "runAsUser" not in pod["securityContext"]
 
 
+def test_nodes_are_chosen_in_the_clusters_own_words() -> None:
+    """Where a pod may be, and by whose leave, is asked for as it was written, and no more."""
+    preferred = {
+        "weight": 1,
+        "preference": {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]},
+    }
+    affinity = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}}
+    pod = laid_out(
+        affinity=affinity,
+        tolerations=[
+            {"key": "people", "value": "yes", "effect": "NoSchedule"},
+            {"operator": "Exists", "effect": "NoExecute", "seconds": 0},
+        ],
+        pull_secrets=["registry", "mirror"],
+        priority_class="people",
+        runtime_class="gvisor",
+        scheduler="packer",
+        node_selector={"pool": "people"},
+    )
+
+    assert pod["affinity"] == affinity
+    assert pod["tolerations"] == [
+        {"key": "people", "operator": "Equal", "value": "yes", "effect": "NoSchedule"},
+        {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0},
+    ]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}]
+    assert pod["priorityClassName"] == "people"
+    assert pod["runtimeClassName"] == "gvisor"
+    assert pod["schedulerName"] == "packer"
+    assert pod["nodeSelector"] == {"pool": "people"}
+
+
+def test_what_is_not_said_is_left_to_the_cluster() -> None:
+    """A pod of which nothing was said names no node, secret, class or account."""
+    unsaid = {
+        "affinity", "tolerations", "imagePullSecrets", "priorityClassName", "runtimeClassName",
+        "schedulerName", "nodeSelector", "serviceAccountName",
+    }  # fmt: skip
+
+    assert not unsaid & laid_out().keys()
+
+
+def test_account_of_the_cluster_comes_with_its_token() -> None:
+    """A server that is to ask the API server is somebody there, and can prove it."""
+    pod = laid_out(service_account="spark")
+
+    assert pod["serviceAccountName"] == "spark"
+    assert pod["automountServiceAccountToken"]
+
+
+def test_containers_of_the_site_run_before_and_beside_a_server() -> None:
+    """What a site adds is in the pod as it was written; the server is the first that stays."""
+    before = [{"name": "fill", "image": "here/fill:1", "command": ["fill"]}]
+    beside = [{"name": "sync", "image": "here/sync:1", "resources": {"limits": {"cpu": "1"}}}]
+
+    pod = laid_out(init_containers=before, sidecars=beside)
+
+    assert pod["initContainers"] == before
+    assert [one["name"] for one in pod["containers"]] == ["server", "sync"]
+    assert pod["containers"][1:] == beside
+
+
+def test_shared_memory_has_the_size_that_was_asked_for() -> None:
+    """Programs that share memory have a place for it that is no larger than what was said."""
+    pod = laid_out(shared_memory="4 GiB")
+
+    memory = {"medium": "Memory", "sizeLimit": str(4 * 2**30)}
+    assert pod["volumes"] == [{"name": "perijove-shm", "emptyDir": memory}]
+    assert pod["containers"][0]["volumeMounts"] == [
+        {"name": "perijove-shm", "mountPath": "/dev/shm"}
+    ]
+
+
+def test_read_only_server_has_a_place_for_what_passes() -> None:
+    """Where a server's own files cannot be written, `/tmp` still can."""
+    pod = laid_out(security={"read_only_root": True})
+
+    assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
+    assert pod["volumes"] == [{"name": "perijove-tmp", "emptyDir": {"medium": "Memory"}}]
+    assert pod["containers"][0]["volumeMounts"] == [{"name": "perijove-tmp", "mountPath": "/tmp"}]
+
+
+def test_variables_of_the_site_never_replace_the_hubs() -> None:
+    """Of two variables of one name a secret's wins over a config map's, and the hub's over both."""
+    container = server(
+        environment_from_config_maps=["common", "more"], environment_from_secrets=["licence"]
+    )
+
+    assert container["envFrom"] == [
+        {"configMapRef": {"name": "common"}},
+        {"configMapRef": {"name": "more"}},
+        {"secretRef": {"name": "licence"}},
+        {"secretRef": {"name": spec().name}},
+    ]
+
+
+def test_powers_are_given_where_they_are_named() -> None:
+    """What a section allows a server is in its pod: account, groups, powers, system calls."""
+    allowed = {
+        "user": 0,
+        "group": 5,
+        "volume_group": "none",
+        "root": True,
+        "gain_privileges": True,
+        "capabilities": ["NET_BIND_SERVICE"],
+        "seccomp": "Unconfined",
+    }
+
+    pod = laid_out(security=allowed)
+
+    assert pod["securityContext"] == {
+        "runAsNonRoot": False,
+        "runAsUser": 0,
+        "runAsGroup": 5,
+        "seccompProfile": {"type": "Unconfined"},
+    }
+    assert pod["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": True,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+        "privileged": False,
+        "readOnlyRootFilesystem": False,
+    }
+
+
+@pytest.mark.parametrize("volumes", [[], [VolumeSpec(name="pj-v", path="/home/jovyan")]])
+def test_kubernetes_knows_all_that_is_asked_of_it(volumes: list[VolumeSpec]) -> None:
+    """No key of ours is one that the API server would drop without a word."""
+    section = settings(
+        shared_memory="1 GiB",
+        security={"read_only_root": True},
+        tolerations=[{"key": "a", "seconds": 5}],
+        pull_secrets=["registry"],
+        environment_from_config_maps=["common"],
+        service_account="spark",
+        entrypoint=["tini"],
+    )
+    asked = spec(volumes=volumes, resources=Resources(cpu=2, gpu=1, time_seconds=60))
+
+    check_shape(pod_of(asked, section, OURS), "V1Pod")
+    check_shape(secret_of(asked, section, OURS, now=NOW), "V1Secret")
+    check_shape(policy_of(section, OURS), "V1NetworkPolicy")
+    for volume in volumes:
+        claim = claim_of(volume, asked, section, OURS)
+        check_shape(claim, "V1PersistentVolumeClaim")
+
+
 def test_commands_are_taken_literally() -> None:
     """Nothing in a command is replaced by a variable's value."""
     assert server(command=["sh", "-c", "echo $(id)"])["args"] == ["sh", "-c", "echo $$(id)"]
@@ -235,6 +388,12 @@ def test_folder_is_the_persons_own() -> None:
         {"sidecars": [{"name": "x"}]},
         {"volumes": [{"name": "perijove-0"}]},
         {"volume_mounts": [{"name": "x", "mountPath": "relative"}]},
+        {"volume_mounts": [{"name": "x", "mountPath": "/x", "readonly": True}]},
+        {"volumes": [{"name": "x", "nfs": {"sever": "10.1.0.9"}}]},
+        {"sidecars": [{"name": "x", "image": "x", "resource": {}}]},
+        {"init_containers": [{"name": "x", "image": "x", "env": [{"nme": "A"}]}]},
+        {"affinity": {"nodeAfinity": {}}},
+        {"overlay": {"spec": {"dnsPolcy": "None"}}},
         {"cpu_guarantee": "120 %"},
         {"cpu_guarantee": "many"},
         {"extra_resources": {"a b": "1"}},

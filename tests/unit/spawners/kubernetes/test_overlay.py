@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perijove.spawners.kubernetes.overlay import check_overlay, merged
+from perijove.spawners.kubernetes.shapes import check_shape
 
 POD = {
     "metadata": {"name": "pj-a", "labels": {"perijove.org/name": "pj-a"}},
@@ -38,6 +39,7 @@ POD = {
         {"spec": {"restartPolicy": "Always"}},
         {"spec": {"nodeName": "n1"}},
         {"spec": {"containers": None}},
+        {"spec": {"containers": []}},
         {"spec": {"containers": [{"image": "nameless"}]}},
         {"spec": {"containers": [{"name": "server", "envFrom": []}]}},
         {"spec": {"containers": [{"name": "server", "envFrom": None}]}},
@@ -108,3 +110,61 @@ def test_whatever_is_accepted_leaves_the_pod_ours(overlay: dict[str, Any]) -> No
     assert laid["metadata"]["name"] == "pj-a"
     assert laid["metadata"]["labels"]["perijove.org/name"] == "pj-a"
     assert laid["spec"]["containers"][0]["name"] == "server"
+
+
+@pytest.mark.parametrize(
+    ("overlay", "said"),
+    [
+        ({"spec": {"container": []}}, "spec.container.*did you mean 'containers'"),
+        ({"metadata": {"label": {}}}, "metadata.label.*did you mean 'labels'"),
+        (
+            {
+                "spec": {
+                    "containers": [{"name": "server"}, {"name": "b", "imagePulPolicy": "Always"}]
+                }
+            },
+            r"spec.containers\[1\].imagePulPolicy",
+        ),
+        (
+            {"spec": {"containers": [{"name": "server", "resources": {"limit": {}}}]}},
+            r"spec.containers\[0\].resources.limit:",
+        ),
+        ({"spec": {"dns_policy": "None"}}, "did you mean 'dnsPolicy'"),
+        ({"spec": {"tolerations": {"key": "a"}}}, "spec.tolerations must be a list"),
+        ({"spec": {"nodeSelector": ["a"]}}, "spec.nodeSelector must be a table"),
+        ({"spec": {"hostNetwork": "yes"}}, "spec.hostNetwork must be true or false"),
+        ({"spec": {"priority": True}}, "spec.priority must be a whole number"),
+        ({"spec": {"priority": "high"}}, "spec.priority must be a whole number"),
+        ({"spec": {"hostname": True}}, "spec.hostname must be a text"),
+        ({"metadata": {"annotations": {"a": {"b": "c"}}}}, "metadata.annotations.a must be a text"),
+    ],
+)
+def test_what_kubernetes_does_not_know_is_named(overlay: Any, said: str) -> None:
+    """A key of no meaning, or a value that cannot be, is refused by the path where it stands."""
+    with pytest.raises(ValueError, match=said):
+        check_shape(overlay, "V1Pod")
+
+
+def test_what_kubernetes_knows_is_let_through() -> None:
+    """Whatever a pod can have may be laid over it, in whichever way it may be written."""
+    check_shape(
+        {
+            "metadata": {"annotations": {"a": "b"}},
+            "spec": {
+                "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+                "dnsPolicy": None,
+                "hostNetwork": False,
+                "containers": [
+                    {
+                        "name": "server",
+                        "livenessProbe": {"httpGet": {"port": "http", "path": "/api"}},
+                        "readinessProbe": {"tcpSocket": {"port": 8888}},
+                        "resources": {"limits": {"cpu": 1, "memory": "1Gi"}},
+                    }
+                ],
+                "volumes": [{"name": "a", "emptyDir": {}}],
+                "securityContext": {"supplementalGroups": [4, 5]},
+            },
+        },
+        "V1Pod",
+    )

@@ -1,6 +1,8 @@
 """What is said of a pod follows from what the cluster says of it, and from nothing else."""
 
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -9,8 +11,10 @@ from perijove.domain.launch import Cause, End
 from perijove.domain.reasons import CANNOT, WAITING, find_reason
 from perijove.spawners.contract import Phase
 from perijove.spawners.kubernetes.ends import end_of_removed, own_end_of
+from perijove.spawners.kubernetes.evidence import nodes_of
 from perijove.spawners.kubernetes.objects import moment
 from perijove.spawners.kubernetes.truth import sighting_of
+from perijove.spawners.kubernetes.waiting import requested
 from tests.unit.spawners.kubernetes.corpus import FOLDER, event, evidence, nodes, read
 
 PODS = sorted(file.stem for file in FOLDER.glob("*.json") if "pod" in read(file.stem))
@@ -22,12 +26,10 @@ PODS = sorted(file.stem for file in FOLDER.glob("*.json") if "pod" in read(file.
         ("init-running", "init-running"),
         ("mount-host-path", "volume-attaching"),
         ("mount-nfs", "volume-attaching"),
-        ("pending-claim-no-class", "volume-pending"),
-        ("pending-class-missing", "volume-pending"),
         ("pending-cordoned", "no-node"),
         ("pending-cpu", "over-cpu"),
         ("pending-cpu-and-memory", "over-gpu"),
-        ("pending-ephemeral-storage", "resources"),
+        ("pending-ephemeral-storage", "over-resource"),
         ("pending-gpu", "over-gpu"),
         ("pending-gpu-busy", "no-gpu"),
         ("pending-memory", "over-memory"),
@@ -62,6 +64,8 @@ def test_what_waits_says_why(name: str, code: str) -> None:
         ("init-pull-back-off", "image-not-found"),
         ("mount-secret-missing", "config-missing"),
         ("pending-claim-missing", "volume-missing"),
+        ("pending-claim-no-class", "no-storage"),
+        ("pending-class-missing", "no-storage"),
         ("pull-back-off", "image-not-found"),
         ("pull-denied", "image-denied"),
         ("pull-never", "image-not-found"),
@@ -156,6 +160,66 @@ def test_too_large_is_known_by_the_nodes_alone() -> None:
     assert [reason.code if reason else "" for reason in seen] == ["no-cpu", "no-cpu"]
 
 
+@pytest.mark.parametrize(
+    ("resource", "asked", "code"),
+    [
+        ("example.org/dongle", "1", "over-resource"),
+        ("hugepages-2Mi", "4Mi", "over-resource"),
+        ("nvidia.com/gpu", "2", "over-gpu"),
+        ("nvidia.com/gpu", "1", "no-gpu"),
+    ],
+)
+def test_what_no_node_has_is_too_much_whatever_it_is(resource: str, asked: str, code: str) -> None:
+    """No kind of resource is waited for of which no node has enough, were it empty."""
+    known = evidence("pending-gpu")
+    known.pod["spec"]["containers"][0]["resources"]["requests"] = {resource: asked}
+    known.pod["status"]["conditions"][0]["message"] = f"0/1 nodes: 1 Insufficient {resource}."
+
+    reason = sighting_of(known).reason
+    growing = sighting_of(replace(known, growable=True)).reason
+
+    assert reason is not None
+    assert growing is not None
+    assert reason.code == code
+    assert not find_reason(growing.code).can_never_start
+
+
+def test_device_that_fails_now_may_be_well_again() -> None:
+    """A node whose devices are not healthy, or whose driver starts anew, still has them."""
+    items = read("nodes")["items"]
+    items[0]["status"]["allocatable"]["nvidia.com/gpu"] = "0"
+    known = evidence("pending-gpu-busy", nodes=nodes_of(items))
+
+    reason = sighting_of(known).reason
+
+    assert reason is not None
+    assert reason.code == "no-gpu"
+
+
+@pytest.mark.parametrize(
+    ("before", "beside", "cpu"),
+    [
+        ([], ["1", "500m"], "1.5"),
+        ([{"cpu": "4"}, {"cpu": "3"}], ["1", "500m"], "4"),
+        ([{"cpu": "1"}], ["1", "500m"], "1.5"),
+        ([{"cpu": "1", "stays": True}, {"cpu": "3"}], ["1", "500m"], "4"),
+        ([{"cpu": "3"}, {"cpu": "2", "stays": True}], ["1", "500m"], "3.5"),
+    ],
+)
+def test_what_runs_before_a_server_counts_too(
+    before: list[dict[str, Any]], beside: list[str], cpu: str
+) -> None:
+    """A node has to have room for the greediest moment: what runs before, or all that stays."""
+    first = [
+        {"resources": {"requests": {"cpu": one["cpu"]}}}
+        | ({"restartPolicy": "Always"} if "stays" in one else {})
+        for one in before
+    ]
+    containers = [{"resources": {"requests": {"cpu": one}}} for one in beside]
+
+    assert requested({"initContainers": first, "containers": containers}) == {"cpu": Decimal(cpu)}
+
+
 def test_too_large_says_how_much_there_is() -> None:
     """What can never start names what was asked for and what the largest node has."""
     reason = sighting_of(evidence("pending-cpu")).reason
@@ -193,28 +257,66 @@ def test_growing_node_pool_is_said_while_it_lasts() -> None:
     assert code(at + timedelta(hours=1), grows) == "over-memory"
 
 
+def a_pod(user: str, server: str | None, node: str = "") -> dict[str, Any]:
+    """Return a pod of ours; one that an older hub has made where `server` is None."""
+    written = {} if server is None else {"perijove.org/server": server}
+    return {
+        "metadata": {
+            "annotations": {"perijove.org/user": user, **written},
+            "labels": {"perijove.org/server": "as-a-label"},
+        },
+        "spec": {"nodeName": node} if node else {},
+    }
+
+
+USED = 'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) '
+PODS_THERE = {
+    "pj-own": a_pod("ann", "My work", "n1"),
+    "pj-default": a_pod("ann", ""),
+    "pj-older": a_pod("ann", None, "n1"),
+    "pj-theirs": a_pod("bob", "secret plans", "n2"),
+}
+
+
 @pytest.mark.parametrize(
-    ("message", "params"),
+    ("message", "code", "params"),
     [
+        (f"{USED}pj-own", "volume-held", {"server": "My work", "node": "n1"}),
+        (f"{USED}pj-theirs, pj-own", "volume-held", {"server": "My work", "node": "n1"}),
+        (f"{USED}pj-default", "volume-held", {"server": ""}),
+        (f"{USED}pj-older", "volume-held", {"server": "as-a-label", "node": "n1"}),
+        (f"{USED}pj-theirs", "volume-held-by-another", {"node": "n2"}),
+        (f"{USED}somebody-else", "volume-held-by-another", {}),
         (
-            'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) pj-a, pj-b',
-            {"holder": "pj-a, pj-b", "node": "n1"},
+            f"{USED}pj-own and 1 pod(s) in different namespaces",
+            "volume-held",
+            {"server": "My work", "node": "n1"},
+        ),
+        (
+            "Multi-Attach error for volume Volume is already used by 2 pod(s) in different "
+            "namespaces",
+            "volume-held-by-another",
+            {},
         ),
         (
             'Multi-Attach error for volume "pvc-1" Volume is already exclusively attached to one '
             "node and can't be attached to another",
+            "volume-held",
             {},
         ),
     ],
 )
-def test_volume_in_use_names_its_holder(message: str, params: dict[str, str]) -> None:
-    """A volume that another machine has is said to be held, by whom and where if that is known."""
-    events = [event("FailedAttachVolume", message)]
+def test_volume_in_use_names_its_holder(message: str, code: str, params: dict[str, str]) -> None:
+    """Of a held volume people learn by which of their own servers, and nothing of others'."""
+    known = evidence(
+        "scheduled", events=[event("FailedAttachVolume", message)], find_pod=PODS_THERE.get
+    )
+    known.pod["metadata"]["annotations"]["perijove.org/user"] = "ann"
 
-    reason = sighting_of(evidence("scheduled", events=events, place_of={"pj-a": "n1"}.get)).reason
+    reason = sighting_of(known).reason
 
     assert reason is not None
-    assert (reason.code, dict(reason.params)) == ("volume-held", params)
+    assert (reason.code, dict(reason.params)) == (code, params)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +344,68 @@ def test_new_claim_is_waited_for() -> None:
     soon = known.now - timedelta(minutes=2) + timedelta(seconds=5)
 
     assert sighting_of(evidence("pending-claim-missing", now=soon)).phase is Phase.PENDING
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("pending-class-missing", {"deaf": True}),
+        ("pending-class-missing", {"claim_events": ()}),
+        ("pending-claim-no-class", {"growable": True}),
+        ("pending-claim-no-class", {"now": moment("2026-11-20T19:17:30Z")}),
+    ],
+)
+def test_storage_that_may_yet_come_is_waited_for(name: str, changes: dict[str, Any]) -> None:
+    """A volume may be made by hand or come with a node; and what is not heard of is not known."""
+    reason = sighting_of(evidence(name, **changes)).reason
+
+    assert reason is not None
+    assert reason.code == "volume-pending"
+
+
+def test_what_was_said_to_an_earlier_pod_ends_no_later_one() -> None:
+    """A storage class that was missing last time may be there now: what is said anew counts."""
+    known = evidence("pending-class-missing")
+    known.pod["metadata"]["creationTimestamp"] = "2026-11-20T19:40:00Z"
+
+    seen = sighting_of(known)
+
+    assert seen.reason is not None
+    assert (seen.reason.code, seen.reason.words) == (
+        "volume-pending",
+        known.condition("PodScheduled")["message"],
+    )
+
+
+def test_claim_that_has_its_volume_by_now_ends_nothing() -> None:
+    """Who makes volumes by hand may have made one meanwhile: the scheduler knows, no event does."""
+    known = evidence("pending-class-missing")
+    known.pod["status"]["conditions"][0]["message"] = "0/1 nodes: 1 Insufficient memory."
+
+    reason = sighting_of(known).reason
+
+    assert reason is not None
+    assert reason.code == "no-memory"
+
+
+def test_claim_says_itself_why_it_waits() -> None:
+    """What prepares a volume is quoted, rather than the scheduler that only waits for it."""
+    words = "failed to provision volume with StorageClass: the store is busy"
+    said = event("ProvisioningFailed", words)
+
+    reason = sighting_of(evidence("pending-class-missing", claim_events=[said])).reason
+
+    assert reason is not None
+    assert (reason.code, reason.words) == ("volume-pending", words)
+
+
+@pytest.mark.parametrize("name", ["mount-secret-missing", "pull-refused", "mount-nfs"])
+def test_old_events_say_nothing_of_now(name: str) -> None:
+    """What events said before nothing more was heard of them neither ends nor explains a launch."""
+    seen = sighting_of(evidence(name, deaf=True))
+
+    assert seen.reason is not None
+    assert seen.reason.code in {"container-creating", "image-pull-failing"}
 
 
 def test_terminating_server_still_runs() -> None:

@@ -242,13 +242,30 @@ def test_the_catalogue_of_reasons_is_large_and_complete(texts: Texts) -> None:
 
 def test_a_reason_is_told_as_precisely_as_its_params_allow(texts: Texts) -> None:
     """What a platform did not tell is never shown as a question mark where there is a choice."""
-    full = {"percent": 43, "holder": "pj-ann", "node": "n7"}
-    for code in reasons.PRECISE:
-        for params in ({}, dict.fromkeys(full, ""), {"node": "n7"}):
+    full = {"percent": 43, "server": "lab", "node": "n7"}
+    for code, choices in reasons.PRECISE.items():
+        for params in ({}, dict.fromkeys(full, ""), {"node": "n7"}, {"server": "lab"}):
             told = sentences.why(texts, Status.QUEUED, Reason(code=code, params=params))
             assert not set("?%(") & set(told.text)
-        precise = sentences.why(texts, Status.QUEUED, Reason(code=code, params=full)).text
-        assert "43" in precise or ("pj-ann" in precise and "n7" in precise)
+        precise = sentences.why(texts, Status.QUEUED, Reason(code=code, params=full))
+        assert precise == sentences.say(texts, choices[0], full, code)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"server": "lab", "node": "n7"}, ["lab", "n7"]),
+        ({"server": "lab"}, ["lab"]),
+        ({"server": ""}, ["Default server"]),
+    ],
+)
+def test_own_server_that_holds_storage_is_named(
+    texts: Texts, params: dict[str, str], said: list[str]
+) -> None:
+    """Which of one's own servers to stop is said also where its machine is not known."""
+    told = sentences.why(texts, Status.QUEUED, Reason(code="volume-held", params=params)).text
+
+    assert all(texts.gettext(word) in told or word in told for word in said)
 
 
 def test_every_reason_a_scheduler_or_a_job_gives_is_in_the_catalogue() -> None:
