@@ -118,8 +118,8 @@ WAITING: Final[Mapping[str, Known]] = MappingProxyType(
         "over-cpu": _never("cpu"),
         "over-memory": _never("memory"),
         "over-gpu": _never("gpu"),
-        "node-pool-growing": Known(Origin.CAPACITY),
         "over-resource": Known(Origin.REQUEST, _ADMIN_OR_CHANGE, can_never_start=True),
+        "node-pool-growing": Known(Origin.CAPACITY),
         "namespace-quota": Known(Origin.POLICY, _JOBS),
         "over-cpu-quota": _never("cpu", Origin.POLICY),
         "over-memory-quota": _never("memory", Origin.POLICY),
@@ -128,8 +128,8 @@ WAITING: Final[Mapping[str, Known]] = MappingProxyType(
         "volume-pending": Known(Origin.NODE),
         "volume-attaching": Known(Origin.NODE),
         "volume-held": Known(Origin.NODE, _ADMIN),
-        # The hub's own.
         "volume-held-by-another": Known(Origin.NODE, _ADMIN),
+        # The hub's own.
         "in-line": Known(Origin.CAPACITY),
         "after": Known(Origin.HUB),
         "spawner-silent": Known(Origin.SCHEDULER),
@@ -190,8 +190,8 @@ CANNOT: Final[Mapping[str, Known]] = MappingProxyType(
         "init-failed": Known(Origin.APPLICATION, _LOG),
         "volume-failed": Known(Origin.NODE, _ADMIN),
         "volume-missing": Known(Origin.NODE, _ADMIN),
-        "platform-forbids": Known(Origin.HUB, _ADMIN),
         "no-storage": Known(Origin.HUB, _ADMIN),
+        "platform-forbids": Known(Origin.HUB, _ADMIN),
         "evicted": Known(Origin.NODE, _AGAIN),
         # The hub's own.
         "cancelled": Known(Origin.REQUEST, _AGAIN),

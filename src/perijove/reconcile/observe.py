@@ -49,7 +49,16 @@ from perijove.reconcile.probe import Prober
 from perijove.reconcile.steps import apply_change
 from perijove.services.hub import Hub, PlacedSpawner, server_prefix
 from perijove.services.launches import mark_end
-from perijove.spawners.contract import CountsCalls, Phase, Remembers, Sighting, Survey
+from perijove.spawners.contract import (
+    AsksAsPeople,
+    CountsCalls,
+    Phase,
+    Remembers,
+    Sighting,
+    Survey,
+    TakesTurns,
+    Tells,
+)
 
 log = structlog.get_logger()
 
@@ -89,13 +98,41 @@ class Observer:
         self._began: float | None = monotonic()
 
     async def pause(self, _seconds: float) -> None:
-        """Wait until the next survey is due: soon while something is on its way."""
-        waiting = await self._hub.database.read(self._is_busy)
-        if waiting:
-            settings = self._placed.settings
-            await anyio.sleep(_spread(min(settings.survey_busy_period, settings.survey_period)))
+        """Wait until the next survey is due: soon while something is on its way or has changed."""
+        settings = self._placed.settings
+        shortest = _spread(min(settings.survey_busy_period, settings.survey_period))
+        if await self._hub.database.read(self._is_busy):
+            await anyio.sleep(shortest)
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._await_change, shortest, tasks.cancel_scope)
+            await self._hub.look.wait(_spread(settings.survey_period))
+            tasks.cancel_scope.cancel()
+
+    async def _await_change(self, shortest: float, pause: anyio.CancelScope) -> None:
+        """End a pause when the platform tells of a change, but not before `shortest`."""
+        spawner = self._placed.spawner
+        if not isinstance(spawner, Tells):
+            return
+        await anyio.sleep(shortest)
+        try:
+            await spawner.changed()
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises, surveys go on
+            log.warning("platform_tells_nothing", spawner=self._name, error=str(error)[:200])
         else:
-            await self._hub.look.wait(_spread(self._placed.settings.survey_period))
+            pause.cancel()
+
+    def _show_calls(self) -> None:
+        spawner, metrics = self._placed.spawner, self._hub.metrics
+        if isinstance(spawner, CountsCalls):
+            metrics.scheduler_calls(self._name, spawner.calls())
+        if isinstance(spawner, AsksAsPeople):
+            metrics.scheduler_calls(self._name, spawner.calls_as_people(), account="person")
+
+    def _deadline(self) -> float:
+        """Return how long a platform may take: what waits for its turn has not asked it yet."""
+        spawner = self._placed.spawner
+        return SURVEY_DEADLINE + (spawner.patience if isinstance(spawner, TakesTurns) else 0)
 
     def _is_busy(self, connection: Connection) -> bool:
         return rows.count_on_the_way(connection, self._name) > 0
@@ -108,10 +145,9 @@ class Observer:
         if not await self._hub.database.write(bound(take_lease, lease, token=self._token, ttl=ttl)):
             return
         asked_at, began = self._hub.clock.now(), monotonic()
-        if isinstance(self._placed.spawner, CountsCalls):
-            self._hub.metrics.scheduler_calls(self._name, self._placed.spawner.calls())
+        self._show_calls()
         try:
-            with anyio.fail_after(SURVEY_DEADLINE):
+            with anyio.fail_after(self._deadline()):
                 survey = sensible(await self._placed.spawner.survey())
         except Exception as error:  # noqa: BLE001 - whatever a driver raises is silence
             log.warning("platform_silent", spawner=self._name, error=str(error)[:200])
@@ -283,7 +319,7 @@ class Observer:
         )
         by_name = {launch.name: handles[launch.id] for launch in missing if launch.id in handles}
         try:
-            with anyio.fail_after(SURVEY_DEADLINE):
+            with anyio.fail_after(self._deadline()):
                 ends = await spawner.find_ends(by_name)
         except Exception as error:  # noqa: BLE001 - whatever a driver raises is silence
             log.warning("platform_forgets", spawner=self._name, error=str(error)[:200])
@@ -337,7 +373,7 @@ class Observer:
     async def _remove(self, sighting: Sighting) -> None:
         grace = self._placed.settings.stop_grace
         try:
-            with anyio.fail_after(SURVEY_DEADLINE + grace):
+            with anyio.fail_after(self._deadline() + grace):
                 await self._placed.spawner.stop(sighting.name, sighting.handle, grace=grace)
         except Exception as error:  # noqa: BLE001 - the next pass tries again
             log.warning("orphan_stays", name=sighting.name, error=str(error)[:200])

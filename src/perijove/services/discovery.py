@@ -36,7 +36,8 @@ AT_START: Final = timedelta(seconds=15)
 LEAST_PAUSE: Final = timedelta(seconds=5)
 """No person's questions follow each other faster, whoever presses what."""
 _PAUSE_WHEN_SILENT: Final = timedelta(seconds=15)
-_ANSWER_SECONDS: Final = 60.0
+_ANSWER_SECONDS: Final = 120.0
+"""The whole of it may be several questions, each of which has to wait for its turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,16 +120,18 @@ class Metrics:
         )
         self._calls = Counter(
             "perijove_scheduler_calls",
-            "Commands of a batch scheduler that were run",
-            ["spawner", "program"],
+            "Commands of a batch scheduler that were run, by the hub for everybody or as a person",
+            ["spawner", "program", "account"],
             registry=self.registry,
         )
-        self._calls_seen: dict[tuple[str, str], int] = {}
+        self._calls_seen: dict[tuple[str, str, str], int] = {}
 
-    def scheduler_calls(self, spawner: str, calls: Mapping[str, int]) -> None:
+    def scheduler_calls(
+        self, spawner: str, calls: Mapping[str, int], *, account: str = "hub"
+    ) -> None:
         """Take over how often each program was called since the spawner was made."""
         for program, count in calls.items():
-            key = (spawner, program)
+            key = (spawner, program, account)
             self._calls.labels(*key).inc(max(0, count - self._calls_seen.get(key, 0)))
             self._calls_seen[key] = count
 

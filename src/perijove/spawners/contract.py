@@ -311,6 +311,20 @@ class Registers(Protocol):
 
 
 @runtime_checkable
+class Tells(Protocol):
+    """A platform that tells by itself when something has happened to what is ours."""
+
+    async def changed(self) -> None:
+        """
+        Return when something may have changed since this last returned.
+
+        It makes the next survey come sooner; nothing depends on it. A platform that has stopped
+        telling costs the period between two surveys, and no more.
+        """
+        ...
+
+
+@runtime_checkable
 class Releases(Protocol):
     """A platform where people can put what is theirs on hold, and take it off again."""
 
@@ -411,4 +425,23 @@ class CountsCalls(Protocol):
 
     def calls(self) -> Mapping[str, int]:
         """Return how often each program of the platform was called since this object was made."""
+        ...
+
+
+@runtime_checkable
+class AsksAsPeople(Protocol):
+    """A spawner some of whose questions are one person's own, and asked as themselves."""
+
+    def calls_as_people(self) -> Mapping[str, int]:
+        """Return how often each program was called so; `CountsCalls.calls` is without them."""
+        ...
+
+
+@runtime_checkable
+class TakesTurns(Protocol):
+    """A spawner that asks so seldom that a question may have to wait before it is asked."""
+
+    @property
+    def patience(self) -> float:
+        """How many seconds that may take; they are no silence of the platform."""
         ...

@@ -50,7 +50,7 @@ class Bed:
             gpu_complex="gpu",
             clock=self.clock,
         )
-        self.run = Commands(self.site, Allowance(0.001, burst=1000)).run
+        self.run = Commands(self.site, Allowance(0.001)).run
         self.ids: list[str] = []
         self.folders: list[Path] = []
 

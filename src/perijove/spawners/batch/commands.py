@@ -1,8 +1,9 @@
 """Asking a scheduler as the hub's own account: not too often, with a deadline, and counted."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Final
 
 import anyio
 
@@ -11,32 +12,68 @@ from perijove.kit.clock import monotonic
 from perijove.spawners.batch.scheduler import Command, Result, Site
 
 _SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+_MOST: Final = 6
+"""How many questions there may be in as many periods."""
+_KEPT: Final = 2
+"""How many of them are kept for questions about jobs, and as many for those of forms."""
+
+
+class Turns:
+    """
+    When the next question may be asked: six in any six periods, and never more.
+
+    With ten seconds that is six in any minute, enough for everything, however many people there
+    are (failure 5.4). Two of the six are kept for questions about jobs, two for those of forms,
+    so that neither shuts out the other; the last two are for whoever comes first.
+    """
+
+    def __init__(self, period: float) -> None:
+        self.window = _MOST * period
+        self._of_jobs, self._of_forms = deque[float](), deque[float]()
+
+    def at(self, now: float, *, for_form: bool) -> float:
+        """Return when to look for a turn again; it is there if that is `now`."""
+        own, others = self._lines(for_form=for_form)
+        for asked in (own, others):
+            while asked and asked[0] + self.window <= now:
+                asked.popleft()
+        if len(own) + max(len(others), _KEPT) < _MOST:
+            return now
+        return min(asked[0] + self.window for asked in (own, others) if asked)
+
+    def take(self, now: float, *, for_form: bool) -> None:
+        """Note that a question is asked."""
+        own, _ = self._lines(for_form=for_form)
+        own.append(now)
+
+    def _lines(self, *, for_form: bool) -> tuple[deque[float], deque[float]]:
+        """Return the times of the last questions of this sort, and of the other."""
+        both = (self._of_forms, self._of_jobs)
+        return both if for_form else both[::-1]
 
 
 class Allowance:
-    """
-    How often a cluster may be asked: every `period` seconds, and what was saved before.
+    """`Turns` for those who wait for one: first come, first served among forms and among jobs."""
 
-    Six questions a minute are enough for everything, however many people there are (failure
-    5.4): so many may be saved, for a form that needs several answers at once.
-    """
+    def __init__(self, period: float) -> None:
+        self._turns = Turns(period)
+        self._line, self._line_of_forms = anyio.Lock(), anyio.Lock()
 
-    def __init__(self, period: float, burst: int = 6) -> None:
-        self._period = period
-        self._burst = burst
-        self._saved = float(burst)
-        self._at = monotonic()
+    @property
+    def longest(self) -> float:
+        """How many seconds who is first in its line waits at the most."""
+        return self._turns.window
 
-    async def take(self) -> None:
-        """Return when one more question is allowed."""
-        now = monotonic()
-        self._saved = min(self._burst, self._saved + (now - self._at) / self._period) - 1
-        self._at = now
-        try:
-            await anyio.sleep(max(0.0, -self._saved * self._period))
-        except BaseException:
-            self._saved += 1  # Who gave up has asked nothing: else impatience would pile up.
-            raise
+    async def take(self, *, for_form: bool = False) -> None:
+        """Return when one more question is allowed; who gives up has asked nothing."""
+        async with self._line_of_forms if for_form else self._line:
+            while True:
+                now = monotonic()
+                at = self._turns.at(now, for_form=for_form)
+                if at <= now:
+                    break
+                await anyio.sleep(at - now)
+            self._turns.take(now, for_form=for_form)
 
 
 class Commands:
@@ -47,9 +84,22 @@ class Commands:
         self._allowance = allowance
         self.counts: Counter[str] = Counter()
 
+    @property
+    def longest(self) -> float:
+        """How many seconds a question waits for its turn at the most."""
+        return self._allowance.longest
+
     async def run(self, command: Command) -> Result:
         """Return what a command says; raise `SpawnerTransient` if it does not in time."""
         await self._allowance.take()
+        return await self._run(command)
+
+    async def run_for_form(self, command: Command) -> Result:
+        """Do the same for what a form shows: a turn of its own sort."""
+        await self._allowance.take(for_form=True)
+        return await self._run(command)
+
+    async def _run(self, command: Command) -> Result:
         program = PurePath(command[0]).name
         self.counts[program] += 1
         try:

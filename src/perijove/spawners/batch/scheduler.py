@@ -169,8 +169,14 @@ class Scheduler(Protocol):
         """
         ...
 
-    async def discover(self, run: Run, run_as: RunAs, user_name: str) -> Offer:
-        """Return what there is for this person, see `contract.Discovers`."""
+    async def discover(
+        self, run: Run, run_as: RunAs, user_name: str, *, run_for_form: Run | None = None
+    ) -> Offer:
+        """
+        Return what there is for this person, see `contract.Discovers`.
+
+        `run_for_form` asks what no survey waits for; without it `run` does that, too.
+        """
         ...
 
     async def dry_run(

@@ -57,8 +57,9 @@ class BatchSettings(SpawnerSettings):
     """Seconds a scheduler's program has to answer."""
     minimum_period: Annotated[float, Field(ge=1)] = 10
     """
-    Seconds between two questions to the scheduler, on the average: submissions and cancellations
-    are not counted, nor what is asked once for each person. Some sites want more.
+    Seconds between two questions to the scheduler: in six times as many there are never more than
+    six. What belongs to one person is not counted: submitting, cancelling, their associations, a
+    dry run. Some sites want more.
     """
     survey_period: float = 30
     """Seconds between two surveys while nothing is on its way."""

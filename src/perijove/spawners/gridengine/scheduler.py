@@ -203,17 +203,21 @@ class GridEngineScheduler:
 
     # --- what there is --------------------------------------------------------------------
 
-    async def discover(self, run: Run, run_as: RunAs, user_name: str) -> Offer:
+    async def discover(
+        self, run: Run, run_as: RunAs, user_name: str, *, run_for_form: Run | None = None
+    ) -> Offer:
         """
         Return what there is for this person.
 
         Everything is asked for as the hub's account, once for everybody: free resources each
         `FREE_KEPT`, the cell's configuration each `STRUCTURE_KEPT`.
         """
-        hosts = await self._hosts.get(lambda: self._read_hosts(run))
+        for_form = run_for_form or run
+        hosts = await self._hosts.get(lambda: self._read_hosts(for_form))
         configuration = await self._configuration.get(
-            lambda: self._read_configuration(run, hosts.value)
+            lambda: self._read_configuration(for_form, hosts.value)
         )
+        # Surveys wait for this one, too: it goes where they go.
         listing = await self._listing.get(lambda: self._list(run))
         group = await to_thread.run_sync(_primary_group, user_name)
         own = [

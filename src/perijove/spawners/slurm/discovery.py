@@ -1,10 +1,10 @@
 """
 What one person can have of the cluster: facts shared by everybody, and those of this person.
 
-What is the same for all is asked for once and kept (anchors 5.7): the queue for half a minute,
-nodes with what is free on them for one, the rest of the structure for five, QOS and each
-person's associations for fifteen. However many people look at the form, the cluster is asked a
-few times a minute, by the hub's own account; only associations are asked for as the person.
+What is the same for all is asked for once and kept (anchors 5.7): the queue, and nodes with what
+is free on them, for a minute, the rest of the structure for five, what hardly ever changes and
+each person's associations for fifteen. However many people look at the form, the cluster is asked
+a few times a minute, by the hub's own account; only associations are asked for as the person.
 """
 
 import grp
@@ -27,10 +27,9 @@ from perijove.spawners.slurm.ceilings import lower, tighter
 
 T = TypeVar("T")
 
-_QUEUE_SECONDS: Final = 30.0
 _FREE_SECONDS: Final = 60.0
 _STRUCTURE_SECONDS: Final = 300.0
-_PEOPLE_SECONDS: Final = 900.0
+_RARE_SECONDS: Final = 900.0
 _MOST_PEOPLE: Final = 2000
 
 Accounts = tuple[Account, ...]
@@ -41,13 +40,13 @@ class Discovery:
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
-        self._settings = Shared[cluster.Settings](_STRUCTURE_SECONDS, now)
+        self._settings = Shared[cluster.Settings](_RARE_SECONDS, now)
         self._partitions = Shared[tuple[cluster.Rules, ...]](_STRUCTURE_SECONDS, now)
         self._reservations = Shared[tuple[cluster.Kept, ...]](_STRUCTURE_SECONDS, now)
         self._shapes = Shared[tuple[Shape, ...]](_FREE_SECONDS, now)
         self._addresses = Shared[Mapping[str, str]](_STRUCTURE_SECONDS, now)
-        self._queue = Shared[queue.Rows](_QUEUE_SECONDS, now)
-        self._qos = Shared[Mapping[str, Qos]](_PEOPLE_SECONDS, now)
+        self._queue = Shared[queue.Rows](_FREE_SECONDS, now)
+        self._qos = Shared[Mapping[str, Qos]](_RARE_SECONDS, now)
         self._accounts: OrderedDict[str, Shared[Accounts]] = OrderedDict()
 
     async def offer(self, run: Run, run_as: RunAs, user: str) -> Offer:
@@ -72,7 +71,7 @@ class Discovery:
         has_reservation = any(each.is_usable for each in reservations)
         open_to = {qos for account in accounts for qos in account.qos}
         return Offer(
-            as_of=shapes.as_of,
+            as_of=min(shapes.as_of, jobs.as_of),
             accounts=accounts,
             qos=tuple(each for name, each in every_qos.items() if name in open_to),
             partitions=tuple(
@@ -106,7 +105,7 @@ class Discovery:
 
     def _of(self, user: str) -> Shared[Accounts]:
         """Return what is kept of one person; the ones who asked longest ago are forgotten."""
-        kept = self._accounts.setdefault(user, Shared(_PEOPLE_SECONDS, self._now))
+        kept = self._accounts.setdefault(user, Shared(_RARE_SECONDS, self._now))
         self._accounts.move_to_end(user)
         if len(self._accounts) > _MOST_PEOPLE:
             self._accounts.popitem(last=False)

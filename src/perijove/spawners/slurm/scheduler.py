@@ -76,9 +76,11 @@ class SlurmScheduler:
         """Return the ``NodeAddr`` of these nodes."""
         return await self._discovery.addresses(run, nodes)
 
-    async def discover(self, run: Run, run_as: RunAs, user_name: str) -> Offer:
+    async def discover(
+        self, run: Run, run_as: RunAs, user_name: str, *, run_for_form: Run | None = None
+    ) -> Offer:
         """Return what there is for this person."""
-        return await self._discovery.offer(run, run_as, user_name)
+        return await self._discovery.offer(run_for_form or run, run_as, user_name)
 
     async def dry_run(
         self, run_as: RunAs, user_name: str, request: JobRequest

@@ -2,66 +2,126 @@
 
 import os
 import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perijove.domain.errors import SpawnerTransient
-from perijove.spawners.batch.commands import Allowance, Commands
+from perijove.spawners.batch.commands import Allowance, Commands, Turns
 from perijove.spawners.batch.scheduler import Site
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_questions_are_asked_at_the_rate_of_the_site() -> None:
-    """At no moment were more asked than were saved before and than the time since allows."""
-    period, burst = 0.02, 6
-    allowance = Allowance(period, burst)
+@dataclass(frozen=True, slots=True, order=True)
+class Asked:
+    """A question of which it is known when it was asked."""
+
+    at: float
+    for_form: bool
+    first: float
+    """When it was first in its line."""
+
+
+def play(wants: Sequence[tuple[float, bool]]) -> list[Asked]:
+    """
+    Return the questions in the order in which they were asked.
+
+    A question is wanted so many quarters of a second after the one before; a period is a second.
+    """
+    turns, now, came = Turns(1), 0.0, 0.0
+    lines: dict[bool, deque[float]] = {False: deque(), True: deque()}
+    for after, for_form in wants:
+        came += after / 4
+        lines[for_form].append(came)
+    asked: list[Asked] = []
+    while waiting := {for_form: line[0] for for_form, line in lines.items() if line}:
+        looks = {
+            for_form: first if first > now else turns.at(now, for_form=for_form)
+            for for_form, first in waiting.items()
+        }
+        if (at := min(looks.values())) > now:
+            now = at
+            continue
+        for_form = min(looks, key=looks.__getitem__)
+        turns.take(now, for_form=for_form)
+        before = max((one.at for one in asked if one.for_form is for_form), default=0.0)
+        asked.append(Asked(now, for_form, max(before, lines[for_form].popleft())))
+    return asked
+
+
+WANTS = st.lists(
+    st.tuples(st.sampled_from([0, 0, 0, 1, 4, 7, 12]), st.booleans()), min_size=1, max_size=60
+)
+
+
+@given(WANTS)
+def test_there_are_never_more_than_six_in_six_periods(wants: list[tuple[float, bool]]) -> None:
+    """Six a minute are six in any minute, wherever it begins, and after the quietest hour."""
+    times = [one.at for one in play(wants)]
+    assert len(times) == len(wants)
+    assert all(later - first >= 6 for first, later in zip(times, times[6:], strict=False))
+
+
+@given(WANTS)
+def test_neither_forms_nor_jobs_shut_out_the_other(wants: list[tuple[float, bool]]) -> None:
+    """Whatever the others ask, who is first in its line has a turn within six periods."""
+    assert all(one.at - one.first <= 6 for one in play(wants))
+
+
+@pytest.mark.parametrize("for_form", [True, False])
+def test_two_are_kept_for_the_others(for_form: bool) -> None:
+    """Four of a sort follow each other at once, and two of the other still have their turn."""
+    same = [(0, for_form)] * 5
+    others = [(1, not for_form)] * 3
+    asked = play(same + others)
+    assert [one.at for one in asked if one.for_form is for_form] == [0, 0, 0, 0, 6]
+    assert [one.at for one in asked if one.for_form is not for_form] == [0.25, 0.5, 6]
+
+
+async def test_questions_wait_for_their_turn() -> None:
+    """However many want to ask at the same moment, six go in six periods."""
+    period = 0.1
+    allowance = Allowance(period)
     began = time.monotonic()
     asked: list[float] = []
 
-    async def ask() -> None:
-        await allowance.take()
+    async def ask(*, for_form: bool) -> None:
+        await allowance.take(for_form=for_form)
         asked.append(time.monotonic() - began)
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(30):
-            tasks.start_soon(ask)
+        for number in range(14):
+            tasks.start_soon(partial(ask, for_form=bool(number % 2)))
 
-    assert len(asked) == 30
-    for number, at in enumerate(sorted(asked), 1):
-        assert number <= burst + at / period + 1
-
-
-async def test_no_more_is_saved_than_for_one_form() -> None:
-    """A quiet hour does not allow a storm: only some questions are saved."""
-    allowance = Allowance(0.001, burst=2)
-    await anyio.sleep(0.05)  # Enough to save fifty, if there were no limit.
-    slow = Allowance(10, burst=2)
-    with anyio.fail_after(8):
-        for _ in range(2):
-            await slow.take()
-            await allowance.take()
-    with anyio.move_on_after(0.05) as scope:
-        await slow.take()
-    assert scope.cancelled_caught
+    assert len(asked) == 14
+    for number, at in enumerate(sorted(asked)):
+        assert at >= number // 6 * 6 * period
 
 
 async def test_impatience_does_not_pile_up() -> None:
     """Who stops waiting for its turn has asked nothing, and nobody waits longer for it."""
-    allowance = Allowance(0.2, burst=1)
-    await allowance.take()
-    for _ in range(100):
+    allowance = Allowance(0.2)
+    for _ in range(4):
+        await allowance.take()
+    for for_form in (True, False) * 50:
         with anyio.move_on_after(0):
-            await allowance.take()
+            await allowance.take(for_form=for_form)
     with anyio.fail_after(15):
+        await allowance.take(for_form=True)
         await allowance.take()
 
 
 def commands(**settings: object) -> Commands:
     """Return commands of a site, as many as anybody wants."""
-    return Commands(Site(**settings), Allowance(0.001, burst=100))  # type: ignore[arg-type]
+    return Commands(Site(**settings), Allowance(0.001))  # type: ignore[arg-type]
 
 
 async def test_a_program_gets_the_sites_environment_and_nothing_else(
@@ -112,7 +172,7 @@ async def test_every_call_is_counted_by_its_program() -> None:
     """Counts go by program, whatever its folder, and also for calls that fail."""
     site = commands(timeout=60)
     await site.run(["/bin/true"])
-    await site.run(["true"])
+    await site.run_for_form(["true"])
     with pytest.raises(SpawnerTransient):
         await site.run(["/nonexistent/squeue"])
     assert site.counts == {"true": 2, "squeue": 1}
