@@ -252,7 +252,7 @@ async def test_out_of_memory_is_told(spawner: KubernetesSpawner) -> None:
 
 async def test_time_that_is_over_ends_it(spawner: KubernetesSpawner) -> None:
     """The platform itself ends what outlives the time it asked for, and says so before."""
-    await spawner.start(order(resources=Resources(time_seconds=4)), recorded)
+    await spawner.start(order(resources=Resources(time_seconds=10)), recorded)
 
     running = await phase(spawner, NAME, Phase.RUNNING)
     gone = await phase(spawner, NAME, Phase.GONE)
