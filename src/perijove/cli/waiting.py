@@ -23,7 +23,7 @@ from rich.text import Text
 
 from perijove.client.errors import Refused, Unreachable
 from perijove.client.hub import Hub
-from perijove.client.models import Event, Launch, Wait
+from perijove.client.models import Event, Launch, Other, Wait
 from perijove.kit.quantities import write_duration, write_number, write_size
 
 _PER_SECOND: Final = 8
@@ -208,6 +208,8 @@ def _facts(watched: Watched, now: datetime) -> Iterator[tuple[str, Text]]:
         yield "Why", Text(clean(launch.said.text))
     if launch.said.advice:
         yield "", Text(clean(launch.said.advice), style="dim")
+    if launch.reason is not None and launch.reason.since is not None:
+        yield "For this reason", Text(f"{span(now - launch.reason.since)} now")
     if launch.reason is not None and launch.reason.words:
         yield "Its words", Text(clean(launch.reason.words), style="italic")
     if launch.unknown_since is not None:
@@ -237,10 +239,11 @@ def _around(wait: Wait, now: datetime) -> Iterator[tuple[str, Text]]:
     others = [
         f"{each.name or '(default)'} {each.state or each.status}" for each in wait.own_servers
     ]
-    others += [f"{each.name} {each.state}" for each in wait.own_jobs]
+    others += [_job(each) for each in wait.own_jobs]
     if others:
         more = f" and {len(others) - _OTHERS} more" if len(others) > _OTHERS else ""
-        yield "Also yours", Text(clean(", ".join(others[:_OTHERS]) + more))
+        age = f" ({span(now - wait.as_of)} ago)" if wait.own_jobs and wait.as_of else ""
+        yield "Also yours", Text(clean(", ".join(others[:_OTHERS]) + more + age))
     if "release" in wait.actions:
         yield "You hold it", Text("Ctrl-C, then r, to release it", style="bold yellow")
     if wait.asked_at is not None:
@@ -248,6 +251,12 @@ def _around(wait: Wait, now: datetime) -> Iterator[tuple[str, Text]]:
             "It has waited as long as your site allows without asking: Ctrl-C, then k, to go on."
         )
         yield "A question", Text(words, style="bold yellow")
+
+
+def _job(job: Other) -> str:
+    """Say what a job is that was not started here, and how it is cancelled."""
+    kind = ", interactive" if job.interactive else ""
+    return f"{job.name} {job.state}{kind}" + (f" [{job.cancel}]" if job.cancel else "")
 
 
 def _expected(launch: Launch, now: datetime) -> str:

@@ -25,6 +25,8 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     words: str = ""
     """The platform's own."""
+    since: datetime | None = None
+    """Since when it is this one."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +99,9 @@ class Other(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     state: str = ""
     status: str = ""
+    interactive: bool = False
+    cancel: str = ""
+    """The command that cancels it, of a job that was not started here."""
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +115,8 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     """Since when the site asks whether to go on waiting."""
     usual: Usual | None = None
     room: Room | None = None
+    as_of: datetime | None = None
+    """When the platform told of `room` and `own_jobs`."""
     own_jobs: list[Other] = []
     own_servers: list[Other] = []
 

@@ -1,6 +1,7 @@
 """The launch table: every query of it. Repositories take a connection and never commit."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,6 +36,8 @@ from perijove.domain.launch import (
     Wanted,
     check_transition,
 )
+from perijove.domain.reasons import holds_since
+from perijove.kit.clock import isoformat
 
 _STAMPS: Mapping[Status, str] = {
     Status.SUBMITTED: "submitted_at",
@@ -115,7 +118,7 @@ def launch_of(row: RowMapping | Mapping[str, Any]) -> Launch:
     values["wanted"] = Wanted(values["wanted"])
     values["status"] = Status(values["status"])
     if values["reason"] is not None:
-        values["reason"] = Reason(**values["reason"])
+        values["reason"] = reason_of(values["reason"])
     if values["end"] is not None:
         values["end"] = end_of(values["end"])
     return Launch(**values)
@@ -136,11 +139,22 @@ def end_as_json(end: End) -> dict[str, Any]:
     }
 
 
+def reason_of(stored: Mapping[str, Any]) -> Reason:
+    """Return the value of a stored reason."""
+    since = stored.get("since")
+    return Reason(**{**stored, "since": datetime.fromisoformat(since) if since else None})
+
+
 def reason_as_json(reason: Reason | None) -> dict[str, Any] | None:
     """Return what is stored of a reason."""
     if reason is None:
         return None
-    return {"code": reason.code, "params": dict(reason.params), "words": reason.words[:1000]}
+    return {
+        "code": reason.code,
+        "params": dict(reason.params),
+        "words": reason.words[:1000],
+        "since": isoformat(reason.since) if reason.since else None,
+    }
 
 
 def insert_launch(connection: Connection, launch: Launch) -> None:
@@ -258,7 +272,8 @@ def change(
     what is wanted of it, are still those. With `lease` it must also still be held, and raises
     `LeaseLost` otherwise.
     A new `status` must be allowed (`check_transition`) and sets its time stamp.
-    `due_at` False leaves it alone.
+    A `reason` holds since now, or for as long as the one before where that was the same, or as
+    long as whoever gave it says. `due_at` False leaves it alone.
     """
     if status is not None and status != launch.status:
         check_transition(launch.status, status)
@@ -267,7 +282,7 @@ def change(
         if stamp and not (launch.status in _IN_QUEUE and status in _IN_QUEUE):
             values[stamp] = now
     if "reason" in values:
-        values["reason"] = reason_as_json(values["reason"])
+        values["reason"] = reason_as_json(_dated(values["reason"], launch.reason, now))
     if isinstance(values.get("end"), End):
         values["end"] = end_as_json(values["end"])
     if values.get("status") == Status.ENDED:
@@ -289,6 +304,13 @@ def change(
     if row is None:
         raise LeaseLost(f"launch {launch.id} was changed by another replica")
     return launch_of(row)
+
+
+def _dated(new: Reason | None, old: Reason | None, now: datetime) -> Reason | None:
+    if new is None:
+        return None
+    before = old.since if old is not None and old.code == new.code else now
+    return replace(new, since=holds_since(new) or before)
 
 
 _UNKNOWN = End(cause=Cause.UNKNOWN)

@@ -162,6 +162,8 @@ class Reason:
     code: str
     params: Mapping[str, Any] = field(default_factory=dict)
     words: str = ""
+    since: datetime | None = field(default=None, compare=False)
+    """Since when it is this one, where that is known: the same reason, whenever it began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

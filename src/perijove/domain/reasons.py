@@ -8,11 +8,12 @@ sentences are in `web/texts/reasons.py`, and a test holds the two against each o
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from perijove.domain.launch import Cause, Clock, End
+from perijove.domain.launch import Cause, Clock, End, Reason
 
 
 class Origin(StrEnum):
@@ -234,6 +235,15 @@ ENDS: Final[Mapping[Cause, Known]] = MappingProxyType(
 def find_reason(code: str) -> Known:
     """Return what follows from the code of a `Reason`, an `Objection` or a failed start."""
     return WAITING.get(code) or CANNOT.get(code) or WAITING["other"]
+
+
+def holds_since(reason: Reason) -> datetime | None:
+    """Return since when a reason holds, as whoever gave it says; None where they do not."""
+    try:
+        since = datetime.fromisoformat(str(reason.params.get("since", "")))
+    except ValueError:
+        return None
+    return since if since.tzinfo is not None else None
 
 
 def of_end(end: End) -> Known:

@@ -26,7 +26,7 @@ from perijove.domain.launch import WAITING, Launch, Status, Wanted
 from perijove.domain.offer import Offer, OwnJob
 from perijove.domain.reasons import Action, find_reason
 from perijove.kit.kept import Kept
-from perijove.services.discovery import find_discovery
+from perijove.services.discovery import FRESH, LEAST_PAUSE, find_discovery, offer_of
 from perijove.services.hub import Hub
 from perijove.services.overview import Shown, list_shown
 from perijove.spawners.contract import Handle, Releases
@@ -41,6 +41,8 @@ _MOST: Final = 200
 """How many of the newest starts are looked at."""
 _ALIKE: Final = {"cpu": 2.0, "memory_bytes": 2.0, "gpu": 1.0, "time_seconds": 4.0}
 """Up to which factor two requests count as similar, by resource."""
+_CANCELS: Final = {"slurm": "scancel", "gridengine": "qdel"}
+"""By kind of platform. Not done from here: we act in a person's name on our own jobs only."""
 _SAME: Final = ("partition", "account", "qos", "reservation", "gpu_type")
 """Options that lead to another queue."""
 
@@ -77,6 +79,8 @@ class Around:
     silent_since: datetime | None = None
     """Since when the platform has not answered."""
     usual: Usual | None = None
+    as_of: datetime | None = None
+    """When the platform told what is free and what else the person has there."""
     room: Room | None = None
     own_jobs: Sequence[OwnJob] = ()
     """Of the same person, not started here; they take of the same limits."""
@@ -99,6 +103,7 @@ def look_around(connection: Connection, hub: Hub, shown: Shown) -> Around:
             now=now,
             ttl=_USUAL_KEPT,
         ),
+        as_of=offered.as_of,
         room=offered.room,
         own_jobs=offered.own_jobs,
         own_servers=[
@@ -107,6 +112,19 @@ def look_around(connection: Connection, hub: Hub, shown: Shown) -> Around:
             if other.name != shown.name and _is_live_on(other, launch.spawner)
         ],
     )
+
+
+async def renew(hub: Hub, launch: Launch, around: Around) -> None:
+    """
+    Have the platform asked again where what is shown around a wait is older than a minute.
+
+    Nobody waits for the answer: who looks next sees it. However many look, a person is asked
+    about once at a time, and a driver asks its scheduler for what all people share only once.
+    """
+    if launch.user_id is None or launch.status not in WAITING:
+        return
+    if around.as_of is None or hub.clock.now() - around.as_of >= FRESH:
+        await offer_of(hub, launch.user_id, launch.spawner, max_age=LEAST_PAUSE, seconds=0)
 
 
 def _kind_of(launch: Launch) -> tuple[object, ...]:
@@ -149,6 +167,7 @@ def room_in(offer: Offer, partition: str) -> Room | None:
 class _Offered:
     """What a wait needs of an offer, which may tell of thousands of nodes."""
 
+    as_of: datetime | None = None
     room: Room | None = None
     own_jobs: Sequence[OwnJob] = ()
 
@@ -159,8 +178,8 @@ def _find_offered(connection: Connection, kept: Kept, launch: Launch, now: datet
     if user_id is None:
         return _Offered()
     mine = (discoveries.c.spawner == spawner, discoveries.c.user_id == user_id)
-    as_of = connection.scalar(select(discoveries.c.as_of).where(*mine))
-    if as_of is None:
+    asked_at = connection.scalar(select(discoveries.c.asked_at).where(*mine))
+    if asked_at is None:
         return _Offered()
     partition = launch.spec.get("options", {}).get("partition") or ""
 
@@ -168,9 +187,20 @@ def _find_offered(connection: Connection, kept: Kept, launch: Launch, now: datet
         known = find_discovery(connection, spawner, user_id)
         if known is None or known.offer is None:
             return _Offered()
-        return _Offered(room=room_in(known.offer, partition), own_jobs=known.offer.own_jobs)
+        return _Offered(
+            as_of=known.offer.as_of,
+            room=room_in(known.offer, partition),
+            own_jobs=known.offer.own_jobs,
+        )
 
-    return kept.get(("offered", spawner, user_id, as_of, partition), read, now=now, ttl=_OFFER_KEPT)
+    key = ("offered", spawner, user_id, asked_at, partition)
+    return kept.get(key, read, now=now, ttl=_OFFER_KEPT)
+
+
+def cancel_command(kind: str, job: OwnJob) -> str:
+    """Return how a person cancels a job that is not ours, on this kind of platform."""
+    command = _CANCELS.get(kind)
+    return f"{command} {job.id}" if command else ""
 
 
 def usual_wait(connection: Connection, launch: Launch, *, now: datetime) -> Usual | None:

@@ -33,6 +33,8 @@ class Waiting(msgspec.Struct, kw_only=True):
     code: str
     params: dict[str, Any]
     words: str
+    since: str | None
+    """Since when it is this reason, where that is known."""
 
 
 class Place(msgspec.Struct):

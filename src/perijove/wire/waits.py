@@ -33,6 +33,10 @@ class OwnJob(msgspec.Struct, kw_only=True):
     id: str
     name: str
     state: str
+    interactive: bool
+    """It was started to work in it, as the servers here are."""
+    cancel: str
+    """The command that cancels it, where its owner is signed in; empty where none is known."""
     cpus: int | None
     gpus: int | None
 
@@ -61,6 +65,8 @@ class Wait(msgspec.Struct, kw_only=True):
     """When the queue's limit was reached and its owner asked; ``POST …/keep-waiting`` answers."""
     usual: Usual | None
     room: Room | None
+    as_of: str | None
+    """When the platform told of `room` and `own_jobs`."""
     own_jobs: list[OwnJob]
     own_servers: list[OwnServer]
     notify_by: list[str]

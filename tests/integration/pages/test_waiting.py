@@ -1,10 +1,12 @@
 """The page of a wait over HTTP: what it asks, what it takes, where it leads back to."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from sqlalchemy import Connection, update
 
@@ -12,13 +14,16 @@ from perijove.db.core import bound
 from perijove.db.tables import launches
 from perijove.domain.errors import SpawnerRejected
 from perijove.domain.launch import Cause, End, Launch, Reason, Status
+from perijove.kit.clock import isoformat
 from perijove.services.notices import Channel, followed
 from perijove.services.offers import ProfileSection
 from perijove.services.waits import is_asked
 from perijove.spawners.contract import Phase
 from perijove.web.texts import Catalogues, sentences
+from tests.doors import SetClock
 from tests.fakes.offers import cluster_offer
 from tests.fakes.spawners import Held, Tells
+from tests.hubs import ShiftedClock
 from tests.integration.pages.test_routes import Visit, location, visiting
 from tests.post import Receiver, webhook_receiver
 
@@ -79,7 +84,7 @@ async def test_who_is_told_to_ask_gets_the_page_also_without_a_help_desk(visit: 
     await queue(visit, Reason(code="no-node", words="0/1 nodes are available"))
     answer = await visit.get("spawn-pending/ann")
     assert answer.status_code == 200
-    assert "Tell your administrator what is quoted below" in answer.text
+    assert "tell your administrator what is quoted below" in answer.text
     assert "Help</a>" not in answer.text
 
 
@@ -215,6 +220,60 @@ async def test_home_shows_a_stop_before_the_hub_has_begun_it(tmp_path: Path) -> 
     assert sentences.state_word(texts, Status.QUEUED) not in after
     assert sentences.state_word(texts, Status.ENDING) in after
     assert why not in after
+
+
+async def test_the_page_has_what_is_free_asked_for_again(tmp_path: Path) -> None:
+    """Who looks while it waits sees the jobs of this minute, which of them one works in, and how
+    each is cancelled."""
+    clock = ShiftedClock()
+    offer = cluster_offer(clock.now())
+    async with visiting(
+        tmp_path,
+        wrap=lambda inner: Tells(inner, replace(offer, own_jobs=())),
+        clock=clock,
+        spawner={"kind": "slurm"},
+    ) as visit:
+        await visit.sign_in()
+        await queue(visit, Reason(code="max-jobs-user"))
+        assert "simulation" not in (await visit.get("spawn-pending/ann")).text
+        clock.shift(timedelta(minutes=2))
+        visit.hub.spawner.offer = replace(offer, as_of=clock.now())
+        with anyio.fail_after(10):
+            while "simulation" not in (page := (await visit.get("spawn-pending/ann")).text):
+                await anyio.lowlevel.checkpoint()
+        assert "4711 simulation" in page
+        assert "interactive</li>" in page
+        assert "scancel 4711" in page
+        form = (await visit.get("spawn/ann?form=1")).text
+        assert "1 of them is interactive." in form
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", "For 2 min 10 s now."),
+        ("fr", "Depuis 2 min 10 s."),
+        ("es", "Desde hace 2 min 10 s."),
+        ("pt", "Há 2 min 10 s."),
+    ],
+)
+async def test_the_page_says_for_how_long_it_is_this_reason(
+    tmp_path: Path, language: str, said: str
+) -> None:
+    """Of every reason, from when it became this one."""
+    clock = SetClock()
+    since = isoformat(clock.now() - timedelta(minutes=2, seconds=10))
+    async with visiting(tmp_path, clock=clock, loops=False, with_proxy=False) as visit:
+        await visit.sign_in()
+        launch = await visit.hub.start()
+        reason = {"code": "priority", "params": {}, "words": "", "since": since}
+        change = update(launches).where(launches.c.id == launch.id)
+        values = {"status": Status.QUEUED, "queued_at": clock.now(), "reason": reason}
+        await visit.hub.hub.database.write(
+            lambda connection: connection.execute(change.values(**values))
+        )
+        page = (await visit.get("spawn-pending/ann", **{"accept-language": language})).text
+    assert said in page.replace("\xa0", " ")
 
 
 async def test_what_ended_before_it_answered_can_start_in_safe_mode(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from perijove.db.core import bound
 from perijove.db.spawner_states import find_state, list_orphans
 from perijove.db.tables import launches as table
 from perijove.db.tables import leases
-from perijove.domain.launch import Cause, Status, Wanted
+from perijove.domain.launch import Cause, Reason, Status, Wanted
+from perijove.kit.clock import isoformat
 from perijove.kit.loops import until
 from perijove.reconcile.observe import Observer
-from perijove.spawners.contract import LaunchSpec, Spawner
+from perijove.spawners.contract import LaunchSpec, Phase, Spawner
 from tests.crossing import during
 from tests.fakes.spawners import (
     FailsAtStage,
@@ -26,7 +27,7 @@ from tests.fakes.spawners import (
     NeverAnswers,
     Stage,
 )
-from tests.hubs import PATIENCE, TestHub, answering_server, running_hub
+from tests.hubs import PATIENCE, ShiftedClock, TestHub, answering_server, running_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -307,3 +308,36 @@ async def test_one_that_moves_meanwhile_holds_up_no_other(
 def _miss_all(connection: Connection) -> None:
     connection.execute(delete(leases))
     connection.execute(update(table).values(absences=1))
+
+
+async def test_a_reason_keeps_since_when_it_is_this_one(database_url: str, tmp_path: Path) -> None:
+    """Whatever changes beside its code, until it is another; a platform that knows better says."""
+    clock = ShiftedClock()
+    async with running_hub(database_url, tmp_path, clock=clock) as hub:
+        launch = await hub.becomes(await hub.start(), Status.CONNECTING)
+
+        async def told(reason: Reason) -> Reason:
+            hub.platform.show(launch.name, Phase.PENDING, reason=reason)
+            hub.hub.look.ring()
+            found: list[Reason] = []
+
+            async def is_written() -> bool:
+                current = (await hub.launch(launch.id)).reason
+                found[:] = [current] if current == reason else []
+                return bool(found)
+
+            assert await until(is_written, seconds=PATIENCE)
+            return found[0]
+
+        first = await told(Reason(code="resources", params={"place": 3}))
+        assert first.since is not None
+        assert timedelta(0) <= clock.now() - first.since < timedelta(seconds=PATIENCE)
+        clock.shift(timedelta(seconds=50))
+        same = await told(Reason(code="resources", params={"place": 2}))
+        assert same.since == first.since
+        other = await told(Reason(code="priority", words="(Priority)"))
+        assert other.since is not None
+        assert other.since - first.since >= timedelta(seconds=50)
+        began = first.since - timedelta(minutes=3)
+        pulling = await told(Reason(code="pulling-image", params={"since": isoformat(began)}))
+        assert pulling.since == began

@@ -1,9 +1,11 @@
 """Waits: what is usual, what is free, and what is said at the queue's limit."""
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from sqlalchemy import Connection, insert, update
@@ -25,12 +27,13 @@ from perijove.services.waits import (
     keep_waiting,
     look_around,
     release,
+    renew,
     room_in,
     usual_wait,
     usual_waits,
 )
 from perijove.spawners.contract import Phase
-from tests.fakes.spawners import Held
+from tests.fakes.spawners import Held, Tells
 from tests.hubs import TEST, ShiftedClock, TestHub, running_hub
 
 pytestmark = pytest.mark.anyio
@@ -199,6 +202,56 @@ async def test_what_surrounds_a_wait_is_found(tmp_path: Path) -> None:
         assert [each.launch and each.launch.id for each in around.own_servers] == [other.id]
         await change(hub, launch, status="ready", ready_at=since)
         assert await hub.hub.database.read(look) == Around()
+
+
+async def test_what_is_free_is_asked_for_again_while_somebody_looks(tmp_path: Path) -> None:
+    """After a minute, once however many look; nobody waits for the answer, the next look has it."""
+    clock = ShiftedClock()
+    offer = replace(OFFER, as_of=clock.now(), own_jobs=())
+    async with running_hub(
+        f"sqlite:///{tmp_path / 'hub.sqlite'}",
+        tmp_path,
+        wrap=lambda inner: Tells(inner, offer),
+        clock=clock,
+        spawner={"kind": "slurm"},
+    ) as hub:
+        launch = await hub.becomes(await hub.start(), Status.CONNECTING)
+        hub.platform.show(launch.name, Phase.PENDING, reason=Reason(code="max-jobs-user"))
+        launch = await hub.becomes(launch, Status.QUEUED)
+        tells: Tells = hub.spawner
+
+        def unit(connection: Connection) -> Around:
+            shown = find_shown(connection, get_owner(connection, "ann"), "")
+            assert shown is not None
+            return look_around(connection, hub.hub, shown)
+
+        async def look() -> Around:
+            around = await hub.hub.database.read(unit)
+            await renew(hub.hub, launch, around)
+            return around
+
+        async def sees(as_of: datetime) -> Around:
+            with anyio.fail_after(10):
+                while (around := await look()).as_of != as_of:
+                    await anyio.lowlevel.checkpoint()
+            return around
+
+        assert (await sees(offer.as_of)).own_jobs == ()
+        asked = len(tells.asked)
+        assert await look() == await look()
+        assert len(tells.asked) == asked
+        clock.shift(timedelta(seconds=61))
+        tells.offer = replace(OFFER, as_of=clock.now())
+        tells.gate = anyio.Event()
+        for _ in range(5):
+            assert (await look()).own_jobs == ()
+        with anyio.fail_after(10):
+            while len(tells.asked) == asked:
+                await anyio.lowlevel.checkpoint()
+        tells.gate.set()
+        around = await sees(tells.offer.as_of)
+        assert around.own_jobs == OFFER.own_jobs
+        assert len(tells.asked) == asked + 1
 
 
 async def test_the_limit_of_the_queue_asks_and_an_answer_prolongs(tmp_path: Path) -> None:

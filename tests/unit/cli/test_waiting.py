@@ -29,13 +29,16 @@ def test_what_surrounds_a_wait_is_shown() -> None:
         expected_start=NOON + timedelta(hours=2),
         estimated_at=NOON - timedelta(seconds=40),
         said=Said(state="In the queue", text="Others come first.", advice="Ask for less."),
-        reason=Reason(code="priority", words="(Priority) \x1b[2J"),
+        reason=Reason(
+            code="priority", words="(Priority) \x1b[2J", since=NOON - timedelta(seconds=130)
+        ),
         resources={"cpu": 1, "gpu": 2, "memory_bytes": 2**33, "time_seconds": 5400},
     )
     wait = Wait(
         usual=Usual(wait_seconds=260, starts=12, days=14),
         room=Room(as_of=NOON - timedelta(minutes=1), cpus=12, of_cpus=64, gpus=0, of_gpus=4),
-        own_jobs=[Other(name="fit", state="RUNNING")],
+        as_of=NOON - timedelta(minutes=1),
+        own_jobs=[Other(name="fit", state="running", interactive=True, cancel="scancel 7")],
         own_servers=[Other(name="", status="ready")],
         actions=["release"],
         asked_at=NOON,
@@ -51,7 +54,8 @@ def test_what_surrounds_a_wait_is_shown() -> None:
         "Out of touch the computing system does not answer, 3 min now",
         "Usual wait about 4 min 20 s (12 starts in 14 days)",
         "Free now 12 of 64 cores, 0 of 4 GPUs (1 min ago)",
-        "Also yours (default) ready, fit RUNNING",
+        "For this reason 2 min 10 s now",
+        "Also yours (default) ready, fit running, interactive [scancel 7] (1 min ago)",
         "Ctrl-C, then k, to go on.",
         "You hold it Ctrl-C, then r, to release it",
         "Asked for 1 core · 2 GPUs · 8 GiB · 1 h 30 min",

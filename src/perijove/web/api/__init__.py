@@ -65,7 +65,7 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
         on=On.KNOWN, acts=launches.events_or_stream, own=True, label="perijove.events"
     ),
     ("GET", "/perijove/launches/:id/log"): Endpoint(on=On.KNOWN, acts=launches.log, own=True),
-    ("GET", "/perijove/launches/:id/wait"): Endpoint(on=On.KNOWN, reads=waits.show, own=True),
+    ("GET", "/perijove/launches/:id/wait"): Endpoint(on=On.KNOWN, acts=waits.show, own=True),
     ("POST", "/perijove/launches/:id/keep-waiting"): Endpoint(
         on=On.KNOWN, acts=waits.keep, own=True
     ),

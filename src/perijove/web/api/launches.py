@@ -219,7 +219,12 @@ def _reason(launch: Launch) -> wire.Waiting | None:
     reason = launch.reason
     if reason is None or launch.status is Status.ENDED:
         return None
-    return wire.Waiting(code=reason.code, params=dict(reason.params), words=reason.words)
+    return wire.Waiting(
+        code=reason.code,
+        params=dict(reason.params),
+        words=reason.words,
+        since=_text(reason.since),
+    )
 
 
 def _end(end: domain.End | None) -> wire.Ended | None:

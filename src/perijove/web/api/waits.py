@@ -10,13 +10,23 @@ from perijove.db.launches import find_launch
 from perijove.domain.asking import Asking
 from perijove.domain.errors import Invalid, NotFound
 from perijove.domain.launch import WAITING, Launch
+from perijove.domain.offer import OwnJob
 from perijove.domain.reasons import find_reason
 from perijove.kit.clock import isoformat
 from perijove.services.hub import Hub
 from perijove.services.notices import Channel, channels_for, follow, followed
 from perijove.services.overview import Shown, find_shown, get_owner
 from perijove.services.users import find_name
-from perijove.services.waits import WINDOW, Around, is_asked, keep_waiting, look_around, release
+from perijove.services.waits import (
+    WINDOW,
+    Around,
+    cancel_command,
+    is_asked,
+    keep_waiting,
+    look_around,
+    release,
+    renew,
+)
 from perijove.web.api.calls import Call, Reply, check_keys, empty, json_reply, texts_of
 from perijove.web.pages.following import wait_address, words_of
 from perijove.web.problems import HIDDEN
@@ -26,12 +36,18 @@ _READ = "read:servers"
 _START = "start:servers"
 
 
-def show(connection: Connection, call: Call) -> Reply:
+async def show(call: Call) -> Reply:
     """``GET launches/:id/wait``: how long it is usual, what is free, what stands in the way."""
-    launch, shown = _find(connection, call, _READ)
-    around = look_around(connection, call.hub, shown) if shown else Around()
-    chosen = followed(connection, launch.id)
-    return json_reply(_model(call.hub, launch, around, chosen))
+
+    def unit(connection: Connection) -> tuple[Launch, Around | None, Collection[Channel]]:
+        launch, shown = _find(connection, call, _READ)
+        around = look_around(connection, call.hub, shown) if shown else None
+        return launch, around, followed(connection, launch.id)
+
+    launch, around, chosen = await call.hub.database.read(unit)
+    if around is not None:
+        await renew(call.hub, launch, around)
+    return json_reply(_model(call.hub, launch, around or Around(), chosen))
 
 
 async def keep(call: Call) -> Reply:
@@ -103,10 +119,8 @@ def _model(hub: Hub, launch: Launch, around: Around, chosen: Collection[Channel]
         else None,
         usual=_usual(around),
         room=_room(around),
-        own_jobs=[
-            wire.OwnJob(id=job.id, name=job.name, state=job.state, cpus=job.cpus, gpus=job.gpus)
-            for job in around.own_jobs
-        ],
+        as_of=isoformat(around.as_of) if around.as_of else None,
+        own_jobs=[_job(job, _kind_of(hub, launch)) for job in around.own_jobs],
         own_servers=[
             wire.OwnServer(name=each.name, launch=each.launch.id, status=each.launch.status)
             for each in around.own_servers
@@ -114,6 +128,23 @@ def _model(hub: Hub, launch: Launch, around: Around, chosen: Collection[Channel]
         ],
         notify_by=[str(channel) for channel in channels_for(hub, launch.user_name)],
         notified_by=sorted(chosen),
+    )
+
+
+def _kind_of(hub: Hub, launch: Launch) -> str:
+    placed = hub.spawners.get(launch.spawner)
+    return placed.settings.kind if placed else ""
+
+
+def _job(job: OwnJob, kind: str) -> wire.OwnJob:
+    return wire.OwnJob(
+        id=job.id,
+        name=job.name,
+        state=job.state,
+        interactive=job.is_interactive,
+        cancel=cancel_command(kind, job),
+        cpus=job.cpus,
+        gpus=job.gpus,
     )
 
 

@@ -23,7 +23,7 @@ from perijove.services.notices import Channel, followed
 from perijove.services.overview import Owner, Shown, find_shown, get_owner
 from perijove.services.profiles import Offer, offered
 from perijove.services.volumes import any_keeps_volumes
-from perijove.services.waits import look_around
+from perijove.services.waits import look_around, renew
 from perijove.spawners.contract import HasLogs
 from perijove.web.next_url import next_of
 from perijove.web.pages.cards import last_end
@@ -85,6 +85,7 @@ async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Res
         return seen, offers, followed(connection, launch.id), kept
 
     seen, offers, channels, kept = await frame.hub.database.read(unit)
+    await renew(frame.hub, launch, seen.around)
     told = tell(frame.texts, shown, seen)
     return frame.page(
         "spawn_pending.html",

@@ -41,6 +41,7 @@ class JobView:
     name: str
     where: str
     since: datetime | None
+    is_interactive: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,8 @@ class PlatformView:
     own: str
     is_full: bool
     """One more job of this person would wait for one to end."""
+    fast_lane: str
+    """What the person's interactive jobs mean for one more."""
     jobs: Sequence[JobView]
     place_label: str
     places: Sequence[PlaceView]
@@ -121,9 +124,16 @@ def _platform(
     return PlatformView(
         **view,
         own=_own(texts, running + len(jobs), limit),
+        fast_lane=_fast_lane(texts, sum(job.is_interactive for job in jobs)),
         is_full=limit is not None and running + len(jobs) >= limit,
         jobs=[
-            JobView(id=job.id, name=job.name, where=job.partition, since=job.since)
+            JobView(
+                id=job.id,
+                name=job.name,
+                where=job.partition,
+                since=job.since,
+                is_interactive=job.is_interactive,
+            )
             for job in sorted(jobs, key=lambda job: not job.is_interactive)[:_MOST_JOBS]
         ],
     )
@@ -147,6 +157,19 @@ def _own(texts: Texts, count: int, limit: int | None) -> str:
     if count < limit:
         return said
     return f"{said} {texts.gettext('A further one waits until one of them ends.')}"
+
+
+def _fast_lane(texts: Texts, count: int) -> str:
+    """Warn of what no scheduler tells: how many jobs one works in are let through soon."""
+    if not count:
+        return ""
+    return texts.ngettext(
+        "%(count)s of them is interactive. Where only a few such jobs start early, "
+        "a further one may wait longer.",
+        "%(count)s of them are interactive. Where only a few such jobs start early, "
+        "a further one may wait longer.",
+        count,
+    )
 
 
 def _limit_of_jobs(market: Market) -> int | None:

@@ -17,7 +17,15 @@ from perijove.domain.launch import (
 from perijove.domain.offer import OwnJob
 from perijove.domain.reasons import Action, Known, find_reason, of_end
 from perijove.services.overview import Shown
-from perijove.services.waits import WINDOW, Around, Room, Usual, is_asked, is_releasable
+from perijove.services.waits import (
+    WINDOW,
+    Around,
+    Room,
+    Usual,
+    cancel_command,
+    is_asked,
+    is_releasable,
+)
 from perijove.spawners.contract import SpawnerSettings
 from perijove.web.pages.left import Left, time_left
 from perijove.web.pages.views import (
@@ -89,6 +97,8 @@ class Other:
     chips: Sequence[Chip]
     stop_url: str = ""
     """Where it can be stopped from here."""
+    command: str = ""
+    """How it is cancelled elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +108,8 @@ class Told:
     server: str
     state: State
     why: Said
+    lasting: str
+    """How long it has been so, where that is known."""
     words: str
     since: datetime | None
     unknown_since: datetime | None
@@ -113,6 +125,7 @@ class Told:
     left: Left | None
     others: Sequence[Other]
     jobs: Sequence[Other]
+    jobs_as_of: datetime | None
     chips: Sequence[Chip]
     facts: Sequence[Fact]
     steps: Sequence[Step]
@@ -133,10 +146,12 @@ def tell(texts: Texts, shown: Shown, seen: Seen) -> Told:
     launch, events, around = seen.launch, seen.events, seen.around
     words, ending_log = _evidence(launch)
     known = _known(launch)
+    why = _why(texts, launch, seen.line, seen.settings)
     return Told(
         server=name_of(texts, shown),
         state=_state(texts, launch),
-        why=_why(texts, launch, seen.line, seen.settings),
+        why=why,
+        lasting=_lasting(texts, launch, why, seen.now),
         words=words,
         since=launch.entered_at(),
         unknown_since=launch.unknown_since if launch.is_live else None,
@@ -147,7 +162,8 @@ def tell(texts: Texts, shown: Shown, seen: Seen) -> Told:
         is_impossible=is_impossible(launch),
         left=time_left(texts, launch, seen.now),
         others=[_other(texts, other, seen.base_path) for other in around.own_servers],
-        jobs=[_job(texts, job) for job in around.own_jobs],
+        jobs=[_job(texts, job, seen.settings) for job in around.own_jobs],
+        jobs_as_of=around.as_of,
         chips=launch_chips(texts, launch),
         facts=[
             fact
@@ -220,6 +236,15 @@ def _why(
     return sentences.why(texts, launch.status, launch.reason)
 
 
+def _lasting(texts: Texts, launch: Launch, why: Said, now: datetime) -> str:
+    """Say for how long it has been the reason that is told, once that is worth a word."""
+    reason = launch.reason
+    if launch.status not in WAITING or reason is None or reason.code != why.code:
+        return ""
+    seconds = (now - reason.since).total_seconds() if reason.since else 0
+    return texts.gettext("For %(time)s now.", time=texts.duration(seconds)) if seconds >= 1 else ""
+
+
 def _evidence(launch: Launch) -> tuple[str, str]:
     """Return the platform's own words, and what is a log rather than words."""
     if launch.is_live:
@@ -274,12 +299,14 @@ _JOB_STATES: Final = {
 }
 
 
-def _job(texts: Texts, job: OwnJob) -> Other:
+def _job(texts: Texts, job: OwnJob, settings: SpawnerSettings | None) -> Other:
     asked = {"cpu": job.cpus, "gpu": job.gpus}
+    kind = [Chip("user", texts.gettext("interactive"))] if job.is_interactive else []
     return Other(
         name=f"{job.id} {job.name}".strip(),
         state=state_word_of(texts, _JOB_STATES.get(job.state, Status.QUEUED)),
-        chips=chips_of(texts, asked),
+        chips=[*kind, *chips_of(texts, asked)],
+        command=cancel_command(settings.kind, job) if settings else "",
     )
 
 
