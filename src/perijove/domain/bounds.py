@@ -142,10 +142,12 @@ class _Cap:
 def _cap(
     limits: Limits, quantity: Quantity, market: Market | None, within: Collection[str] | None
 ) -> _Cap:
+    kind = market.kind if market else ""
+    if quantity.rule is None:
+        return _Cap(None, None, False, kind)
     limit = limits[quantity.rule]
     allowed = _whole(limit.value, quantity)
     there = _whole(market.most(quantity.name, within) if market else None, quantity)
-    kind = market.kind if market else ""
     if there is not None and (allowed is None or there < allowed):
         return _Cap(there, None, allowed is not None, kind)
     return _Cap(allowed, None if allowed is None else limit, allowed is not None, kind)

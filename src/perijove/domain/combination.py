@@ -32,8 +32,8 @@ from perijove.domain.profile import (
     GPU_TYPE,
     PARTITION,
     QOS,
-    QUANTITIES,
     RESERVATION,
+    RESOURCES,
     Value,
     as_json,
     term,
@@ -181,7 +181,7 @@ class _Request:
     def ceilings(self) -> dict[str, Most]:
         """Return the tightest limit of each quantity that has one."""
         found: dict[str, Most] = {}
-        for name in QUANTITIES:
+        for name in RESOURCES:
             limits = [*self._limits(name), *self._node_limits(name)]
             if limits:
                 found[name] = min(limits, key=lambda most: most.value)

@@ -32,6 +32,7 @@ from perijove.domain.profile import (
     NAMES,
     PARTITION,
     QUANTITIES,
+    QUEUE_LIMIT,
     UI,
     Profile,
     Quantity,
@@ -50,6 +51,8 @@ UI_LABELS: Final[Mapping[str, str]] = MappingProxyType(
     {"lab": "JupyterLab", "notebook": "Jupyter Notebook", "terminal": "Terminal"}
 )
 _MOST_UNKNOWN: Final = 20
+_OURS: Final = frozenset({UI, QUEUE_LIMIT.name})
+"""Of these a platform knows nothing."""
 _SNAP: Final = Fraction(1, 10**6)
 """How far, in quanta, a binary fraction may miss the number that people write in decimals."""
 
@@ -77,6 +80,8 @@ class Choice:
     image: str = ""
     """The reference of the image; empty: the spawner's own."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    queue_seconds: int | None = None
+    """After so long in the queue the person wants to be asked; None: no wish."""
     platform: Mapping[str, Any] = field(default_factory=dict)
     """What profile and choices say to the spawner's kind alone."""
 
@@ -208,6 +213,7 @@ def _choice(picks: Picks, asked: Mapping[str, Any], values: Mapping[str, Value])
         ),
         default_url=DEFAULT_URLS[str(values.get(UI, "lab"))],
         image=picks.profile.reference_of(str(values.get(IMAGE, ""))),
+        queue_seconds=wholes.get(QUEUE_LIMIT.name),
         environment=picks.profile.environment,
         platform=picks.profile.platform,
     )
@@ -432,7 +438,7 @@ def _property(bounds: Bounds, market: Market | None) -> dict[str, Any]:
         found["readOnly"] = True
     if bounds.capped_by is not None:
         found["x-policy"] = bounds.capped_by.policy
-    if market is not None and market.offer is not None and bounds.name != UI:
+    if market is not None and market.offer is not None and bounds.name not in _OURS:
         found["x-source"] = f"{market.kind}.{term(bounds.name, market.kind)}"
         found["x-as-of"] = isoformat(market.offer.as_of)
     return found

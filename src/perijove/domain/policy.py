@@ -162,6 +162,18 @@ def evaluate(policies: Sequence[Policy], *, user: str, groups: Collection[str]) 
     )
 
 
+def queue_limit(kept: Mapping[str, Any], usual: float | None) -> float | None:
+    """
+    Return after how many seconds in the queue a person is asked; None: never.
+
+    `kept` is what a launch keeps of its limits, `usual` its spawner's. A policy comes before the
+    spawner, also where it lifts the limit; the person's own wish counts where it is sooner.
+    """
+    ruled = kept.get("queue_seconds")
+    site = None if ruled == UNLIMITED else ruled or usual
+    return min((each for each in (site, kept.get("queue_wish")) if each), default=None)
+
+
 def _decide(rule: Rule, policies: Sequence[Policy]) -> Limit:
     speaking = [policy for policy in policies if rule in policy.values]
     if not speaking:

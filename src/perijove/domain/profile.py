@@ -45,7 +45,8 @@ class Quantity:
     least: Fraction
     most: Fraction
     """What no profile goes beyond: more is a slip of the pen."""
-    rule: Rule
+    rule: Rule | None = None
+    """What a policy may say of it; None: nothing, and no platform bounds it either."""
     units: Mapping[str, Fraction] | None = None
     """Units people may write; None for a bare number."""
     shown_in: tuple[str, ...] = ()
@@ -98,8 +99,21 @@ GPU: Final = Quantity(
     most=Fraction(10_000),
     rule=Rule.GPU,
 )
+QUEUE_LIMIT: Final = Quantity(
+    name="queue_limit",
+    title="Ask me after waiting for",
+    unit="seconds",
+    quantum=Fraction(1),
+    least=Fraction(60),
+    most=Fraction(366 * 86400),
+    units=DURATION_UNITS,
+    shown_in=("h", "min", "s"),
+)
+"""The person's own; what policy and spawner say of the queue holds besides, see `queue_limit`."""
+RESOURCES: Final = (CPU.name, MEMORY.name, TIME.name, GPU.name)
+"""What a platform gives, or has not."""
 QUANTITIES: Final[Mapping[str, Quantity]] = MappingProxyType(
-    {quantity.name: quantity for quantity in (CPU, MEMORY, TIME, GPU)}
+    {quantity.name: quantity for quantity in (CPU, MEMORY, TIME, GPU, QUEUE_LIMIT)}
 )
 
 IMAGE: Final = "image"
@@ -115,8 +129,8 @@ NAMES: Final = (ACCOUNT, PARTITION, QOS, RESERVATION, GPU_TYPE)
 FIELDS: Final = (
     IMAGE,
     *(ACCOUNT, PARTITION, QOS, RESERVATION),
-    *(CPU.name, MEMORY.name, TIME.name, GPU.name),
-    *(GPU_TYPE, FEATURES, UI),
+    *RESOURCES,
+    *(GPU_TYPE, FEATURES, UI, QUEUE_LIMIT.name),
 )
 """All there are, in the order of a form."""
 RULES: Final[Mapping[str, Rule]] = MappingProxyType(

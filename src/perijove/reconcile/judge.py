@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from perijove.domain.launch import CLOCK_OF, Cause, Clock, End, Launch, Reason, Status
+from perijove.domain.policy import queue_limit
 from perijove.domain.reasons import PREPARING, find_reason
 from perijove.spawners.contract import Phase, Sighting, SpawnerSettings, Survey
 
@@ -234,7 +235,7 @@ def limit_of(clock: Clock, settings: SpawnerSettings, launch: Launch) -> timedel
     limits: Mapping[str, Any] = launch.spec.get("limits", {})
     seconds = {
         Clock.SUBMIT: settings.submit_limit,
-        Clock.QUEUE: limits.get("queue_seconds") or settings.queue_limit,
+        Clock.QUEUE: queue_limit(limits, settings.queue_limit),
         Clock.START: settings.start_limit,
         Clock.CONNECT: settings.connect_limit,
     }[clock]

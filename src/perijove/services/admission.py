@@ -23,7 +23,7 @@ from perijove.domain.errors import Forbidden, Invalid, Refused, Throttled
 from perijove.domain.launch import Kind, Status, Wanted
 from perijove.domain.names import SERVER_NAME_LENGTH, check_server_name
 from perijove.domain.options import Choice, apply, still_valid
-from perijove.domain.policy import BUILT_IN, EVERYONE, Limit, Limits, Policy, Rule
+from perijove.domain.policy import BUILT_IN, EVERYONE, UNLIMITED, Limit, Limits, Policy, Rule
 from perijove.domain.profile import Profile
 from perijove.domain.storage import Storage, storage_under
 from perijove.services.discovery import Platforms, platforms_of
@@ -85,7 +85,8 @@ class Admission:
             "limits": {
                 "idle_seconds": self.limits.value(Rule.IDLE_TIMEOUT),
                 "max_age_seconds": self.limits.value(Rule.MAX_AGE),
-                "queue_seconds": self.limits.value(Rule.QUEUE_LIMIT),
+                "queue_seconds": _ruled(self.limits[Rule.QUEUE_LIMIT]),
+                "queue_wish": self.choice.queue_seconds,
                 "queue_unanswered": self.limits.value(Rule.QUEUE_UNANSWERED),
             },
             "decision": [
@@ -96,6 +97,11 @@ class Admission:
     def remembered(self) -> dict[str, Any]:
         """Return what the server remembers, to offer it or to start the same next time."""
         return {"profile": self.profile.name, "options": dict(self.choice.asked)}
+
+
+def _ruled(limit: Limit) -> Any:
+    """Return what a policy says, that there is no limit included; None where none says anything."""
+    return UNLIMITED if limit.source is not None and limit.value is None else limit.value
 
 
 def admit(

@@ -112,6 +112,8 @@ class SettingSection(Section):
     """Features a node must have."""
     ui: UserInterface | None = None
     """What opens."""
+    queue_limit: Duration | Filled | None = None
+    """After so long in the queue the person is asked whether to go on waiting."""
     environment: Environment = Field(default={})
     """Environment variables, added to those of the profile."""
     platform: Tree = Field(default={})

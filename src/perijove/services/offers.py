@@ -139,6 +139,8 @@ class FieldsSection(Section):
     """Features a node must have, several at once."""
     ui: WordFieldSection | None = None
     """`lab`, `notebook` (the classic one) or `terminal`."""
+    queue_limit: FieldSection[Duration] | None = None
+    """After how long in the queue the person wants to be asked whether to go on waiting."""
 
 
 class StorageSection(Section):
@@ -194,6 +196,9 @@ class ProfileSection(Section):
     """Features a node must have."""
     ui: UserInterface | None = None
     """What opens: `lab` unless given here or as a field."""
+    queue_limit: Duration | None = None
+    """After so long in the queue the person is asked whether to go on waiting; sooner where a
+    policy or the spawner says so."""
     image: ImageChoice | None = None
     """The container image: a name of the catalogue (`[images.NAME]`), or a reference; the
     spawner's own unless given here, as a field or by a choice."""

@@ -120,6 +120,17 @@ async def test_a_combination_that_cannot_be_is_said_beside_its_field(tmp_path: P
         assert await at.hub.live() == []
 
 
+async def test_when_to_be_asked_may_be_the_persons_choice(tmp_path: Path) -> None:
+    """Where the profile leaves it open the form has it, the launch keeps it, no scheduler does."""
+    async with at_form(tmp_path, queue_limit={"max": "6 h"}) as at:
+        page = (await at.visit.get("spawn/ann")).text
+        assert 'data-one="asks after # h"' in field_of(page, "queue_limit")
+        answer = await at.send(account="", partition="cpu", queue_limit="1.5")
+        assert answer.status_code == 302
+        [launch] = await at.hub.live()
+        assert launch.spec["limits"]["queue_wish"] == 5400
+
+
 async def test_what_was_chosen_is_started(tmp_path: Path) -> None:
     """The one choice of GPUs is number and type; unchecked features are not asked for."""
     async with at_form(tmp_path) as at:

@@ -13,7 +13,7 @@ from perijove.domain.errors import SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause, End, Launch, Reason, Status, Wanted
 from perijove.reconcile.steps import Steps
 from perijove.services.launches import place_in_line, request_restart
-from perijove.services.offers import PolicySection
+from perijove.services.offers import PolicySection, ProfileSection
 from perijove.services.waits import keep_waiting
 from perijove.spawners.contract import Checkpoint, Handle, LaunchSpec, Phase, Sighting, Spawner
 from tests.fakes.spawners import (
@@ -24,7 +24,7 @@ from tests.fakes.spawners import (
     Stage,
     Wrapper,
 )
-from tests.hubs import TEST, answering_server, running_hub
+from tests.hubs import TEST, ShiftedClock, answering_server, running_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -261,6 +261,30 @@ async def test_at_the_queues_limit_it_asks_and_keeps_its_place(
         assert again.queue_extended_at is not None
         codes = [event.code for event in await hub.events(launch.id)]
         assert codes.count("queue-limit") == 2
+
+
+async def test_who_wishes_to_be_asked_sooner_is(database_url: str, tmp_path: Path) -> None:
+    """The person's own limit counts before a later one of the site, and ends nothing either."""
+    clock = ShiftedClock()
+    section = ProfileSection.model_validate(
+        {"name": "default", "fields": {"queue_limit": {"max": "2 h"}}}
+    )
+    async with running_hub(
+        database_url,
+        tmp_path,
+        clock=clock,
+        spawner={"queue_limit": 3600},
+        profile_sections=[section],
+    ) as hub:
+        asked = await hub.start(options={"queue_limit": "20 min"})
+        launch = await hub.becomes(asked, Status.CONNECTING)
+        hub.platform.show(launch.name, Phase.PENDING)
+        launch = await hub.becomes(launch, Status.QUEUED)
+        clock.shift(timedelta(minutes=21))
+        launch = await hub.until(
+            launch, lambda now: now.queue_asked_at is not None, what="the question"
+        )
+        assert launch.wanted is Wanted.RUN
 
 
 async def test_who_does_not_answer_is_given_up_where_the_policy_says_so(

@@ -464,6 +464,19 @@ def test_schema_and_check_agree(
     assert theirs == (not faults_of(offered, allowed, {name: number}))
 
 
+def test_a_wish_to_be_asked_is_the_persons_own() -> None:
+    """It is within what the profile says, no policy makes it smaller, and silence is no wish."""
+    offered = profile(queue_limit={"max": 7200})
+    assert apply(offered, FREE, {}).queue_seconds is None
+    assert apply(offered, limits(queue_limit=600), {"queue_limit": "30 min"}).queue_seconds == 1800
+    assert [fault.code for fault in faults_of(offered, FREE, {"queue_limit": "3 h"})] == [
+        "option-too-large"
+    ]
+    assert [fault.code for fault in faults_of(profile(), FREE, {"queue_limit": "1 h"})] == [
+        "option-unknown"
+    ]
+
+
 @pytest.mark.parametrize("rule", [Rule.CPU, Rule.MEMORY, Rule.TIME, Rule.GPU])
 def test_every_quantity_has_its_rule(rule: Rule) -> None:
     """A cap that no quantity obeys would be no cap."""

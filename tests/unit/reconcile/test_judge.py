@@ -376,6 +376,23 @@ def test_a_queue_may_have_no_limit() -> None:
     assert limit_of(Clock.QUEUE, endless, strict) == timedelta(seconds=5)
 
 
+@pytest.mark.parametrize(
+    ("kept", "seconds"),
+    [
+        ({"queue_wish": 5}, 5),
+        ({"queue_wish": 50}, 20),
+        ({"queue_wish": 50, "queue_seconds": 30}, 30),
+        ({"queue_wish": 50, "queue_seconds": "unlimited"}, 50),
+        ({"queue_seconds": "unlimited"}, None),
+    ],
+)
+def test_a_person_may_wish_to_be_asked_sooner(kept: dict[str, Any], seconds: int | None) -> None:
+    """Of the site's limit, a policy's before the spawner's, and the person's the sooner counts."""
+    waiting = replace(launch(S.QUEUED, queued_at=NOW), spec={"limits": kept})
+    limit = None if seconds is None else timedelta(seconds=seconds)
+    assert limit_of(Clock.QUEUE, SETTINGS, waiting) == limit
+
+
 @pytest.mark.parametrize("clock", Clock)
 def test_who_ran_out_of_time_is_told_which(clock: Clock) -> None:
     """The cause, the clock and its limit; in the words that JupyterHub's clients look for."""

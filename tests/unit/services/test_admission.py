@@ -14,6 +14,7 @@ from sqlalchemy import Connection, create_engine, func, select
 from perijove.db.core import Database, bound, sync_engine
 from perijove.db.tables import launches, metadata
 from perijove.domain.errors import Forbidden, HubError, Invalid, NotFound, Refused, Throttled
+from perijove.domain.policy import queue_limit
 from perijove.services.admission import Admission, admit, admit_server, explain
 from tests.unit.services.offered import (
     GIB,
@@ -170,6 +171,7 @@ def test_admission_freezes_the_whole_decision(connection: Connection) -> None:
             "idle_seconds": 7200,
             "max_age_seconds": 86400,
             "queue_seconds": None,
+            "queue_wish": None,
             "queue_unanswered": None,
         },
         "decision": [
@@ -178,6 +180,25 @@ def test_admission_freezes_the_whole_decision(connection: Connection) -> None:
             {"rule": "max-age", "policy": "all", "limit": 86400},
         ],
     }
+
+
+def test_a_policy_can_lift_the_limit_of_the_queue(connection: Connection) -> None:
+    """What a policy says is kept, also that there is no limit: else the spawner's would hold."""
+    load(
+        connection,
+        profiles=PROFILES,
+        policies=[
+            {"groups": ["patient"], "queue_limit": "unlimited"},
+            {"groups": ["hasty"], "queue_limit": "1 h"},
+        ],
+    )
+    kept = {
+        name: admitted(connection, make_user(connection, name, of=[name])).spec()["limits"]
+        for name in ("patient", "hasty", "anybody")
+    }
+    said = {name: limits["queue_seconds"] for name, limits in kept.items()}
+    assert said == {"patient": "unlimited", "hasty": 3600, "anybody": None}
+    assert [queue_limit(kept[name], 60) for name in said] == [None, 3600, 60]
 
 
 def test_refusals_name_rule_policy_limit_and_asked(connection: Connection) -> None:

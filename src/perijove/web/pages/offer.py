@@ -54,6 +54,7 @@ _UNBOUNDED: Final[Mapping[str, float]] = {
     "memory": 2**50,
     "time": 366 * 86400,
     "gpu": 10_000,
+    "queue_limit": 366 * 86400,
 }
 """Bounds that nobody wrote: the domain's own, not worth showing."""
 

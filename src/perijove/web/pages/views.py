@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from perijove.domain.launch import Clock, Launch, Status, Wanted
+from perijove.domain.policy import queue_limit
 from perijove.domain.profile import GPU_TYPE
 from perijove.services.hub import quote_name, server_prefix
 from perijove.services.overview import Shown
@@ -150,10 +151,9 @@ def clock_limit(launch: Launch, settings: SpawnerSettings | None) -> float | Non
     reason = launch.end.reason if launch.end else ""
     if settings is None or not reason.endswith("-clock"):
         return None
-    queue: float | None = launch.spec.get("limits", {}).get("queue_seconds")
     return {
         f"{Clock.SUBMIT}-clock": settings.submit_limit,
-        f"{Clock.QUEUE}-clock": queue or settings.queue_limit,
+        f"{Clock.QUEUE}-clock": queue_limit(launch.spec.get("limits", {}), settings.queue_limit),
         f"{Clock.START}-clock": settings.start_limit,
         f"{Clock.CONNECT}-clock": settings.connect_limit,
     }.get(reason)

@@ -97,6 +97,7 @@ def field_label(texts: Texts, name: str) -> str:
         "time": texts.gettext("Time"),
         "gpu": texts.gettext("GPUs"),
         "ui": texts.gettext("User interface"),
+        "queue_limit": texts.gettext("Ask me after waiting for"),
     }
     return labels.get(name, name)
 
@@ -110,7 +111,7 @@ def option_text(texts: Texts, name: str, value: Any) -> str:
             return texts.cores(value)
         case "memory":
             return texts.size(int(value))
-        case "time":
+        case "time" | "queue_limit":
             return texts.duration(value)
         case "gpu":
             return texts.gpus(int(value))
@@ -158,12 +159,15 @@ def counted(texts: Texts, name: str, unit: str) -> tuple[str, str]:
             return texts.cores(1).replace("1", "#"), texts.cores(2).replace("2", "#")
         case "gpu":
             return texts.gpus(1).replace("1", "#"), texts.gpus(2).replace("2", "#")
+        case "queue_limit":
+            asks = texts.gettext("asks after %(time)s", time=f"# {unit}")
+            return asks, asks
     return (f"# {unit}", f"# {unit}") if unit else ("", "")
 
 
 def unit_text(texts: Texts, name: str, unit: str) -> str:
     """Write the unit that a form asks in."""
-    if name == "time":
+    if name in ("time", "queue_limit"):
         return texts.duration_unit(unit)
     return texts.size_unit(unit) if name == "memory" else ""
 
