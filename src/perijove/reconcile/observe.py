@@ -57,7 +57,7 @@ from perijove.spawners.contract import (
     Sighting,
     Survey,
     TakesTurns,
-    Tells,
+    TellsChanges,
 )
 
 log = structlog.get_logger()
@@ -112,7 +112,7 @@ class Observer:
     async def _await_change(self, shortest: float, pause: anyio.CancelScope) -> None:
         """End a pause when the platform tells of a change, but not before `shortest`."""
         spawner = self._placed.spawner
-        if not isinstance(spawner, Tells):
+        if not isinstance(spawner, TellsChanges):
             return
         await anyio.sleep(shortest)
         try:

@@ -225,6 +225,10 @@ class SpawnerSettings(Section):
     survey_busy_period: float = 1
     """Seconds between two surveys while something is on its way."""
 
+    def for_examination(self) -> Self:
+        """Return them as they are for one examination that somebody waits for."""
+        return self
+
 
 @runtime_checkable
 class HasLogs(Protocol):
@@ -311,7 +315,7 @@ class Registers(Protocol):
 
 
 @runtime_checkable
-class Tells(Protocol):
+class TellsChanges(Protocol):
     """A platform that tells by itself when something has happened to what is ours."""
 
     async def changed(self) -> None:

@@ -6,13 +6,15 @@ What it says is passed on as it came. That it says nothing, in time or at all, i
 """
 
 import io
+import json
+import math
 import os
 import re
 import ssl
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Self
@@ -22,6 +24,7 @@ import aiohttp
 import anyio
 from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
+from aiodocker.jsonstream import json_stream_stream
 from aiodocker.multiplexed import multiplexed_result_stream
 from aiodocker.networks import DockerNetwork
 from aiodocker.volumes import DockerVolume
@@ -33,6 +36,8 @@ _SOCKET: Final = "unix:///var/run/docker.sock"
 _LISTED: Final = (
     "Id", "Names", "State", "Labels", "Ports", "HostConfig", "NetworkSettings", "Mounts",
 )  # fmt: skip
+_NOTABLE: Final = frozenset({"die", "destroy", "pause", "unpause"})
+"""What happens to a container by itself; what is run in it to see how it is, is told too."""
 _TAKEN: Final = re.compile(r"already (exists|used|in use)")
 _OTHER_VERSION: Final = re.compile(r"client version \S+ is too (old|new)")
 _STOP_SECONDS: Final = 30.0
@@ -155,7 +160,7 @@ class Engine:
             # The library's own way holds all of it, and a line may be as long as a disk.
             path = f"containers/{container_id}/logs"
             wanted = {"stdout": True, "stderr": True, "tail": lines}
-            async with docker._query(path, params=wanted) as answer:
+            async with _stream(docker, path, wanted) as answer:
                 async for piece in multiplexed_result_stream(answer):
                     tail = (tail + piece)[-_LOG_BYTES:]
         return tail
@@ -166,6 +171,19 @@ class Engine:
         with self._asking("own") as docker:
             container = DockerContainer(docker, id=container_id)
             await container.put_archive(parent or "/", _directory(name, uid, gid))
+
+    async def follow(
+        self, labels: Mapping[str, str], *, seconds: float, note: Callable[[Answer], None]
+    ) -> None:
+        """`note`, for so long, when a container with all of `labels` ends, rests or goes."""
+        with self._asking("events", seconds=math.inf) as docker, anyio.move_on_after(seconds):
+            filters = {"type": ["container"], **filters_of(labels)}
+            wanted = {"filters": json.dumps(filters)}
+            async with _stream(docker, "events", wanted) as answer:
+                async for event in json_stream_stream(answer):
+                    is_ours = carries(event["Actor"]["Attributes"], labels)
+                    if is_ours and event["Action"] in _NOTABLE:
+                        note(event)
 
     # --- images ---------------------------------------------------------------------------
 
@@ -314,6 +332,16 @@ def _is_loopback(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+@asynccontextmanager
+async def _stream(
+    docker: Docker, path: str, wanted: dict[str, Any]
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Give an answer that comes bit by bit; its connection ends with the block, read or not."""
+    async with docker._query(path, params=wanted) as answer:
+        with closing(answer):
+            yield answer
 
 
 class _Unless:

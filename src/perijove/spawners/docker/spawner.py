@@ -2,10 +2,12 @@
 Servers as containers of an engine: the spawner contract.
 
 What is true of a launch is on the engine. A survey is one question for everything of ours, and
-one more for each container that has ended since, so there is no picture here that could grow old
-and no stream of events that could die without a word (failure 5.11).
+one more for each container that has ended since, so there is no picture here that could grow old.
+The engine's events say when to look, never what is the case: a stream of them that has died
+without a word costs the period between two surveys (failure 5.11).
 """
 
+import math
 import os
 import pwd
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ from perijove.domain.errors import ConfigError, SpawnerRejected, SpawnerTransien
 from perijove.domain.launch import Cause, End
 from perijove.kit.clock import monotonic
 from perijove.kit.config import Section
+from perijove.kit.loops import Doorbell, every
 from perijove.spawners.archive import Archive
 from perijove.spawners.contract import (
     Checkpoint,
@@ -64,6 +67,10 @@ _FORGOTTEN_SECONDS: Final = 2.0
 """How long a container may be seen made and not started before a survey starts it."""
 _GREETING_SECONDS: Final = 5.0
 """How long a hub that starts waits for an engine, which it can do without."""
+_LISTENING_SECONDS: Final = 300.0
+"""How long one stream of events is listened to: its connection may die without a word."""
+_DEAF_SECONDS: Final = 1.0
+"""Between two of them."""
 _MAKING_SECONDS: Final = 10.0
 _LOOK_AGAIN_SECONDS: Final = 0.1
 _TRIES: Final = 50
@@ -96,6 +103,7 @@ class DockerSpawner:
         self._ends: dict[str, End] = {}
         self._node = ""
         self._tidied: float | None = None
+        self._changes = Doorbell()
         self._warnings: list[str] = []
         self._engine: Engine
         self._tasks: TaskGroup
@@ -117,6 +125,7 @@ class DockerSpawner:
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         with suppress(SpawnerTransient, DockerError), anyio.move_on_after(_GREETING_SECONDS):
             await self._get_to_know()
+        self._tasks.start_soon(self._listen)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -340,6 +349,22 @@ class DockerSpawner:
             await self._networks.prune()
         except (DockerError, SpawnerTransient) as error:
             log.warning("engine_not_tidied", error=str(error)[:200])
+
+    # --- events ---------------------------------------------------------------------------
+
+    async def changed(self) -> None:
+        """Return when a container of ours may have ended, rested or gone."""
+        await self._changes.wait(math.inf)
+
+    async def _listen(self) -> None:
+        await every(_DEAF_SECONDS, self._follow, name="events", deadline=math.inf)
+
+    async def _follow(self) -> None:
+        # An engine that is away is for surveys to say.
+        with suppress(SpawnerTransient, DockerError):
+            await self._engine.follow(
+                self._labels, seconds=_LISTENING_SECONDS, note=lambda _: self._changes.ring()
+            )
 
     # --- stop -----------------------------------------------------------------------------
 
