@@ -7,17 +7,17 @@ she wrote there again, until she deletes it.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import Error as PlaywrightError
 
 from tests import clusters, containers
-from tests.contract.spawners.docker_site import sweep
-from tests.contract.spawners.kubernetes_site import a_namespace
+from tests.contract.spawners.docker_site import DockerSite, docker, sweep
+from tests.contract.spawners.kubernetes_site import KubernetesSite, a_namespace
 from tests.e2e.lab import compute
 from tests.e2e.site import Site, a_site, free_port, wait_for
 
@@ -82,6 +82,11 @@ ON: Final[Mapping[str, str]] = {
     "old": "gridengine",
 }
 """Names of servers, and of the profile each is started with."""
+HAS_VOLUME: Final[Mapping[str, Callable[[str], bool]]] = {
+    "box": DockerSite.has_volume,
+    "pod": KubernetesSite.has_volume,
+}
+"""By server that keeps files: how to ask its platform for a volume, past the hub."""
 
 
 def configuration(api_port: int, namespace: str) -> str:
@@ -106,6 +111,21 @@ command = ["{singleuser}/bin/jupyterhub-singleuser"]
 {clusters.section("gridengine", software + near)}
 {PROFILES}
 """
+
+
+def places() -> Mapping[str, str]:
+    """Return by server what tells people where it runs: profile, platform, and machine."""
+    engine = docker("info", "--format={{.Name}}")
+    node = os.environ["PERIJOVE_TEST_KUBERNETES_NODE"]
+    some = "|".join(os.environ["PERIJOVE_TEST_SLURM_NODES"].split())
+    host = os.environ["PERIJOVE_TEST_SGE_HOST"]
+    return {
+        "here": "On this machine · local",
+        "box": f"In a container · docker · {engine}",
+        "pod": f"Small · kubernetes · {node}",
+        "job": f"Interactive session · slurm · ({some})",
+        "old": f"On the old cluster · gridengine · {host}",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +186,14 @@ def contents(site: Site, name: str, path: str, body: object = None) -> int:
     return int(status)
 
 
+def volume_of(site: Site, name: str) -> dict[str, Any]:
+    """Return what the hub knows of the volume of one of alice's servers."""
+    _, answer = site.api("GET", "/perijove/volumes?user=alice")
+    found: list[dict[str, Any]] = [one for one in answer["volumes"] if one["server"] == name]
+    (volume,) = found
+    return volume
+
+
 def keep(page: Page, name: str) -> None:
     """Keep a picture for people to judge."""
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
@@ -179,11 +207,10 @@ def test_five_back_ends_run_side_by_side(alice: Page, site: Site) -> None:
     for name in ON:
         start(alice, site, name)
     alice.goto(f"{site.url}/hub/home")
-    for name in ON:
-        expect(alice.locator("main")).to_contain_text(name)
-    for title in ("On this machine", "In a container", "Small", "Interactive session"):
-        expect(alice.locator("main")).to_contain_text(title)
     keep(alice, "home")
+    for name, place in places().items():
+        card = alice.locator(f"article[data-server-name={name}]")
+        expect(card.locator("p").first).to_have_text(re.compile(f"^{place}$"))
     models = {name: site.server("alice", name) for name in ON}
     assert all(model["ready"] for model in models.values()), models
 
@@ -197,11 +224,22 @@ def test_person_computes_in_a_container(alice: Page, site: Site, name: str) -> N
     keep(alice, f"computed-{name}")
 
 
+def test_what_is_on_the_volume_of_a_pod_is_told(alice: Page, site: Site) -> None:
+    """The hub may not ask the cluster's nodes: the stock server's pod counts, and tells it."""
+    if not site.server("alice", "pod").get("ready"):
+        start(alice, site, "pod")
+    wait_for(lambda: volume_of(site, "pod")["used_bytes"], what="a measure", seconds=START_SECONDS)
+    alice.goto(f"{site.url}/hub/data")
+    keep(alice, "data")
+    shown = alice.locator(f"#used-{volume_of(site, 'pod')['name']}")
+    expect(shown).to_have_text(re.compile(r"^[1-9]\S*\s\w+\s\((at most )?2\sGiB\)$"))
+
+
 @pytest.mark.parametrize("name", ["box", "pod"])
 def test_what_was_written_is_there_until_the_server_is_deleted(
     alice: Page, site: Site, name: str
 ) -> None:
-    """Written, stopped, started: there. Deleted by its typed name, and made again: gone."""
+    """Written, stopped, started: there. Deleted by its typed name: its platform has it no more."""
     if not site.server("alice", name).get("ready"):
         start(alice, site, name)
     note = {"type": "file", "format": "text", "content": "kept"}
@@ -209,15 +247,17 @@ def test_what_was_written_is_there_until_the_server_is_deleted(
     stop(site, name)
     start(alice, site, name)
     assert contents(site, name, "note.txt") == 200
-
+    volume = volume_of(site, name)["name"]
     stop(site, name)
+    assert HAS_VOLUME[name](volume)
+
     alice.goto(f"{site.url}/hub/server/delete/alice/{name}")
     keep(alice, f"delete-{name}")
-    expect(alice.locator("main")).to_contain_text("2 GiB")
+    for words in (volume, "2 GiB"):
+        expect(alice.locator("main")).to_contain_text(words)
     alice.fill("main form input[type=text]", name)
     alice.click("main form button.danger")
     wait_for(lambda: not site.server("alice", name), what=f"{name} to be deleted")
-
-    start(alice, site, name)
-    assert contents(site, name, "note.txt") == 404
-    stop(site, name)
+    wait_for(
+        lambda: not HAS_VOLUME[name](volume), what=f"{volume} to be gone", seconds=START_SECONDS
+    )

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FIRST_PAUSE = 2.0
-SHORTEST_PAUSE = 600.0
+GROWTH = 5  # Of the first pauses: short sessions are to leave a number that says something.
+USUAL_PAUSE = 600.0
 PAUSE_PER_SECOND = 5
 REST_PER_SECOND = 3  # After each folder: others work on the same disk, which knows no priority.
 LONGEST_COUNT = 3600.0
@@ -48,12 +49,13 @@ def measure(environment: "dict[str, str]", volumes: "Sequence[str]", server: int
     """Count and tell, until the server is gone or the hub does not want to hear of it."""
     url = environment.get("JUPYTERHUB_API_URL", "") + "/perijove/registrations/volumes"
     token = environment.get("JUPYTERHUB_API_TOKEN", "")
-    pause = FIRST_PAUSE
+    pause = shortest = FIRST_PAUSE
     while is_there_after(pause, server):
         began = time.monotonic()
         counted = {path: bytes_in(path, server) for path in volumes}
         used = {path: count for path, count in counted.items() if count is not None}
-        pause = max(SHORTEST_PAUSE, PAUSE_PER_SECOND * (time.monotonic() - began))
+        shortest = min(GROWTH * shortest, USUAL_PAUSE)
+        pause = max(shortest, PAUSE_PER_SECOND * (time.monotonic() - began))
         if used:
             answer = post(url, {"used": used}, token)
             if answer.is_final and answer.status != 204:
