@@ -22,6 +22,9 @@ proxy_url = "http://{hub}:8082"
 url = "http://127.0.0.1:9"
 """
 
+MOST_BYTES = 340_000_000
+"""Today's are 293 million; the client of Kubernetes alone is 126 of them, compiled."""
+
 
 def test_hub_and_proxy_run_apart_and_let_people_in(tmp_path: Path) -> None:
     """One container of each, with nothing they could do without, and a person signs in."""
@@ -47,6 +50,15 @@ def test_hub_and_proxy_run_apart_and_let_people_in(tmp_path: Path) -> None:
             wait_for(each.is_healthy, what=f"{each.name} to be healthy")
             assert SECRET not in each.log
             assert PASSWORD not in each.log
+
+
+def test_the_image_is_small() -> None:
+    """Beside its base it holds the hub and what that needs, and nothing of the building."""
+    image, base = (
+        int(docker("inspect", "--format", "{{.Size}}", name))
+        for name in (containers.built(), containers.BASE)
+    )
+    assert image - base < MOST_BYTES
 
 
 def test_the_image_says_what_it_lacks() -> None:
