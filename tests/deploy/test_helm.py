@@ -5,13 +5,15 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from perijove.kit.config import Section
+from perijove.services.offers import StorageSection
 from perijove.settings import Settings, load
 from perijove.spawners.kubernetes import rights
 from perijove.spawners.kubernetes.sections import KubernetesSettings
@@ -139,6 +141,14 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
         "proxy": {"disruptionBudget": {"enabled": False}},
         "config": {"spawners": {"null": {"url": "http://127.0.0.1:9"}}},
     },
+    "elsewhere": {
+        "servers": {"enabled": False},
+        "config": {
+            "spawners": {"engine": {"kind": "docker", "url": "tcp://127.0.0.1:2376"}},
+            "images": {"data": {"image": "registry.example.org/data:1"}},
+            "profiles": [{"name": "only", "image": "registry.example.org/only:1"}],
+        },
+    },
 }  # fmt: skip
 """Sets of values that between them take every way through the templates."""
 
@@ -213,20 +223,31 @@ def test_a_value_that_is_not_known_is_refused(value: str, named: str) -> None:
 def test_the_way_from_the_other_chart_leads_to_values_that_exist() -> None:
     """What the guide names as ours is a value of the chart or a key of the configuration."""
     known = yaml.safe_load((CHART / "values.yaml").read_text())
-    keys = set(KubernetesSettings.model_fields)
     named = set(_ours(MOVING))
     assert len(named) > 80
     for name in named:
         root, *path = name.split(".")
-        if root == "k8s":
-            assert path[0] in keys, name
-        elif root == "config":
-            assert path[0] in Settings.model_fields, name
-        elif root in known:
-            place: Any = known
-            for each in [root, *path]:
-                assert each in place, name
-                place = place[each]
+        match root:
+            case "k8s":
+                assert _is_in(KubernetesSettings, path), name
+            case "config":
+                assert _is_in(Settings, path), name
+            case "storage":
+                assert _is_in(StorageSection, path), name
+            case _:
+                assert _is_in(known, [root, *path]), name
+
+
+def _is_in(place: Any, path: Sequence[str]) -> bool:
+    """Tell whether a path leads somewhere: down tables of values, or sections and their keys."""
+    if not path:
+        return True
+    if isinstance(place, dict):
+        return path[0] in place and _is_in(place[path[0]], path[1:])
+    if not isinstance(place, type) or not issubclass(place, Section):
+        return True  # A table whose keys the site chooses.
+    field = place.model_fields.get(path[0])
+    return field is not None and _is_in(field.annotation, path[1:])
 
 
 def _ours(guide: str) -> Iterator[str]:
@@ -283,9 +304,10 @@ def _scalars(table: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", VALUES)
 def test_every_pod_is_shut_in(tmp_path: Path, name: str) -> None:
     """No pod runs as root, gains rights, or writes where it need not; tokens are for hubs alone."""
+    starts_pods = VALUES[name].get("servers", {}).get("enabled", True)
     for owner, pod in pods(rendered(tmp_path, name)):
         assert pod["securityContext"]["runAsNonRoot"] is True, owner
-        assert pod["automountServiceAccountToken"] is (owner.endswith("-hub") and name != "outside")
+        assert pod["automountServiceAccountToken"] is (owner.endswith("-hub") and starts_pods)
         for container in [*pod["containers"], *pod.get("initContainers", [])]:
             security = container["securityContext"]
             assert security["allowPrivilegeEscalation"] is False, owner
@@ -385,6 +407,11 @@ def test_images_are_fetched_ahead(tmp_path: Path) -> None:
     images = [each["image"].removeprefix("registry.example.org/") for each in pod["initContainers"]]
     assert images[:2] == ["r:1", "base:1"]
     assert sorted(images[2:]) == ["astro:1", "choice:1", "data:1", "fixed:1", "gpu:1"]
+
+
+def test_nothing_is_fetched_for_servers_that_are_no_pods(tmp_path: Path) -> None:
+    """A hub in the cluster whose servers are elsewhere has no images put on the nodes."""
+    assert "a-site-perijove-prepull" not in dict(pods(rendered(tmp_path, "elsewhere")))
 
 
 def test_the_public_path_is_that_of_the_configuration(tmp_path: Path) -> None:

@@ -144,17 +144,24 @@ servers that are pods. Names of the catalogue stand for what the catalogue says;
 {{- $config := .Values.config -}}
 {{- $catalogue := $config.images | default dict -}}
 {{- $found := .Values.prePull.images -}}
-{{- $pods := list "" "kubernetes" -}}
+{{- $pods := ternary (list "kubernetes") list .Values.servers.enabled -}}
+{{- $others := list -}}
 {{- range $name, $spawner := $config.spawners -}}
 {{- if eq ($spawner.kind | default $name) "kubernetes" -}}
 {{- $pods = append $pods $name -}}
 {{- $found = append $found $spawner.image -}}
 {{- else -}}
 {{- $pods = without $pods $name -}}
+{{- $others = append $others $name -}}
 {{- end -}}
 {{- end -}}
+{{- if $pods -}}
 {{- range $catalogue -}}
 {{- $found = append $found .image -}}
+{{- end -}}
+{{- end -}}
+{{- if not $others -}}
+{{- $pods = append $pods "" -}}{{/* A profile may leave out the only spawner. */}}
 {{- end -}}
 {{- range $profile := $config.profiles -}}
 {{- if has ($profile.spawner | default "") $pods -}}
