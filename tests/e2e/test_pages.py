@@ -1,6 +1,7 @@
 """Every page in a real browser: readable by all, translated, calm, and alive where it should be."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -338,6 +339,65 @@ def test_waiting_page_follows_what_happens(open_page: Opener, show: Show) -> Non
     show.change("lch_annstarting", status="ready")
     page.wait_for_url("**/user/ann/starting/**", timeout=20_000)
     show.change("lch_annstarting", status="starting")
+
+
+_ELSEWHERE = """
+Object.defineProperty(document, "hidden", { get: () => sessionStorage.elsewhere === "yes" });
+window.Notification = class extends Notification {
+  constructor(title, options) { super(title, options); sessionStorage.told = options.body; }
+};
+"""
+"""Says that the person looks elsewhere, once that is so, and keeps what the browser notified of."""
+
+
+def test_who_looks_elsewhere_is_notified(open_page: Opener, show: Show) -> None:
+    """Once allowed, the browser tells of a question, of a start that failed, and of a ready one."""
+    page = open_page("home", permissions=["notifications"])
+    page.add_init_script(_ELSEWHERE)
+    now = show.gallery.hub.clock.now()
+
+    def look_elsewhere() -> None:
+        page.evaluate("sessionStorage.clear()")
+        page.goto(show.url("waiting-starting"))
+        page.get_by_role("button", name="Keep waiting and notify me").click()
+        expect(page.get_by_text("We will notify you.")).to_be_visible()
+        page.evaluate("sessionStorage.elsewhere = 'yes'")
+
+    def told(text: str) -> None:
+        page.wait_for_function("text => sessionStorage.told === text", arg=text, timeout=30_000)
+
+    look_elsewhere()
+    show.change("lch_annstarting", status="queued", queued_at=now, queue_asked_at=now)
+    expect(page.locator("#question")).to_be_visible(timeout=30_000)
+    expect(page).to_have_title(re.compile("^In the queue"))
+    told(page.locator("#question").inner_text())
+
+    show.change("lch_annstarting", **_TOO_SLOW, ended_at=now)
+    expect(page.get_by_role("button", name="Start again")).to_be_visible(timeout=30_000)
+    told(page.locator("h1").inner_text())
+
+    show.change("lch_annstarting", **_STARTING)
+    look_elsewhere()
+    show.change("lch_annstarting", status="ready")
+    told("Your server is ready.")
+    show.change("lch_annstarting", status="starting")
+
+
+_TOO_SLOW: Final = {
+    "wanted": "end",
+    "status": "ended",
+    "end_cause": "never-started",
+    "end": {"cause": "never-started", "code": None, "reason": "start-clock", "detail": ""},
+}
+_STARTING: Final = {
+    "wanted": "run",
+    "status": "starting",
+    "queued_at": None,
+    "queue_asked_at": None,
+    "ended_at": None,
+    "end_cause": None,
+    "end": None,
+}
 
 
 def test_what_a_person_does_is_not_undone_by_a_change(open_page: Opener, show: Show) -> None:

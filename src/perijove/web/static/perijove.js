@@ -222,8 +222,9 @@
       try {
         const response = await fetch(location.href, { redirect: "manual", headers: { Accept: "text/html" } });
         if (response.type === "opaqueredirect") { this.leave(); return; }
-        const next = new DOMParser().parseFromString(await response.text(), "text/html").getElementById("live");
-        if (next) this.replace(next);
+        const read = new DOMParser().parseFromString(await response.text(), "text/html");
+        const next = read.getElementById("live");
+        if (next) { document.title = read.title; this.replace(next); }
       } catch { /* the hub is away for a moment: the next round tries again */ }
       finally { this.busy = false; }
       if (this.again) this.refresh();
@@ -241,6 +242,7 @@
       const html = next.innerHTML;
       const before = this.region.dataset.state;
       const level = Number(this.region.dataset.level ?? 0);
+      const asked = $("#question", this.region);
       const open = new Set($$("details[open][id]", this.region).map((details) => details.id));
       const ticked = new Map($$("input[type=checkbox]", this.region).map((box) => [this.nameOf(box), box]));
       const active = this.region.contains(document.activeElement) ? this.nameOf(document.activeElement) : "";
@@ -261,28 +263,36 @@
       if (active) $$("a, button, input, select, summary, pre", this.region).find((each) => this.nameOf(each) === active)?.focus();
       if (before !== this.region.dataset.state) announce($$("h1, .lead", this.region).map((each) => each.textContent).join(". "));
       if (Number(this.region.dataset.level ?? 0) > level) announce($(".warning", this.region)?.textContent.trim());
+      const question = $("#question", this.region);
+      if (!this.region.dataset.poll) this.tell($("h1", this.region)?.textContent);
+      else if (question && !asked) this.tell(question.textContent);
+    },
+
+    /* Say it where the person looks, if that is elsewhere. */
+    tell(text) {
+      if (this.notify && document.hidden) new Notification(document.title, { body: text });
     },
 
     leave() {
       clearTimeout(this.timer);
-      if (this.notify && document.hidden) new Notification(document.title, { body: this.ready });
+      this.tell(this.ready);
       location.reload();
     },
 
     offer(button) {
       if (!("Notification" in window)) return;
-      const tell = (text) => {
+      const answer = (text) => {
         const told = document.createElement("p");
         told.setAttribute("role", "status");
         told.textContent = text;
         button.replaceWith(told);
       };
-      if (this.notify) { tell(button.dataset.granted); return; }
+      if (this.notify) { answer(button.dataset.granted); return; }
       button.hidden = false;
       button.addEventListener("click", async () => {
         this.notify = (await Notification.requestPermission()) === "granted";
         this.ready = button.dataset.notify;
-        tell(this.notify ? button.dataset.granted : button.dataset.denied);
+        answer(this.notify ? button.dataset.granted : button.dataset.denied);
       });
     },
   };
