@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     beds.load_environment(os.environ)
     wanted = options.only or _ALL
     parts = [part for part in _PARTS if set(part.NAMES) & set(wanted)]
+    if not options.only:
+        parts = _possible(parts)
     if lacking := _lacking(parts):
         console.print(f"[red]error:[/] {lacking}")
         return 1
@@ -82,6 +84,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     return parser
+
+
+def _possible(parts: Sequence[Part]) -> list[Part]:
+    """Return what this machine has all for, and say what it lacks for the rest."""
+    found = []
+    for part in parts:
+        if lacking := beds.missing(part.NEEDS):
+            console.print(f"left out {', '.join(part.NAMES)}: {lacking}", soft_wrap=True)
+        else:
+            found.append(part)
+    return found
 
 
 def _lacking(parts: Collection[Part]) -> str:

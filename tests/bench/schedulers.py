@@ -34,12 +34,12 @@ _SHARE: Final = 0.02
 """Of one core, at most, for a hub that watches so many jobs."""
 _JOBS: Final = 200
 _CALLS: Final = 6.0
-"""Questions to the scheduler in a minute, at most; submissions and cancellations aside."""
-_SAVED: Final = 6
-"""How many of them may be asked at once after a silence."""
+"""Questions to the scheduler in any minute, at most; submissions and cancellations aside."""
 _NO_QUESTION: Final = frozenset({"sbatch", "scancel"})
 _AT_ONCE: Final = 8
 _PATIENCE: Final = 600.0
+_MINUTE: Final = 60.0
+_SAMPLE: Final = 0.25
 
 
 def measure(
@@ -172,24 +172,52 @@ def _set_ready(connection: Connection) -> None:
 
 
 async def count(directory: Path, jobs: int) -> Result:
-    """Return how often in a minute Slurm was asked while many jobs began, ran and ended."""
+    """Return the most questions to Slurm in a minute while many jobs began, ran and ended."""
     directory.mkdir(parents=True)
     site = BatchSite("slurm", directory)
+    asked: list[tuple[float, int]] = []
     try:
-        async with site.spawner(minimum_period=60 / _CALLS) as spawner:
+        async with (
+            site.spawner(minimum_period=_MINUTE / _CALLS) as spawner,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(_record, spawner, asked)
             began = monotonic()
             with anyio.fail_after(_PATIENCE):
                 await _start_all(spawner, site, jobs)
                 handles = await _all_running(spawner, jobs)
                 await _stop_all(spawner, handles)
             minutes = (monotonic() - began) / 60
-            calls = spawner.calls()
+            asked.append(_questions(spawner))
+            tasks.cancel_scope.cancel()
     finally:
         site.clear()
-    questions = sum(number for name, number in calls.items() if name not in _NO_QUESTION)
-    what = f"{jobs} jobs of Slurm, begun and ended in {minutes:.1f} min: questions"
-    # What is saved before may be spent at once; in the long run it makes no difference.
-    return _result("calls", what, "a minute", (questions - _SAVED) / minutes, _CALLS, jobs)
+    what = (
+        f"{jobs} jobs of Slurm, begun and ended in {minutes:.1f} min with {asked[-1][1]} questions"
+    )
+    return _result("calls", what, "in a minute", _most_in_a_minute(asked), _CALLS, jobs)
+
+
+async def _record(spawner: BatchSpawner, asked: list[tuple[float, int]]) -> None:
+    """Write down how often was asked until now, again and again."""
+    while True:
+        asked.append(_questions(spawner))
+        await anyio.sleep(_SAMPLE)
+
+
+def _questions(spawner: BatchSpawner) -> tuple[float, int]:
+    calls = spawner.calls()
+    return monotonic(), sum(calls[name] for name in calls if name not in _NO_QUESTION)
+
+
+def _most_in_a_minute(asked: Sequence[tuple[float, int]]) -> int:
+    """Return the most that was asked between two moments no further apart than a minute."""
+    most = first = 0
+    for at, number in asked:
+        while at - asked[first][0] > _MINUTE:
+            first += 1
+        most = max(most, number - asked[first][1])
+    return most
 
 
 async def _start_all(spawner: BatchSpawner, site: BatchSite, jobs: int) -> None:
