@@ -49,7 +49,7 @@ class ClusterQueue:
     """Its ``complex_values``."""
     is_batch: bool
     environments: tuple[str, ...]
-    """Parallel environments."""
+    """Parallel environments, on whichever of its hosts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +190,9 @@ def read_queues(text: str) -> Iterator[ClusterQueue]:
             denied_projects=words(_default(table.get("xprojects", ""))),
             values=amounts(_default(table.get("complex_values", ""))),
             is_batch="BATCH" in table.get("qtype", "BATCH").upper(),
-            environments=words(_default(table.get("pe_list", ""))),
+            environments=tuple(
+                name for names in _settings(table.get("pe_list", "")) for name in words(names)
+            ),
         )
 
 

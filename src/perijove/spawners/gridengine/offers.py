@@ -128,6 +128,7 @@ class Person:
         instances = [host.queues[queue.name] for host in hosts if queue.name in host.queues]
         quotas = [self._quota(p, queue.name) for p in self.projects() if _takes(queue, p)]
         allowed = _most(each.cpus for each in quotas)
+        cores = _cores(queue.slots, queue, self._complexes)
         return Partition(
             name=queue.name,
             is_up=any(each.is_up for each in instances),
@@ -135,11 +136,16 @@ class Person:
             accounts=queue.projects or None,
             denied_accounts=queue.denied_projects,
             per_job=Ceiling(
-                cpus=min(queue.slots, allowed) if allowed is not None else queue.slots,
+                cpus=cores if allowed is None else min(cores, allowed),
                 memory_bytes=_most(each.memory_bytes for each in quotas),
                 gpus=_most(each.gpus for each in quotas),
             ),
         )
+
+
+def _cores(slots: int, queue: ClusterQueue, complexes: Complexes) -> int:
+    """Return how many of these slots of a queue one job can have: more than one by `-pe` only."""
+    return slots if complexes.parallel_environment in queue.environments else min(slots, 1)
 
 
 def _takes(queue: ClusterQueue, project: str) -> bool:
@@ -175,7 +181,8 @@ def shapes(
         if not host.is_up or not names:
             continue
         has = configuration.capacities.get(host.name, {})
-        cpus = _with_limit(max(host.queues[n].slots for n in names), has.get("slots"))
+        cores = max(_cores(host.queues[n].slots, offered[n], complexes) for n in names)
+        cpus = _with_limit(cores, has.get("slots"))
         memory_bytes = read_memory(has.get(complexes.memory, "")) or host.memory_bytes
         gpus = max(_gpus(values, complexes) for values in (has, *_values(offered, names)))
         key = (names, cpus, memory_bytes, gpus)

@@ -122,6 +122,33 @@ def test_a_queue_with_a_forced_resource_is_not_offered() -> None:
     assert names == ["all.q"]
 
 
+@pytest.mark.parametrize(
+    ("environments", "cores"),
+    [
+        ("make smp", 12),
+        ("make", 1),
+        ("NONE", 1),
+        ("NONE,[vm=smp]", 12),
+        ("make,[@big=smp mpi]", 12),
+    ],
+)
+def test_more_than_one_core_takes_the_parallel_environment(environments: str, cores: int) -> None:
+    """A queue without the site's own has one core for a job, however many slots it has."""
+    text = ALL.replace("pe_list               make smp", f"pe_list               {environments}")
+    found = offer("carol", configuration(queues=text))
+    assert [each.per_job.cpus for each in found.partitions] == [cores]
+    assert [each.cpus for each in found.shapes] == [cores]
+
+
+def test_a_queue_with_the_environment_lends_no_cores_to_another() -> None:
+    """Each queue offers its own, though both are on the same host."""
+    other = ALL.replace("all.q", "short.q").replace("make smp", "NONE")
+    found = {
+        each.name: each for each in offer("carol", configuration(queues=ALL + other)).partitions
+    }
+    assert (found["all.q"].per_job.cpus, found["short.q"].per_job.cpus) == (12, 1)
+
+
 def test_settings_that_do_not_fit_are_noted() -> None:
     """A complex that the cell has not, or counts otherwise, is an administrator's to mend."""
     assert offer("carol").notes == ("gpu-counted-otherwise",)
