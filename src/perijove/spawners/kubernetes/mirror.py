@@ -19,7 +19,7 @@ import structlog
 from perijove.domain.errors import SpawnerError
 from perijove.kit.backoff import backoff
 from perijove.kit.clock import monotonic
-from perijove.kit.loops import Gong, every
+from perijove.kit.loops import Doorbell, Gong, every
 from perijove.spawners.kubernetes.api import Api, NotThere, Outdated
 from perijove.spawners.kubernetes.objects import Kind, Object, name_of, namespace_of, uid_of
 
@@ -75,6 +75,8 @@ class Mirror:
         self._failures = 0
         self._error = ""
         self._gong = Gong()
+        self.changes = Doorbell()
+        """Rung whenever something comes, changes or goes."""
         self.synced = anyio.Event()
         """Set from the first full list on."""
 
@@ -217,7 +219,7 @@ class Mirror:
             return  # Told late.
         key = self._key(one)
         self._objects.setdefault(key, {})[uid_of(one)] = one
-        self._gong.strike(key)
+        self._tell(key)
 
     def _remove(self, one: Object) -> None:
         key, uid = self._key(one), uid_of(one)
@@ -228,7 +230,11 @@ class Mirror:
         self._departed[uid] = one
         while len(self._departed) > _DEPARTED_LIMIT:
             self._departed.popitem(last=False)
+        self._tell(key)
+
+    def _tell(self, key: str) -> None:
         self._gong.strike(key)
+        self.changes.ring()
 
     def find(self, name: str) -> Object | None:
         """Return the object of a name, in whichever namespace."""

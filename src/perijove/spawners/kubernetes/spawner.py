@@ -6,6 +6,7 @@ refused; and a stop first leaves a note of the name and then looks for the pod, 
 makes the pod and then looks for the note. Whichever comes first, one sees the other.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -227,6 +228,10 @@ class KubernetesSpawner:
         before, self._running = self._running, {}
         sightings = [await self._sighting(pod, before) for pod in pods.objects]
         return Survey(complete=pods.is_current, sightings=sightings)
+
+    async def changed(self) -> None:
+        """Return when the watch has told of a pod of ours since this last returned."""
+        await self._cluster.pods.changes.wait(math.inf)
 
     async def _sighting(self, pod: Object, before: Mapping[str, Sighting]) -> Sighting:
         """Return what is to be said of a pod; of one that runs, only when it has changed."""
