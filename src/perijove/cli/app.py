@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="perijove",
     help="A multi-user notebook hub.",
-    epilog="Exit codes: 0 when it worked, 1 when it failed, 2 for wrong usage or configuration.",
+    epilog="Exit codes: 0 when it worked, 1 when it failed, 2 for wrong usage or configuration;"
+    " those for your servers have more, see their --help.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -80,6 +80,11 @@ def plain(text: object) -> str:
     return str(text).replace("[", "\\[")
 
 
+def why_unreadable(file: str, error: OSError | UnicodeDecodeError) -> str:
+    """Say why a file could not be read: its name once, and no number of an error."""
+    return f"{file}: {getattr(error, 'strerror', None) or error}"
+
+
 def print_json(value: Any) -> None:
     """Print a value for programs."""
     sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")

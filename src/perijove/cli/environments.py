@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from perijove.cli.client import EPILOG, HubOption, connect, reporting
-from perijove.cli.common import JsonOption, err, out, plain, print_json, print_rows
+from perijove.cli.common import (
+    JsonOption,
+    err,
+    out,
+    plain,
+    print_json,
+    print_rows,
+    why_unreadable,
+)
 from perijove.client.errors import BadValue
 
 if TYPE_CHECKING:
@@ -247,7 +255,7 @@ def _text_of(file: str) -> str:
             with Path(file).open(encoding="utf-8") as opened:
                 text = opened.read(_LONGEST_FILE + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise BadValue(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+        raise BadValue(why_unreadable(file, error)) from None
     if len(text) > _LONGEST_FILE:
         raise BadValue(f"{file}: longer than {_LONGEST_FILE} characters")
     return text

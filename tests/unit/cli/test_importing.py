@@ -354,6 +354,14 @@ def test_a_file_without_profiles_is_an_error(
     assert result.stdout == ""
 
 
+def test_a_file_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
+    """What is wrong with the file is said in words, without what Python says around them."""
+    missing = str(tmp_path / "values.yaml")
+    for name, words in ((missing, "No such file or directory"), (str(tmp_path), "Is a directory")):
+        result = run(name)
+        assert (result.exit_code, result.stderr) == (2, f"error: {name}: {words}\n")
+
+
 def test_a_list_made_by_code_is_said(tmp_path: Path) -> None:
     """A function, a loop or an addition that cannot be read is one difference each."""
     text = (

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from perijove.cli.common import FAILED, err, plain, reporting_errors
+from perijove.cli.common import FAILED, err, plain, reporting_errors, why_unreadable
 
 FileArgument = Annotated[
     str,
@@ -64,4 +64,4 @@ def _text(file: str) -> str:
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: {error}") from None
+        raise ConfigError(why_unreadable(file, error)) from None
