@@ -195,7 +195,8 @@ class Session(Family):
             return EXITS.get(failure, EXITS["wrapper-failed"])
         if end["signal"] is not None:
             return 128 + int(end["signal"])
-        return int(end["exit"] or 0)
+        # A server that ran must not pass for one that could not start, whatever its own status.
+        return 1 if end["exit"] in EXITS.values() else int(end["exit"] or 0)
 
     def _give_up(self, error: Cannot) -> str:
         """Say why no server comes, here and at the hub."""

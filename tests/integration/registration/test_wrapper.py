@@ -117,6 +117,20 @@ async def test_a_job_that_cannot_reach_the_hub_says_so_before_the_hub_gives_up(
         assert served.code(launch) not in job.output
 
 
+@pytest.mark.parametrize(("own", "told"), [(7, 7), (EXITS["module-failed"], 1)])
+async def test_a_servers_own_status_is_no_reason_of_ours(
+    url: str, tmp_path: Path, own: int, told: int
+) -> None:
+    """A server that ran never counts as one that could not start, whatever it ends with."""
+    async with serving_hub(url, tmp_path) as served:
+        launch = await served.running_launch()
+        command = [sys.executable, str(PROGRAM), f"exit-{own}"]
+        async with running_job(served.deliver(launch, tmp_path, command=command)) as job:
+            assert await job.exit_status() == told
+            assert job.end["exit"] == own
+        assert end_of_status(told).cause is Cause.EXITED
+
+
 async def test_a_refused_registration_is_said_with_its_reason(url: str, tmp_path: Path) -> None:
     """While it tries, the end of the log is where it tries and what went wrong."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
