@@ -6,12 +6,12 @@ hub that restarts meanwhile changes nothing of what was asked for: it is said an
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -23,7 +23,7 @@ from rich.text import Text
 
 from perijove.client.errors import Refused, Unreachable
 from perijove.client.hub import Hub
-from perijove.client.models import Event, Launch, Other, Wait
+from perijove.client.models import Event, Launch, Other, Wait, Window
 from perijove.kit.quantities import write_duration, write_number, write_size
 
 _PER_SECOND: Final = 8
@@ -236,6 +236,7 @@ def _around(wait: Wait, now: datetime) -> Iterator[tuple[str, Text]]:
         gpus = f", {room.gpus} of {room.of_gpus} GPUs" if room.of_gpus else ""
         words = f"{room.cpus} of {room.of_cpus} cores{gpus} ({span(now - room.as_of)} ago)"
         yield "Free now", Text(words)
+    yield from _sooner(wait)
     others = [
         f"{each.name or '(default)'} {each.state or each.status}" for each in wait.own_servers
     ]
@@ -251,6 +252,28 @@ def _around(wait: Wait, now: datetime) -> Iterator[tuple[str, Text]]:
             "It has waited as long as your site allows without asking: Ctrl-C, then k, to go on."
         )
         yield "A question", Text(words, style="bold yellow")
+
+
+def _sooner(wait: Wait) -> Iterator[tuple[str, Text]]:
+    """Say what may let it start sooner, and when it cannot run at all."""
+    if wait.fits_now:
+        less = sizes({"cpu": wait.fits_now.get("cpu"), "memory_bytes": wait.fits_now.get("memory")})
+        yield "Fits now", Text(f"with no more than {less}")
+    if wait.reservation is not None:
+        name = clean(wait.reservation.name)
+        yield "Reservation", Text(f"{name}, {_window(wait.reservation)}")
+    if wait.maintenance is not None:
+        shorter = (
+            f"; with no more than {write_duration(Fraction(wait.fits_before))} it is over before"
+            if wait.fits_before is not None
+            else ""
+        )
+        yield "Maintenance", Text(_window(wait.maintenance) + shorter)
+
+
+def _window(window: Window) -> str:
+    starts, ends = window.starts_at.astimezone(), window.ends_at.astimezone()
+    return f"{starts:%a %d %b %H:%M} to {ends:%a %d %b %H:%M}"
 
 
 def _job(job: Other) -> str:
@@ -288,8 +311,13 @@ def _steps(watched: Watched) -> Table | None:
 
 def asked_for(launch: Launch) -> str:
     """Say how large it is: ``2 cores · 4 GiB · 1 h``."""
+    return sizes(launch.resources)
+
+
+def sizes(resources: Mapping[str, Any]) -> str:
+    """Say what resources are, those of which there are any."""
     cpu, gpu, memory, seconds = (
-        Fraction(str(launch.resources.get(name) or 0))
+        Fraction(str(resources.get(name) or 0))
         for name in ("cpu", "gpu", "memory_bytes", "time_seconds")
     )
     parts = [

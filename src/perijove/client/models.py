@@ -104,6 +104,14 @@ class Other(msgspec.Struct, frozen=True, kw_only=True):
     """The command that cancels it, of a job that was not started here."""
 
 
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """A reservation of the platform's, or a maintenance."""
+
+    starts_at: datetime
+    ends_at: datetime
+    name: str = ""
+
+
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
     """What surrounds a wait."""
 
@@ -117,6 +125,14 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     room: Room | None = None
     as_of: datetime | None = None
     """When the platform told of `room` and `own_jobs`."""
+    reservation: Window | None = None
+    """The one that it asks for."""
+    maintenance: Window | None = None
+    """The next one of nodes that it may run on."""
+    fits_now: dict[str, float] = {}
+    """Less of what it asks for, by option, so much as one node has free now."""
+    fits_before: int | None = None
+    """Seconds that would be over before the maintenance, where it asks for more."""
     own_jobs: list[Other] = []
     own_servers: list[Other] = []
 

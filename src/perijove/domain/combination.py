@@ -39,6 +39,8 @@ from perijove.domain.profile import (
     term,
 )
 
+BEFORE_MAINTENANCE: Final = "over-maintenance"
+"""The code of a time that goes beyond the beginning of the next maintenance."""
 _SLACK: Final = 60
 """Seconds between the choice and the start, at least, that a time before maintenance leaves."""
 _ROUND: Final = 300
@@ -326,13 +328,13 @@ class _Request:
         latest = max(known)
         seconds = int((latest - self.market.now).total_seconds()) - _SLACK
         if seconds >= _ROUND:
-            yield Most(_whole(seconds), "over-maintenance", {"starts": latest.isoformat()})
+            yield Most(_whole(seconds), BEFORE_MAINTENANCE, {"starts": latest.isoformat()})
 
     def _next_maintenance(self, shape: Shape, node: str) -> datetime | None:
         begins = [
             max(each.starts_at, self.market.now)
             for each in self.offer.reservations
-            if each.is_maintenance and each.ends_at > self.market.now and _covers(each, shape, node)
+            if each.is_maintenance and each.ends_at > self.market.now and covers(each, shape, node)
         ]
         return min(begins, default=None)
 
@@ -382,7 +384,8 @@ def _filter(shapes: Iterable[Shape], holds: Callable[[Shape], bool]) -> list[Sha
     return [shape for shape in shapes if holds(shape)]
 
 
-def _covers(reservation: Reservation, shape: Shape, node: str) -> bool:
+def covers(reservation: Reservation, shape: Shape, node: str) -> bool:
+    """Tell whether a reservation takes this node, of this kind."""
     if reservation.nodes:
         return node in reservation.nodes
     return not reservation.partition or reservation.partition in shape.partitions

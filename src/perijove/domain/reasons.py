@@ -60,6 +60,7 @@ class Known:
 _CHANGE: Final = (Action.CHANGE_REQUEST,)
 _JOBS: Final = (Action.OWN_JOBS, Action.CHANGE_REQUEST)
 _AGAIN: Final = (Action.START_AGAIN, Action.CHANGE_REQUEST)
+_AGAIN_OR_ADMIN: Final = (*_AGAIN, Action.ASK_ADMIN)
 _LOG: Final = (Action.READ_LOG, Action.START_AGAIN)
 _ADMIN: Final = (Action.ASK_ADMIN,)
 _ADMIN_OR_CHANGE: Final = (Action.ASK_ADMIN, Action.CHANGE_REQUEST)
@@ -103,9 +104,9 @@ WAITING: Final[Mapping[str, Known]] = MappingProxyType(
         "invalid-partition": _never("partition"),
         "partition-down": Known(Origin.SCHEDULER, _CHANGE, "partition"),
         "queue-disabled": Known(Origin.SCHEDULER, _CHANGE, "partition"),
-        "launch-failed-held": Known(Origin.NODE, _AGAIN),
+        "launch-failed-held": Known(Origin.NODE, _AGAIN_OR_ADMIN),
         "node-down": Known(Origin.NODE),
-        "job-error": Known(Origin.NODE, _AGAIN),
+        "job-error": Known(Origin.NODE, _AGAIN_OR_ADMIN),
         "other": Known(Origin.SCHEDULER),
         # Containers.
         "pulling-image": Known(Origin.NODE),

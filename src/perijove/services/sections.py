@@ -110,7 +110,8 @@ class HubSection(Section):
     title: str = "Perijove"
     """The site's name, on every page."""
     links: dict[str, str] = {}
-    """Links for people: `account` (how to get one), `status`, `help`, and any further ones."""
+    """Links for people: `account` (how to get one), `allocations` (how to get computing time),
+    `status`, `help`, and any further ones."""
     logo: Path | None = None
     """An image to show instead of ours."""
     colours: list[str] = Field(default=[], max_length=2)

@@ -6,7 +6,7 @@ The platform's forecast stands in the launch; this is the second opinion, from o
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from statistics import median
@@ -23,8 +23,10 @@ from perijove.db.tables import discoveries, launches
 from perijove.domain.asking import Asking
 from perijove.domain.errors import Conflict
 from perijove.domain.launch import WAITING, Launch, Status, Wanted
+from perijove.domain.market import Market
 from perijove.domain.offer import Offer, OwnJob
 from perijove.domain.reasons import Action, find_reason
+from perijove.domain.sooner import FULL, NO_OUTLOOK, Outlook, outlook
 from perijove.kit.kept import Kept
 from perijove.services.discovery import FRESH, LEAST_PAUSE, find_discovery, offer_of
 from perijove.services.hub import Hub
@@ -86,6 +88,8 @@ class Around:
     """Of the same person, not started here; they take of the same limits."""
     own_servers: Sequence[Shown] = ()
     """The person's other servers that are live on the same platform."""
+    outlook: Outlook = NO_OUTLOOK
+    """What may let it start sooner."""
 
 
 def look_around(connection: Connection, hub: Hub, shown: Shown) -> Around:
@@ -111,6 +115,9 @@ def look_around(connection: Connection, hub: Hub, shown: Shown) -> Around:
             for other in list_shown(connection, shown.owner)
             if other.name != shown.name and _is_live_on(other, launch.spawner)
         ],
+        outlook=offered.outlook
+        if launch.reason is not None and launch.reason.code in FULL
+        else replace(offered.outlook, fits_now={}),
     )
 
 
@@ -170,6 +177,7 @@ class _Offered:
     as_of: datetime | None = None
     room: Room | None = None
     own_jobs: Sequence[OwnJob] = ()
+    outlook: Outlook = NO_OUTLOOK
 
 
 def _find_offered(connection: Connection, kept: Kept, launch: Launch, now: datetime) -> _Offered:
@@ -181,7 +189,7 @@ def _find_offered(connection: Connection, kept: Kept, launch: Launch, now: datet
     asked_at = connection.scalar(select(discoveries.c.asked_at).where(*mine))
     if asked_at is None:
         return _Offered()
-    partition = launch.spec.get("options", {}).get("partition") or ""
+    options = launch.spec.get("options", {})
 
     def read() -> _Offered:
         known = find_discovery(connection, spawner, user_id)
@@ -189,11 +197,12 @@ def _find_offered(connection: Connection, kept: Kept, launch: Launch, now: datet
             return _Offered()
         return _Offered(
             as_of=known.offer.as_of,
-            room=room_in(known.offer, partition),
+            room=room_in(known.offer, options.get("partition") or ""),
             own_jobs=known.offer.own_jobs,
+            outlook=outlook(Market(now=now, offer=known.offer), options),
         )
 
-    key = ("offered", spawner, user_id, asked_at, partition)
+    key = ("offered", launch.id, asked_at)
     return kept.get(key, read, now=now, ttl=_OFFER_KEPT)
 
 

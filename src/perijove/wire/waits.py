@@ -49,6 +49,14 @@ class OwnServer(msgspec.Struct, kw_only=True):
     status: str
 
 
+class Window(msgspec.Struct):
+    """A reservation of the platform's, or a maintenance."""
+
+    name: str
+    starts_at: str
+    ends_at: str
+
+
 class Wait(msgspec.Struct, kw_only=True):
     """Answer of ``GET /launches/:id/wait``."""
 
@@ -67,6 +75,14 @@ class Wait(msgspec.Struct, kw_only=True):
     room: Room | None
     as_of: str | None
     """When the platform told of `room` and `own_jobs`."""
+    reservation: Window | None
+    """The one that it asks for."""
+    maintenance: Window | None
+    """The next one, or the present one, of nodes that it may run on."""
+    fits_now: dict[str, float]
+    """Less of what it asks for, by option, so much as one node has free now."""
+    fits_before: int | None
+    """Seconds that would be over before the maintenance, where it asks for more."""
     own_jobs: list[OwnJob]
     own_servers: list[OwnServer]
     notify_by: list[str]

@@ -1,8 +1,10 @@
 """A wait over the REST API: what surrounds it, its answer, and who may give one."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pytest
 from sqlalchemy import Connection, update
 
@@ -11,7 +13,8 @@ from perijove.domain.errors import SpawnerRejected
 from perijove.domain.launch import Launch, Reason, Status
 from perijove.spawners.contract import Phase
 from tests.apis import ADMIN, ANN, BOB, TestApi, running_api
-from tests.fakes.spawners import Held
+from tests.fakes.offers import cluster_offer
+from tests.fakes.spawners import Held, Tells
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +56,33 @@ async def test_a_wait_says_what_helps_and_takes_an_answer(tmp_path: Path) -> Non
         assert (wait["asked_at"], wait["notified_by"]) == (None, ["webhook"])
         actors = {event.code: event.actor for event in await api.hub.events(launch.id)}
         assert (actors["kept-waiting"], actors["followed"]) == ("ann", "ann")
+
+
+async def test_a_wait_tells_what_may_start_sooner(tmp_path: Path) -> None:
+    """What is free for less of it, and a time before the maintenance, each as data."""
+    url = f"sqlite:///{tmp_path / 'hub.sqlite'}"
+    offer = cluster_offer(datetime.now(UTC))
+    options = {"partition": "cpu", "cpu": 40, "memory": 2**30, "time": 86400}
+    async with running_api(url, tmp_path, wrap=lambda inner: Tells(inner, offer)) as api:
+        launch = await api.hub.becomes(await api.hub.start(), Status.READY)
+        reason = Reason(code="resources")
+        api.hub.platform.show(launch.name, Phase.PENDING, reason=reason)
+        launch = await api.hub.becomes(launch, Status.QUEUED)
+
+        def unit(connection: Connection) -> None:
+            change = update(launches).where(launches.c.id == launch.id)
+            connection.execute(change.values(spec={**launch.spec, "options": options}))
+
+        await api.hub.hub.database.write(unit)
+        path = f"/perijove/launches/{launch.id}"
+        with anyio.fail_after(10):
+            while (wait := await api.get(f"{path}/wait", token=ANN))["as_of"] is None:
+                await anyio.lowlevel.checkpoint()
+        assert wait["fits_now"] == {"cpu": 36}
+        assert 9 * 3600 < wait["fits_before"] < 10 * 3600
+        assert (wait["maintenance"]["name"], wait["reservation"]) == ("maint", None)
+        told = (await api.get(path, token=ANN))["reason"]
+        assert (told["code"], told["since"][-1]) == ("resources", "Z")
 
 
 @pytest.mark.parametrize(

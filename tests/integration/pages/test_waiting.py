@@ -1,10 +1,13 @@
 """The page of a wait over HTTP: what it asks, what it takes, where it leads back to."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 import pytest
@@ -253,7 +256,7 @@ async def test_the_page_has_what_is_free_asked_for_again(tmp_path: Path) -> None
     [
         ("en", "For 2 min 10 s now."),
         ("fr", "Depuis 2 min 10 s."),
-        ("es", "Desde hace 2 min 10 s."),
+        ("es", "Desde hace 2 min 10 s."),  # codespell:ignore hace
         ("pt", "Há 2 min 10 s."),
     ],
 )
@@ -274,6 +277,106 @@ async def test_the_page_says_for_how_long_it_is_this_reason(
         )
         page = (await visit.get("spawn-pending/ann", **{"accept-language": language})).text
     assert said in page.replace("\xa0", " ")
+
+
+BATCH: dict[str, Any] = {
+    "name": "batch",
+    "fields": {
+        "partition": {},
+        "reservation": {},
+        "cpu": {"default": 2, "max": 128},
+        "memory": {"default": "4 GiB", "min": "1 GiB", "step": "1 GiB"},
+        "time": {"default": "1 h", "min": "15 min", "step": "15 min"},
+    },
+}
+ASKED: dict[str, Any] = {"partition": "cpu", "cpu": 40, "memory": 64 * 2**30, "time": 12 * 3600}
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "shown", "query"),
+    [
+        (
+            "resources",
+            {},
+            ["Ask for what is free now: 32 cores · 64 GiB", "Next maintenance", "from 20 Nov"],
+            {"cpu": "32", "memory": "64", "time": "12", "partition": "cpu"},
+        ),
+        (
+            "node-unavailable",
+            {},
+            ["Ask for 9 h 45 min: over before the maintenance"],
+            {"cpu": "40", "time": "9.75"},
+        ),
+        (
+            "reservation",
+            {"reservation": "course"},
+            ["Start without the reservation", "course · from 20 Nov"],
+            {"cpu": "40", "reservation": ""},
+        ),
+    ],
+)
+async def test_the_page_offers_what_may_start_sooner(
+    tmp_path: Path, code: str, options: dict[str, str], shown: list[str], query: dict[str, str]
+) -> None:
+    """A button leads to the form, filled in with what takes the reason away."""
+    clock = SetClock(datetime(2026, 11, 20, 9, tzinfo=UTC))
+    async with visiting(
+        tmp_path,
+        profiles=[ProfileSection.model_validate(BATCH)],
+        wrap=lambda inner: Tells(inner, cluster_offer(clock.now())),
+        clock=clock,
+        spawner={"kind": "slurm"},
+        loops=False,
+        with_proxy=False,
+    ) as visit:
+        await visit.sign_in()
+        form = await visit.post("spawn/ann", {"profile": "batch"})
+        assert form.status_code == 302, form.text
+        (launch,) = await visit.hub.live()
+        spec = {**launch.spec, "options": {**ASKED, **options}}
+        reason: dict[str, Any] = {"code": code, "params": {}, "words": "", "since": None}
+        values = {"status": Status.QUEUED, "queued_at": clock.now(), "reason": reason, "spec": spec}
+        change = update(launches).where(launches.c.id == launch.id).values(**values)
+        await visit.hub.hub.database.write(lambda connection: connection.execute(change))
+
+        page = (await visit.get("spawn-pending/ann")).text.replace("\xa0", " ")
+        for words in shown:
+            assert words in page
+        (link,) = re.findall(r'class="button primary" href="([^"]*)"', page)
+        given = dict(parse_qsl(urlsplit(unescape(link)).query, keep_blank_values=True))
+        assert given["opt-profile"] == "batch"
+        assert query.items() <= {name.removeprefix("opt-"): v for name, v in given.items()}.items()
+        filled = await visit.get(unescape(link).removeprefix("/hub/"))
+        assert filled.status_code == 200
+        assert f'value="{query["cpu"]}"' in filled.text
+
+
+LINKS = {"help": "https://help.example.org", "allocations": "https://time.example.org"}
+
+
+async def test_what_a_machine_could_not_start_can_be_started_again(tmp_path: Path) -> None:
+    """Held as it is, one press cancels it and asks for the same anew; who can help is named."""
+    async with visiting(tmp_path, settings={"links": LINKS}) as visit:
+        await visit.sign_in()
+        held = await queue(visit, Reason(code="launch-failed-held"))
+        page = (await visit.get("spawn-pending/ann")).text
+        assert "Cancel and start again</button>" in page
+        assert 'action="/hub/server/restart/ann"' in page
+        assert f'class="button" href="{LINKS["help"]}"' in page
+        assert location(await visit.post("server/restart/ann")) == "/hub/spawn-pending/ann"
+        await visit.hub.becomes(held, Status.ENDED)
+        (anew,) = await visit.hub.live()
+        assert (anew.id != held.id, anew.spec["options"]) == (True, held.spec["options"])
+
+
+async def test_who_has_no_computing_time_left_finds_where_to_get_some(tmp_path: Path) -> None:
+    """Where the site says where that is; nobody is offered to start the same again."""
+    async with visiting(tmp_path, settings={"links": LINKS}) as visit:
+        await visit.sign_in()
+        await queue(visit, Reason(code="no-budget"))
+        page = (await visit.get("spawn-pending/ann")).text
+        assert f'class="button" href="{LINKS["allocations"]}">Computing time</a>' in page
+        assert "Cancel and start again" not in page
 
 
 async def test_what_ended_before_it_answered_can_start_in_safe_mode(tmp_path: Path) -> None:

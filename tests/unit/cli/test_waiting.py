@@ -7,9 +7,13 @@ import pytest
 from rich.console import Console
 
 from perijove.cli.waiting import Picture, Watched, clean, picture, span
-from perijove.client.models import Event, Launch, Other, Reason, Room, Said, Usual, Wait
+from perijove.client.models import Event, Launch, Other, Reason, Room, Said, Usual, Wait, Window
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def _at(instant: datetime) -> str:
+    return f"{instant.astimezone():%a %d %b %H:%M}"
 
 
 def drawn(watched: Watched, now: datetime = NOON) -> str:
@@ -38,6 +42,10 @@ def test_what_surrounds_a_wait_is_shown() -> None:
         usual=Usual(wait_seconds=260, starts=12, days=14),
         room=Room(as_of=NOON - timedelta(minutes=1), cpus=12, of_cpus=64, gpus=0, of_gpus=4),
         as_of=NOON - timedelta(minutes=1),
+        fits_now={"cpu": 4, "memory": 2**32},
+        reservation=Window(name="course", starts_at=NOON, ends_at=NOON + timedelta(hours=2)),
+        maintenance=Window(starts_at=NOON, ends_at=NOON + timedelta(days=1)),
+        fits_before=7200,
         own_jobs=[Other(name="fit", state="running", interactive=True, cancel="scancel 7")],
         own_servers=[Other(name="", status="ready")],
         actions=["release"],
@@ -55,6 +63,10 @@ def test_what_surrounds_a_wait_is_shown() -> None:
         "Usual wait about 4 min 20 s (12 starts in 14 days)",
         "Free now 12 of 64 cores, 0 of 4 GPUs (1 min ago)",
         "For this reason 2 min 10 s now",
+        "Fits now with no more than 4 cores · 4 GiB",
+        f"Reservation course, {_at(NOON)} to {_at(NOON + timedelta(hours=2))}",
+        f"Maintenance {_at(NOON)} to {_at(NOON + timedelta(days=1))}; "
+        "with no more than 2 h it is over before",
         "Also yours (default) ready, fit running, interactive [scancel 7] (1 min ago)",
         "Ctrl-C, then k, to go on.",
         "You hold it Ctrl-C, then r, to release it",

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from fractions import Fraction
 
 from sqlalchemy import Connection
 
@@ -10,7 +11,7 @@ from perijove.db.launches import find_launch
 from perijove.domain.asking import Asking
 from perijove.domain.errors import Invalid, NotFound
 from perijove.domain.launch import WAITING, Launch
-from perijove.domain.offer import OwnJob
+from perijove.domain.offer import OwnJob, Reservation
 from perijove.domain.reasons import find_reason
 from perijove.kit.clock import isoformat
 from perijove.services.hub import Hub
@@ -120,6 +121,10 @@ def _model(hub: Hub, launch: Launch, around: Around, chosen: Collection[Channel]
         usual=_usual(around),
         room=_room(around),
         as_of=isoformat(around.as_of) if around.as_of else None,
+        reservation=_window(around.outlook.reservation),
+        maintenance=_window(around.outlook.maintenance),
+        fits_now={name: float(most) for name, most in around.outlook.fits_now.items()},
+        fits_before=_whole(around.outlook.fits_before),
         own_jobs=[_job(job, _kind_of(hub, launch)) for job in around.own_jobs],
         own_servers=[
             wire.OwnServer(name=each.name, launch=each.launch.id, status=each.launch.status)
@@ -146,6 +151,20 @@ def _job(job: OwnJob, kind: str) -> wire.OwnJob:
         cpus=job.cpus,
         gpus=job.gpus,
     )
+
+
+def _window(reservation: Reservation | None) -> wire.Window | None:
+    if reservation is None:
+        return None
+    return wire.Window(
+        name=reservation.name,
+        starts_at=isoformat(reservation.starts_at),
+        ends_at=isoformat(reservation.ends_at),
+    )
+
+
+def _whole(seconds: Fraction | None) -> int | None:
+    return None if seconds is None else int(seconds)
 
 
 def _usual(around: Around) -> wire.Usual | None:

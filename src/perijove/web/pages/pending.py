@@ -31,7 +31,7 @@ from perijove.web.pages.door import me, owner_of, prefers_json
 from perijove.web.pages.following import ways
 from perijove.web.pages.look import Frame, own_address
 from perijove.web.pages.offer import titles_of
-from perijove.web.pages.suggest import suggest
+from perijove.web.pages.suggest import may_help, suggest
 from perijove.web.pages.views import Links, name_of, with_query
 from perijove.web.pages.volumes import of_server, warning_of
 from perijove.web.pages.waiting import Seen, tell
@@ -80,7 +80,7 @@ async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Res
             log=log,
             is_one_of_several=len(kinds_of(frame.hub)) > 1,
         )
-        offers = () if launch.is_live else offered(connection, shown.owner.id)
+        offers = offered(connection, shown.owner.id) if may_help(launch) else ()
         kept = list_volumes(connection, user_id=shown.owner.id) if keeps else ()
         return seen, offers, followed(connection, launch.id), kept
 
@@ -93,7 +93,7 @@ async def _told(frame: Frame, shown: Shown, launch: Launch, links: Links) -> Res
         nav="home",
         told=told,
         data_warning=warning_of(frame.texts, of_server(kept, shown.name)),
-        suggestion=suggest(frame.texts, launch, offers, links.spawn),
+        suggestion=suggest(frame.texts, launch, offers, links.spawn, seen.around.outlook),
         stream_url=_stream_url(frame, launch, seen.events),
         open_url=links.open,
         stop_url=links.act("stop"),

@@ -2,20 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from perijove.domain.combination import maintenance
 from perijove.domain.market import Market, find_accounts, find_qos, most_of, shapes_in
 from perijove.domain.offer import Offer, Partition, Shape
 from perijove.domain.profile import ACCOUNT, PARTITION, term
+from perijove.domain.sooner import AHEAD
 from perijove.services.discovery import Platforms
 from perijove.web.texts import Texts
 from perijove.web.texts.options import field_label, gpu_model, gpu_text, moment
 from perijove.web.texts.reasons import CANNOT
 
-_AHEAD: Final = timedelta(days=14)
-"""How long before a maintenance it is worth a word."""
 _MOST_ROWS: Final = 40
 _MOST_JOBS: Final = 8
 _NONE: Final = "\N{EN DASH}"
@@ -208,7 +207,7 @@ def _free(texts: Texts, market: Market) -> list[str]:
 
 
 def _coming(texts: Texts, market: Market) -> str:
-    coming = maintenance(market, _AHEAD)
+    coming = maintenance(market, AHEAD)
     if coming is None:
         return ""
     ends = moment(texts, coming.ends_at)

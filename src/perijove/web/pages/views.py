@@ -204,5 +204,10 @@ def offset_of(query: Mapping[str, str]) -> int:
 
 def with_query(url: str, **query: str) -> str:
     """Return a URL with those parameters that are not empty."""
-    pairs = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items() if value)
+    return with_all(url, {name: value for name, value in query.items() if value})
+
+
+def with_all(url: str, query: Mapping[str, str]) -> str:
+    """Return a URL with these parameters, empty ones too."""
+    pairs = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
     return f"{url}?{pairs}" if pairs else url

@@ -14,7 +14,7 @@ from perijove.domain.launch import (
     Status,
     Wanted,
 )
-from perijove.domain.offer import OwnJob
+from perijove.domain.offer import OwnJob, Reservation
 from perijove.domain.reasons import Action, Known, find_reason, of_end
 from perijove.services.overview import Shown
 from perijove.services.waits import (
@@ -43,6 +43,7 @@ from perijove.web.pages.views import (
     state_word_of,
 )
 from perijove.web.texts import Texts, reasons, sentences
+from perijove.web.texts.options import moment
 from perijove.web.texts.sentence import Said
 
 _PLAN: Final = (
@@ -139,6 +140,8 @@ class Told:
     is_ended: bool
     may_stop: bool
     may_release: bool
+    may_start_again: bool
+    """Waiting is no use: it is ended and the same asked for anew."""
 
 
 def tell(texts: Texts, shown: Shown, seen: Seen) -> Told:
@@ -184,6 +187,9 @@ def tell(texts: Texts, shown: Shown, seen: Seen) -> Told:
         is_ended=not launch.is_live,
         may_stop=launch.is_live and launch.wanted is Wanted.RUN,
         may_release=is_releasable(launch),
+        may_start_again=launch.is_live
+        and known is not None
+        and Action.START_AGAIN in known.actions,
     )
 
 
@@ -344,7 +350,29 @@ def _waits(
                     as_of=around.room.as_of,
                 )
             )
+        facts += _windows(texts, launch, around)
     return facts
+
+
+def _windows(texts: Texts, launch: Launch, around: Around) -> list[Fact]:
+    """Return when the reservation it waits for is, and when no job may run."""
+    reservation, coming = around.outlook.reservation, around.outlook.maintenance
+    facts = []
+    if reservation is not None:
+        said = texts.listing([reservation.name, _window(texts, reservation)])
+        facts.append(Fact(label=texts.gettext("Reservation"), text=said, as_of=around.as_of))
+    if coming is not None and launch.status is Status.QUEUED:
+        said = _window(texts, coming)
+        facts.append(Fact(label=texts.gettext("Next maintenance"), text=said, as_of=around.as_of))
+    return facts
+
+
+def _window(texts: Texts, window: Reservation) -> str:
+    return texts.gettext(
+        "from %(starts)s to %(ends)s",
+        starts=moment(texts, window.starts_at),
+        ends=moment(texts, window.ends_at),
+    )
 
 
 def _elapsed(texts: Texts, launch: Launch, now: datetime) -> str:
@@ -398,7 +426,7 @@ def _room(texts: Texts, room: Room) -> str:
         )
     parts.append(
         texts.gettext(
-            "on one node at most %(cores)s and %(memory)s",
+            "%(cores)s and %(memory)s on the freest node",
             cores=texts.cores(room.most_cpus),
             memory=texts.size(room.most_memory),
         )

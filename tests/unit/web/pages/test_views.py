@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from perijove.domain.offer import OwnJob
 from perijove.domain.options import schema
 from perijove.domain.policy import evaluate
 from perijove.domain.profile import Profile
+from perijove.domain.sooner import Outlook
 from perijove.services.offers import ProfileSection
 from perijove.services.overview import Owner, Shown
 from perijove.services.profiles import Offer
@@ -24,7 +26,7 @@ from perijove.web.pages.cards import summary
 from perijove.web.pages.colours import contrast, site_css
 from perijove.web.pages.left import time_left
 from perijove.web.pages.platform import free_said
-from perijove.web.pages.suggest import suggest
+from perijove.web.pages.suggest import may_help, suggest
 from perijove.web.pages.tokens import device_of
 from perijove.web.pages.views import Fact, Links, chips_of, launch_chips, state_of, with_query
 from perijove.web.pages.waiting import Seen, is_impossible, steps_of, tell
@@ -252,7 +254,7 @@ def test_what_surrounds_a_wait_is_told() -> None:
     assert texts["Waiting for"] == "1 h"
     assert texts["Usual wait"] == "typically 5 min (median of 12 similar starts in 14 d)"
     assert texts["Free now"] == (
-        "12 of 64 cores · 1 of 4 GPUs · on one node at most 8 cores and 32 GiB"
+        "12 of 64 cores · 1 of 4 GPUs · 8 cores and 32 GiB on the freest node"
     )
     assert told.silent_since == NOON
     assert [job.name for job in told.jobs] == ["4711 train"]
@@ -484,3 +486,73 @@ def test_a_suggestion_takes_the_next_bigger_size() -> None:
     assert found is not None
     assert found.text.replace("\xa0", " ") == "Start with 8 GiB"
     assert found.url.endswith("opt-profile=small&opt-size=medium")
+
+
+def make_waiting(code: str, **options: Any) -> Launch:
+    """Return a launch that waits for a reason."""
+    spec = {"profile": {"name": "small"}, "options": options}
+    return make_launch(status=Status.QUEUED, reason=Reason(code=code), spec=spec)
+
+
+def make_number(**described: Any) -> dict[str, Any]:
+    """Return how a number is described in a form."""
+    return {"type": "integer", "minimum": 1, "maximum": 64, **described}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "asks"),
+    [
+        (make_number(), "9"),
+        (make_number(multipleOf=4), "8"),
+        (make_number(enum=[2, 6, 12]), "6"),
+        (make_number(maximum=7), "7"),
+        (make_number(minimum=10), None),
+        (make_number(enum=[12, 24]), None),
+        (make_number(readOnly=True), None),
+        ({}, None),
+    ],
+)
+def test_a_smaller_request_is_one_that_may_be_made(cpu: dict[str, Any], asks: str | None) -> None:
+    """What is free is cut to what the form takes; nothing is suggested that it would refuse."""
+    offer = Offer(
+        profile=Profile(name="small", spawner="local"),
+        schema={"properties": {"cpu": cpu}},
+        refusal=None,
+    )
+    seen = Outlook(fits_now={"cpu": Fraction(9)})
+    found = suggest(EN, make_waiting("resources", cpu=16), [offer], "/s", seen)
+    assert (found.url if found else None) == (
+        f"/s?form=1&opt-profile=small&opt-cpu={asks}" if asks else None
+    )
+    assert suggest(EN, make_waiting("max-cpus", cpu=16), [offer], "/s", seen) is None
+
+
+@pytest.mark.parametrize(
+    ("described", "is_helped"),
+    [
+        ({"type": "string", "enum": ["", "course"]}, True),
+        ({"type": "string", "pattern": ".*"}, True),
+        ({"type": "string", "enum": ["course"]}, False),
+        ({"type": "string", "enum": ["course"], "readOnly": True}, False),
+    ],
+)
+def test_a_reservation_is_left_out_where_it_may_be(
+    described: dict[str, Any], is_helped: bool
+) -> None:
+    """While it waits for it, and after it could not start because there is none any more."""
+    offer = Offer(
+        profile=Profile(name="small", spawner="local"),
+        schema={"properties": {"reservation": described}},
+        refusal=None,
+    )
+    waits = make_waiting("reservation", reservation="course")
+    end = End(cause=Cause.NEVER_STARTED, reason="reservation-gone")
+    for launch in (
+        waits,
+        replace(waits, status=Status.ENDED, wanted=Wanted.END, end=end, ended_at=NOON),
+    ):
+        assert may_help(launch)
+        found = suggest(EN, launch, [offer], "/s")
+        assert (found is not None) is is_helped
+        assert found is None or found.url == "/s?form=1&opt-profile=small&opt-reservation="
+    assert suggest(EN, make_waiting("reservation"), [offer], "/s") is None
