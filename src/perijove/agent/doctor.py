@@ -52,7 +52,8 @@ def examine(spec: "dict[str, Any]", outer: "dict[str, str]", signals: Signals) -
     code, words = home_trouble(spec.get("home") or person.pw_dir)
     finding("home", not code, words or person.pw_dir, code=code)
     own = own_variables(person, person.pw_dir)
-    look_at_software(spec, with_login(outer, own, signals), person.pw_dir, signals)
+    environment, _ = with_login(outer, own, signals)
+    look_at_software(spec, environment, person.pw_dir, signals)
     look_at_hub(spec["hub_api"])
     wait_for_visit(spec, outer, signals)
     return 0

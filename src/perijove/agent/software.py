@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SOFTWARE_SECONDS = 300
 LOGIN_SECONDS = 10
 LOGIN_SHELLS = ("bash", "dash", "ksh", "sh", "zsh")
+USUAL_UMASK = 0o022
 SHELL_POLL = 0.05
 WORDS = 2000
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -151,9 +152,9 @@ def own_variables(person: "pwd.struct_passwd", home: str) -> "dict[str, str]":
 
 def with_login(
     outer: "dict[str, str]", person: "dict[str, str]", signals: Signals
-) -> "dict[str, str]":
+) -> "tuple[dict[str, str], int]":
     """
-    Return the job's environment with that of the person's login under it.
+    Return the job's environment with that of the person's login under it, and the login's umask.
 
     Their start files may end the shell, or never come to an end: then they are left out, and
     what stays is the login that the system gives everybody.
@@ -161,23 +162,24 @@ def with_login(
     shell = person["SHELL"] if os.path.basename(person["SHELL"]) in LOGIN_SHELLS else "/bin/bash"
     start = {name: outer[name] for name in LOGIN_NAMES if name in outer}
     start.update(person, PATH=outer.get("PATH") or SYSTEM_PATH, LANG=outer.get("LANG", "C.UTF-8"))
-    tell = 'cat /proc/self/environ >&"$0"'
+    tell = '{ umask; cat /proc/self/environ; } >&"$0"'
     for command in (
         [shell, "-lc", tell],
         ["/bin/bash", "--noprofile", "--norc", "-c", f". /etc/profile; {tell}"],
     ):
-        found = ask_shell(command, start, signals)
+        found, umask = ask_shell(command, start, signals)
         if found:
-            return dict(found, **{name: outer[name] for name in outer if name != "PATH"})
+            return dict(found, **{name: outer[name] for name in outer if name != "PATH"}), umask
         say("the login's start files did not come to their end: going on without them")
-    return outer
+    return outer, USUAL_UMASK
 
 
 def ask_shell(
     command: "list[str]", environment: "dict[str, str]", signals: Signals
-) -> "dict[str, str]":
-    """Return the environment that a shell writes into a file; empty if it does not."""
+) -> "tuple[dict[str, str], int]":
+    """Return environment and umask that a shell writes into a file; empty if it does not."""
     with tempfile.TemporaryFile() as found:
+        ours = os.umask(USUAL_UMASK)
         try:
             process = subprocess.Popen(  # noqa: S603 - the person's own shell, as the person
                 [*command, str(found.fileno())],
@@ -189,10 +191,16 @@ def ask_shell(
                 start_new_session=True,
             )
         except OSError:
-            return {}
+            return {}, USUAL_UMASK
+        finally:
+            os.umask(ours)
         wait_for(process, signals, LOGIN_SECONDS)
         found.seek(0)
-        return read_environment(found.read())
+        umask, _, environ = found.read().partition(b"\n")
+        try:
+            return read_environment(environ), int(umask, 8) & 0o777
+        except ValueError:
+            return {}, USUAL_UMASK
 
 
 def load_software(

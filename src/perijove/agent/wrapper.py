@@ -50,6 +50,7 @@ from perijove.agent.outlet import Outlet
 from perijove.agent.post import Answer
 from perijove.agent.rescue import RESCUE_TEXT
 from perijove.agent.software import (
+    USUAL_UMASK,
     as_shell,
     base_environment,
     find_command,
@@ -151,6 +152,7 @@ class Session(Family):
         self._memory = GroupMemory(memory_folder())
         self._temporary = ""
         self._home = ""
+        self._umask = USUAL_UMASK
         self._environment: dict[str, str] = {}
         self._keeps_environments = False
         self._command: list[str] = []
@@ -294,7 +296,8 @@ class Session(Family):
             self._line.turn()
         own = own_variables(person, self._home)
         if not code and not spec.get("safe_mode"):
-            self._outer = outer = with_login(outer, own, self.signals)
+            outer, self._umask = with_login(outer, own, self.signals)
+            self._outer = outer
         environment = base_environment(outer, self._home)
         environment.update(own, TMPDIR=self._folder("tmp"))
         self._environment = load_software(software, environment, self.signals)
@@ -390,7 +393,7 @@ class Session(Family):
             # is for us to act on that: servers, kernels and shells would die of the words.
             for number in (signal.SIGUSR1, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_IGN)
-        os.umask(0o022)
+        os.umask(self._umask)
         os.chdir(self._home)
         if self._keeps_environments:
             start_keeper(self._environment, keeper_in(HERE))

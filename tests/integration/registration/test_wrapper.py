@@ -403,6 +403,20 @@ async def test_the_stock_server_comes_up_in_a_job(url: str, tmp_path: Path) -> N
         assert await job.exit_status() == 0, job.output
 
 
+async def test_the_server_writes_as_the_persons_login_does(url: str, tmp_path: Path) -> None:
+    """What members of a project save is open to the project where their start files say so."""
+    async with serving_hub(url, tmp_path) as served:
+        launch = await served.running_launch()
+        folder = served.deliver(launch, tmp_path)
+        (tmp_path / "home/.profile").write_text("umask 007\n")
+        async with running_job(folder) as job:
+            await served.hub.becomes(launch, Status.READY, seconds=30)
+            [server] = psutil.Process(job.process.pid).children()
+            status = Path(f"/proc/{server.pid}/status").read_text()
+
+        assert "Umask:\t0007\n" in status
+
+
 async def test_safe_mode_leaves_the_home_alone(url: str, tmp_path: Path) -> None:
     """In safe mode neither the server nor its kernels read what the person has configured."""
     async with serving_hub(url, tmp_path) as served:

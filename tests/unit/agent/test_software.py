@@ -1,5 +1,6 @@
 """The two environments of a session."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -133,15 +134,25 @@ def test_pip_has_a_place_for_the_session(tmp_path: Path) -> None:
     assert software.pip_places({**environment, "PIP_TARGET": "/x"}, str(tmp_path)) == {}
 
 
-@pytest.mark.parametrize("start", ["exit 1\n", "while :; do :; done\n", "export MINE=1\n"])
+@pytest.mark.parametrize(
+    ("start", "umask"),
+    [
+        ("exit 1\n", 0o022),
+        ("while :; do :; done\n", 0o022),
+        ("export MINE=1\n", 0o022),
+        ("export MINE=1; umask 007; echo hello\n", 0o007),
+    ],
+)
 def test_start_files_cannot_stop_a_session(
-    start: str, signals: Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: str, umask: int, signals: Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A login whose files end the shell, or never end, is left out; a sound one is taken."""
+    """A login whose files end the shell, or never end, is left out; a sound one is taken whole."""
+    ours = os.umask(0o077)
     monkeypatch.setattr(software, "LOGIN_SECONDS", 2)
     (tmp_path / ".bash_profile").write_text(start)
     person = {"HOME": str(tmp_path), "USER": "ann", "LOGNAME": "ann", "SHELL": "/bin/bash"}
-    found = software.with_login({"PATH": "/bin", "SLURM_JOB_ID": "7"}, person, signals)
+    found, masked = software.with_login({"PATH": "/bin", "SLURM_JOB_ID": "7"}, person, signals)
+    assert (masked, os.umask(ours)) == (umask, 0o077)
     assert found["SLURM_JOB_ID"] == "7"
     assert found.get("MINE") == ("1" if "MINE" in start else None)
     assert found["HOME"] == str(tmp_path)
