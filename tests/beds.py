@@ -132,6 +132,10 @@ NEEDS: Final[Mapping[str, Need]] = {
         met=partial(os.environ.__contains__, "PERIJOVE_TEST_PASSWORD"),
         provided_by="testbeds/up users, as root",
     ),
+    "hub-account": Need(
+        met=partial(os.environ.__contains__, "PERIJOVE_TEST_HUB_PREFIX"),
+        provided_by="testbeds/up users, as root",
+    ),
     "slurm": Need(
         met=partial(_names_a_file, "PERIJOVE_TEST_SLURM_CONF"),
         provided_by="testbeds/up users slurm, as root",
@@ -173,6 +177,7 @@ NEEDS: Final[Mapping[str, Need]] = {
 SINGLE: Final = frozenset(
     {
         "users",
+        "hub-account",
         "slurm",
         "gridengine",
         "docker",

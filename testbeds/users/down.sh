@@ -17,5 +17,5 @@ while read -r account; do
         die "cannot remove $account, something of theirs runs"
 done < <(cat "$STATE/made" 2>/dev/null)
 ! getent group "$GROUP" >/dev/null || groupdel "$GROUP"
-rm -rf "$SINGLEUSER" "$STATE" "/etc/pam.d/$PAM_SERVICE"
+rm -rf "$SINGLEUSER" "$HUB_PREFIX" "$STATE" "/etc/pam.d/$PAM_SERVICE"
 say "purged"

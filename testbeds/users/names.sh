@@ -6,3 +6,5 @@ PEOPLE=(alice bob carol dave) EXPIRED=pj-expired LOCKED=pj-locked HUB=perijove-h
 PAM_SERVICE=perijove-testbed
 # The environment of the stock single-user server that these accounts and their jobs can read.
 SINGLEUSER=/opt/perijove-testbeds/singleuser-5
+# What a hub under the account $HUB runs by; the clone's own may stand where that cannot go.
+HUB_PREFIX=/opt/perijove-testbeds/hub

@@ -6,11 +6,11 @@
 #   pj-locked                 the password is locked
 #   perijove-hub              what a hub without root runs as
 #
-# and an environment with the stock single-user server outside of this clone, where those accounts
-# and batch jobs can read it. Publishes PERIJOVE_TEST_PASSWORD, PERIJOVE_TEST_JOB_SINGLEUSER (the
-# directory of that environment) and PERIJOVE_TEST_PAM_SERVICE. Debian's own stack answers "not
-# authenticated" for an expired account; that service lets its reason through, and does not wait two
-# seconds after a wrong password.
+# and two environments outside of this clone, where those accounts and batch jobs can read them: the
+# stock single-user server, and what Perijove itself needs. Publishes PERIJOVE_TEST_PASSWORD,
+# PERIJOVE_TEST_JOB_SINGLEUSER and PERIJOVE_TEST_HUB_PREFIX (the directories of those environments)
+# and PERIJOVE_TEST_PAM_SERVICE. Debian's own stack answers "not authenticated" for an expired
+# account; that service lets its reason through, and does not wait two seconds after a wrong password.
 TESTBED=users
 # shellcheck source=testbeds/common.sh
 . "$(dirname "$(readlink -f "$0")")/../common.sh"
@@ -52,16 +52,21 @@ session  required pam_unix.so
 password required pam_deny.so
 CONF
 
-# Debian's Python: root's may lie where nobody else can go.
-pins=testbeds/singleuser/constraints-5.txt
-requirements=testbeds/singleuser/requirements-5.in
-stamp=$(cat "$pins" "$requirements" | cksum)
-if [ "$(cat "$SINGLEUSER/.made" 2>/dev/null)" != "$stamp" ]; then
-    install -d -m 755 "$(dirname "$SINGLEUSER")"
-    [ -x "$SINGLEUSER/bin/python" ] || /usr/bin/python3 -m venv --clear "$SINGLEUSER"
-    scripts/venv "$SINGLEUSER" "$pins" --requirement "$requirements" 9>&-
-    echo "$stamp" >"$SINGLEUSER/.made"
-fi
+# environment DIRECTORY PINS FILE PIP-ARGUMENT...: made anew when the pins or the file change.
+environment() {
+    local directory=$1 pins=$2 stamp
+    stamp=$(cat "$pins" "$3" | cksum)
+    [ "$(cat "$directory/.made" 2>/dev/null)" != "$stamp" ] || return 0
+    install -d -m 755 "$(dirname "$directory")"
+    # Debian's Python: root's may lie where nobody else can go.
+    [ -x "$directory/bin/python" ] || /usr/bin/python3 -m venv --clear "$directory"
+    scripts/venv "$directory" "$pins" "${@:4}" 9>&-
+    echo "$stamp" >"$directory/.made"
+}
+stock=testbeds/singleuser/requirements-5.in
+environment "$SINGLEUSER" testbeds/singleuser/constraints-5.txt $stock --requirement $stock
+environment "$HUB_PREFIX" constraints.txt pyproject.toml "$ROOT"
+
 publish "PERIJOVE_TEST_PASSWORD=$password" "PERIJOVE_TEST_PAM_SERVICE=$PAM_SERVICE" \
-    "PERIJOVE_TEST_JOB_SINGLEUSER=$SINGLEUSER"
-say "up: ${PEOPLE[*]} $EXPIRED $LOCKED $HUB; $SINGLEUSER"
+    "PERIJOVE_TEST_JOB_SINGLEUSER=$SINGLEUSER" "PERIJOVE_TEST_HUB_PREFIX=$HUB_PREFIX"
+say "up: ${PEOPLE[*]} $EXPIRED $LOCKED $HUB; $SINGLEUSER $HUB_PREFIX"

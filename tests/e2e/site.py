@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,8 @@ class Site:
     extra: str = ""
     """TOML besides what every test site has."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    python: Sequence[str] = (sys.executable,)
+    """The command that is Python, perhaps under another account."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -86,7 +88,8 @@ tokens = [{{ name = "tests", user = "admin", token = "{ADMIN_TOKEN}" }}]
         """Run it until it serves."""
         with (self.directory / "output").open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "perijove", "run", "--config", str(self.configure())],
+                [*self.python, "-m", "perijove", "run", "--config", str(self.configure())],
+                cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

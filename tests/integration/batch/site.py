@@ -138,6 +138,13 @@ class BatchSite:
         """Return the codes of a launch's events."""
         return [code for code, _ in self.events(launch_id)]
 
+    def offered(self, user: str, profile: str, field: str) -> set[str]:
+        """Return what a person may choose of a field."""
+        status, found = self.site.api("GET", f"/perijove/users/{user}/options")
+        assert status == 200, found
+        (schema,) = (each["schema"] for each in found["profiles"] if each["name"] == profile)
+        return set(schema["properties"][field].get("enum", []))
+
     def servers(self, user: str) -> list[str]:
         """Return the names of a person's servers that are live."""
         status, model = self.site.api("GET", f"/users/{user}")
@@ -245,8 +252,8 @@ def configuration(program: Path) -> str:
 
 
 @contextmanager
-def a_batch_site() -> Iterator[BatchSite]:
-    """Run a site."""
+def a_batch_site(prepare: Callable[[Site], None] | None = None) -> Iterator[BatchSite]:
+    """Run a site, changed by `prepare` before it begins."""
     place = Path(mkdtemp(dir="/var/tmp", prefix="perijove-test-"))
     place.chmod(0o711)
     program = place / "program.py"
@@ -255,6 +262,8 @@ def a_batch_site() -> Iterator[BatchSite]:
     directory = place / "hub"
     directory.mkdir(mode=0o700)
     found = BatchSite(Site(directory, free_port(), extra=configuration(program)))
+    if prepare is not None:
+        prepare(found.site)
     found.site.start()
     try:
         for user in clusters.PEOPLE:

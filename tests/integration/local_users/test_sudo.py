@@ -5,7 +5,6 @@ import pwd
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from anyio import to_thread
 
 from tests import beds
 from tests.contract.spawners.sites import PROGRAM, SystemSite
+from tests.unprivileged import HUB, LAUNCHER, RULE, launcher_installed
 
 pytestmark = [
     pytest.mark.anyio,
@@ -20,21 +20,12 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
-HUB = "perijove-hub"
-INSTALL = beds.ROOT / "deploy/launcher/install"
-LAUNCHER = Path("/usr/libexec/perijove-launch")
-RULE = Path("/etc/sudoers.d/perijove-launch")
-
 
 @pytest.fixture(scope="module")
 def installed() -> Iterator[None]:
-    """Have the launcher installed by its one command, as it is afterwards removed by another."""
-    assert not RULE.exists() or HUB in RULE.read_text()  # Not a rule of somebody who works here.
-    subprocess.run([INSTALL, "--hub", HUB], check=True, timeout=60, stdout=subprocess.DEVNULL)
-    yield
-    subprocess.run([INSTALL, "--remove"], check=True, timeout=60)
-    assert not RULE.exists()
-    assert not LAUNCHER.exists()
+    """Have the launcher and its rule, and remove them afterwards."""
+    with launcher_installed():
+        yield
 
 
 def _sudo(account: str, *command: str, stdin: str = "", hub: str = HUB) -> tuple[int, str]:
