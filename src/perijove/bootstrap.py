@@ -48,7 +48,7 @@ from perijove.services import people, profiles, roles
 from perijove.services.hub import Hub, PlacedSpawner
 from perijove.services.signin import ensure_first_admin, replace_password
 from perijove.settings import Settings, plugin
-from perijove.spawners.contract import Spawner, Surroundings, Tunnels, Warns
+from perijove.spawners.contract import Spawner, SpawnerSettings, Surroundings, Tunnels, Warns
 from perijove.tunnel.settings import TunnelOptions
 from perijove.web.app import create_app
 from perijove.web.asgi import App
@@ -196,7 +196,8 @@ async def for_examination(
         raise ConfigError(f"there is no section [spawners.{name}]; there are: {known}")
     places = prepare(settings)
     async with AsyncExitStack() as stack:
-        one = settings.model_copy(update={"spawners": {name: settings.spawners[name]}})
+        section: SpawnerSettings = settings.spawners[name]
+        one = settings.model_copy(update={"spawners": {name: section.for_examination()}})
         scratch = stack.enter_context(TemporaryDirectory(prefix="perijove-doctor-"))
         beside = replace(places, data_dir=Path(scratch))
         entered = await _enter_spawners(stack, one, beside, new_installation_id())

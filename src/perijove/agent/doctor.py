@@ -6,9 +6,11 @@ so that it learns what is wrong also from a node that cannot reach the hub.
 """
 
 import contextlib
+import email.utils
 import http.client
 import json
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -36,6 +38,7 @@ VERSION_SECONDS = 60
 VISIT_SECONDS = 90
 TRIES_SECONDS = 5
 HUB_SECONDS = 10
+CLOCK_SECONDS = 30
 
 
 def finding(check: str, ok: bool, words: str = "", **facts: "Any") -> None:
@@ -47,7 +50,7 @@ def finding(check: str, ok: bool, words: str = "", **facts: "Any") -> None:
 def examine(spec: "dict[str, Any]", outer: "dict[str, str]", signals: Signals) -> int:
     """Look at everything, however much is wrong before; return the job's exit status."""
     finding("python", True, "{}.{}.{}".format(*sys.version_info), node=node_name(outer))
-    finding("job", True, job_id(outer), at=time.time())
+    finding("job", True, job_id(outer))
     person = account()
     code, words = home_trouble(spec.get("home") or person.pw_dir)
     finding("home", not code, words or person.pw_dir, code=code)
@@ -55,7 +58,10 @@ def examine(spec: "dict[str, Any]", outer: "dict[str, str]", signals: Signals) -
     environment, _ = with_login(outer, own, signals)
     look_at_software(spec, environment, person.pw_dir, signals)
     look_at_hub(spec["hub_api"])
-    wait_for_visit(spec, outer, signals)
+    if spec.get("tunnel"):
+        look_at_tunnel(spec["tunnel"]["url"])
+    else:
+        wait_for_visit(spec, outer, signals)
     return 0
 
 
@@ -95,18 +101,21 @@ def look_at_software(
 
 
 def look_at_hub(api: str) -> None:
-    """Ask the hub for its version."""
+    """Ask the hub for its version, and how late it is there."""
     latest = time.monotonic() + TRIES_SECONDS
     while True:
-        words, version = ask_version(api)
+        words, version, hub_time = ask_hub(api)
         if version or time.monotonic() >= latest:
             break
         time.sleep(1)
     finding("node-to-hub", bool(version), version or words, url=api)
+    if hub_time is not None:
+        apart = abs(time.time() - hub_time)
+        finding("clock", apart <= CLOCK_SECONDS, f"{apart:.0f} s from the hub's")
 
 
-def ask_version(api: str) -> "tuple[str, str]":
-    """Return what went wrong, and the version that the hub at `api` says it has."""
+def ask_hub(api: str) -> "tuple[str, str, float | None]":
+    """Return what went wrong, the version that the hub at `api` says it has, and its time."""
     parts = urllib.parse.urlsplit(api + "/")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=HUB_SECONDS)
@@ -116,8 +125,23 @@ def ask_version(api: str) -> "tuple[str, str]":
             response = connection.getresponse()
             version = str(fields_of(response.read(1 << 16)).get("version", ""))
         except (OSError, ValueError, http.client.HTTPException) as error:
-            return f"{api}: {error!r}", ""
-    return f"{api}: status {response.status}", version if response.status == 200 else ""
+            return f"{api}: {error!r}", "", None
+    if response.status != 200:
+        return f"{api}: status {response.status}", "", None
+    date = email.utils.parsedate_tz(response.getheader("Date", ""))
+    return "", version, email.utils.mktime_tz(date) if date else None
+
+
+def look_at_tunnel(url: str) -> None:
+    """Knock where a server's tunnel is dialled; what is behind lets in nobody but its job."""
+    parts = urllib.parse.urlsplit(url)
+    place = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    try:
+        socket.create_connection(place, HUB_SECONDS).close()
+    except OSError as error:
+        finding("tunnel", False, f"{url}: {error!r}")
+    else:
+        finding("tunnel", True, url)
 
 
 def wait_for_visit(spec: "dict[str, Any]", outer: "dict[str, str]", signals: Signals) -> None:

@@ -34,15 +34,17 @@ _TITLES = {
     "submission": "it takes a small job",
     "start": "the job starts",
     "python": "Python on the node",
-    "job": "the job knows itself, clocks agree",
-    "clock": "clocks agree",
+    "job": "the job knows itself",
     "home": "the home is there and has room",
     "command": "the server's program is there",
     "version": "the server is new enough",
     "node-to-hub": "the node reaches the hub",
+    "clock": "the clocks of hub and node agree",
+    "tunnel": "the node reaches the tunnels",
     "port": "the node opens a port",
     "hub-to-node": "the hub reaches the node",
     "stop": "the job can be cancelled",
+    "record": "accounting tells how it ended",
 }
 _ADVICE = {
     "account-unknown": "name somebody with a system account: --user NAME",
@@ -53,9 +55,13 @@ _ADVICE = {
     "version": "install jupyterhub 4 or newer in the environment on the nodes",
     "home-missing": "the job's directory must be on a file system that the nodes share",
     "node-to-hub": "set api_bind in [hub] to an address that the nodes reach, and let them pass",
+    "tunnel": "let the nodes reach the url of [tunnel], and see that perijove tunnel runs",
     "port": "look at ports and networks in the spawner's section",
     "hub-to-node": "open the ports from hub and proxy to the nodes, or use a tunnel",
     "clock": "synchronise the clocks of hub and nodes",
+    "start": "where jobs of one core wait longer, say --wait SECONDS",
+    "record": "without accounting people read less of how their servers ended: see that the hub's"
+    " account can read it (sacct, or qacct and the cell's accounting file)",
 }
 
 
@@ -65,6 +71,9 @@ def doctor(
     user: Annotated[
         str, typer.Option(help="As whom; default: who runs this.", metavar="NAME")
     ] = "",
+    wait: Annotated[
+        float, typer.Option(help="How long its job may wait in the queue.", metavar="SECONDS")
+    ] = 120,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
@@ -72,7 +81,7 @@ def doctor(
     """Submit a tiny job, go the whole way of a start with it, and name what is wrong."""
     settings = settings_of(config, data_dir=data_dir)
     person = user or os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
-    findings = anyio.run(_examine, settings, spawner, person, not as_json)
+    findings = anyio.run(_examine, settings, spawner, person, wait, not as_json)
     if as_json:
         print_json([asdict(each) for each in findings])
     wrong = [each for each in findings if not each.ok]
@@ -81,25 +90,27 @@ def doctor(
     raise SystemExit(FAILED if wrong else 0)
 
 
-async def _examine(settings: "Settings", spawner: str, person: str, shown: bool) -> "list[Finding]":
+async def _examine(
+    settings: "Settings", spawner: str, person: str, wait: float, shown: bool
+) -> "list[Finding]":
     from perijove.bootstrap import for_examination
 
     findings = []
     async with for_examination(settings, os.environ, spawner) as (found, api_url):
-        async for finding in _doctor(found, person, api_url).examine():
+        async for finding in _doctor(found, person, api_url, wait).examine():
             findings.append(finding)
             if shown:
                 _show(finding)
     return findings
 
 
-def _doctor(spawner: object, person: str, api_url: str) -> "Doctor":
+def _doctor(spawner: object, person: str, api_url: str, wait: float) -> "Doctor":
     from perijove.spawners.batch.doctor import Doctor
     from perijove.spawners.batch.spawner import BatchSpawner
 
     if not isinstance(spawner, BatchSpawner):
         raise ConfigError("only spawners of kind slurm and gridengine can be examined")
-    return Doctor(spawner, person, api_url=api_url)
+    return Doctor(spawner, person, api_url=api_url, queue_seconds=wait)
 
 
 def _show(finding: "Finding") -> None:

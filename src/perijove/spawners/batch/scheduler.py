@@ -160,6 +160,14 @@ class Scheduler(Protocol):
         """Return the end of each of these jobs that is over, by accounting; others are unknown."""
         ...
 
+    async def find_record(self, run: Run, job_id: str) -> End | None:
+        """
+        Return the end of a job as accounting has it, and nothing else; None while it has none.
+
+        Raises `SpawnerTransient` when accounting cannot be read.
+        """
+        ...
+
     async def addresses(self, run: Run, nodes: Sequence[str]) -> Mapping[str, str]:
         """
         Return under which address, or other name, the cluster itself reaches these nodes.

@@ -111,6 +111,10 @@ class BatchSettings(SpawnerSettings):
             raise ValueError("ports must be written as [first, last]")
         return self
 
+    def for_examination(self) -> Self:
+        """Return them without the site's minimum: one examination, by hand, waits for no turns."""
+        return self.model_copy(update={"minimum_period": 1.0})
+
     def site(self) -> Site:
         """Return where the commands are."""
         return Site(

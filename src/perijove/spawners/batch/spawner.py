@@ -251,6 +251,10 @@ class BatchSpawner:
         ends = await self._scheduler.ends(self._commands.run, list(names))
         return {names[job_id]: end for job_id, end in ends.items() if job_id in names}
 
+    async def find_record(self, job_id: str) -> End | None:
+        """Return the end of a job that accounting itself has; None while it has none."""
+        return await self._scheduler.find_record(self._commands.run, job_id)
+
     # --- stop -----------------------------------------------------------------------------
 
     async def stop(self, name: str, handle: Handle | None, *, grace: float) -> Sighting | None:

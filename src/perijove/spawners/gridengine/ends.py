@@ -117,6 +117,11 @@ class Ends:
             self._missing_since.pop(job_id, None)
         return ends
 
+    async def find_record(self, run: Run, job_id: str) -> End | None:
+        """Return the end of a job that accounting has; None while it has none."""
+        record = (await self._record(run, job_id)).get(job_id)
+        return self._end(record) if record is not None and record.is_final else None
+
     async def _queued(self, run: Run, job_ids: Sequence[str]) -> Collection[str]:
         """Return those of `job_ids` that are in the queue, for certain."""
         if not job_ids:

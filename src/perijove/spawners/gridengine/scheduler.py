@@ -201,6 +201,10 @@ class GridEngineScheduler:
         """Return the end of each of these jobs that is over, see `Ends.find`."""
         return await self._ends.find(run, job_ids)
 
+    async def find_record(self, run: Run, job_id: str) -> End | None:
+        """Return the end of a job as ``qacct`` tells it."""
+        return await self._ends.find_record(run, job_id)
+
     # --- what there is --------------------------------------------------------------------
 
     async def discover(

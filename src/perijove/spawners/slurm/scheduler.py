@@ -66,6 +66,10 @@ class SlurmScheduler:
                 return found | await self._remembered(run, set(job_ids) - found.keys())
         return found
 
+    async def find_record(self, run: Run, job_id: str) -> End | None:
+        """Return the end of a job as ``sacct`` tells it."""
+        return accounting.read(await run(accounting.ask([job_id]))).get(job_id)
+
     async def _remembered(self, run: Run, job_ids: set[str]) -> dict[str, End]:
         # For all jobs: asked for a single one that it has forgotten, squeue fails.
         question = queue.ask_for_jobs()
