@@ -90,7 +90,8 @@ async def test_only_a_server_tells_of_its_own_volumes(url: str, tmp_path: Path) 
 
         assert await said({"used": {HOME: 1}}) == 403
         assert await said({"used": {HOME: 1}}, token=None) == 403
-        for wrong in ({HOME: -1}, {HOME: 2**63}, {HOME: "much"}, {"x" * 5000: 1}, []):
+        wrongs: list[Any] = [{HOME: -1}, {HOME: 2**63}, {HOME: "much"}, {"x" * 5000: 1}, []]
+        for wrong in wrongs:
             assert await said({"used": wrong}, token=token) == 400
         assert await said({"used": {"/elsewhere": 1}}, token=token) == 204
         assert (await _only(api)).used_bytes is None
