@@ -1,8 +1,12 @@
 """What the contract of spawners and that of submissions say, on real schedulers."""
 
 import json
+import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import mkdtemp
 
 import anyio
 import pytest
@@ -36,6 +40,29 @@ async def spawner(site: BatchSite) -> AsyncIterator[BatchSpawner]:
     """Give an entered spawner on the scheduler."""
     async with site.spawner() as found:
         yield found
+
+
+PROGRAMS = {
+    "slurm": ("sbatch", "scancel", "squeue", "scontrol", "sacct", "sacctmgr"),
+    "gridengine": ("qsub", "qdel", "qrls", "qstat", "qhost", "qconf", "qacct"),
+}
+
+
+@pytest.fixture
+def programs(site: BatchSite) -> Iterator[Path]:
+    """Give a directory with the scheduler's programs, each of which writes down who calls it."""
+    folder = Path(mkdtemp(dir="/opt", prefix="perijove-test-"))  # root alone can change it
+    folder.chmod(0o755)
+    calls = folder / "calls"
+    calls.touch()
+    calls.chmod(0o666)
+    for name in PROGRAMS[site.kind]:
+        program = folder / name
+        real = shutil.which(name)
+        program.write_text(f'#!/bin/sh\necho "$(id -un) {name}" >> {calls}\nexec {real} "$@"\n')
+        program.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 async def start(spawner: BatchSpawner, site: BatchSite) -> Handle:
@@ -225,6 +252,22 @@ async def test_a_job_that_never_reaches_the_hub_says_so_itself(site: BatchSite) 
     assert reason == "hub-unreachable"
     assert "hub-unreachable: http://127.0.0.1:9/hub/api/perijove/registrations" in log
     assert CODE not in log
+
+
+async def test_every_call_is_counted(site: BatchSite, programs: Path) -> None:
+    """What really ran, for everybody and as the person, the launcher's checks included."""
+    async with site.spawner(bin_dir=programs) as spawner:
+        handle = await start(spawner, site)
+        await spawner.start(site.spec(), recorded)
+        await spawner.discover("alice")
+        await spawner.validate("alice", Resources(cpu=1, memory_bytes=2**25), {})
+        with suppress(SpawnerRejected):  # It runs: there is nothing to release.
+            await spawner.release(site.name, [handle])
+        await spawner.stop(site.name, handle, grace=5)
+        await spawner.find_ends({site.name: handle})
+        told = {f"root {name}": count for name, count in spawner.calls().items()}
+        told |= {f"alice {name}": count for name, count in spawner.calls_as_people().items()}
+    assert told == Counter((programs / "calls").read_text().splitlines())
 
 
 async def has_begun(site: BatchSite) -> None:
