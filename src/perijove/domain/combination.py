@@ -169,10 +169,14 @@ class _Request:
             yield self.fault(PARTITION, self._code("down", PARTITION), partition=partition.name)
         elif self.accounts:
             fit = accounts_for(self.offer, partition)
-            if not any(each in fit for each in self.accounts):
-                field = PARTITION if self.values.get(PARTITION) else ACCOUNT
-                code = self._code("not-for", ACCOUNT)
-                yield self.fault(field, code, account=self._account, partition=partition.name)
+            if any(each in fit for each in self.accounts):
+                return
+            if not self._account:  # no project, which other queues may take
+                yield self.fault(ACCOUNT, self._code("must-name", ACCOUNT))
+                return
+            field = PARTITION if self.values.get(PARTITION) else ACCOUNT
+            code = self._code("not-for", ACCOUNT)
+            yield self.fault(field, code, account=self._account, partition=partition.name)
 
     def _account_has_qos(self) -> bool:
         known = [each.qos for each in self.accounts if each.qos]

@@ -149,6 +149,16 @@ def test_grid_engine_says_queue_and_project() -> None:
     assert described["partition"]["x-source"] == "gridengine.queue"
 
 
+def test_a_queue_that_is_only_for_projects_asks_for_one() -> None:
+    """Where no project is a choice, too, a queue that needs one says so where it is chosen."""
+    none = Account(name="", is_default=True, partitions=("cpu",))
+    market = replace(
+        MARKET, kind="gridengine", offer=replace(OFFER, accounts=(none, *OFFER.accounts))
+    )
+    assert faults_of({"partition": "gpu"}, market=market) == [("account", "must-name-project")]
+    assert faults_of({"partition": "cpu"}, market=market) == []
+
+
 def test_what_is_left_to_the_scheduler_is_judged_by_what_it_takes() -> None:
     """Where no partition is asked for, the default one's limits hold."""
     slow = replace(OFFER.partitions[0], max_seconds=600)
