@@ -95,6 +95,7 @@ async def _examine(
 ) -> "list[Finding]":
     from perijove.bootstrap import for_examination
 
+    _check_kind(settings, spawner)
     findings = []
     async with for_examination(settings, os.environ, spawner) as (found, api_url):
         async for finding in _doctor(found, person, api_url, wait).examine():
@@ -104,12 +105,23 @@ async def _examine(
     return findings
 
 
+def _check_kind(settings: "Settings", spawner: str) -> None:
+    """Refuse what has no queue and no nodes, before anything is opened for it."""
+    from perijove.spawners.batch.sections import BatchSettings
+
+    section = settings.spawners.get(spawner)
+    if section is not None and not isinstance(section, BatchSettings):
+        raise ConfigError(
+            f"[spawners.{spawner}] is of kind {section.kind}: only slurm and gridengine"
+            " can be examined"
+        )
+
+
 def _doctor(spawner: object, person: str, api_url: str, wait: float) -> "Doctor":
     from perijove.spawners.batch.doctor import Doctor
     from perijove.spawners.batch.spawner import BatchSpawner
 
-    if not isinstance(spawner, BatchSpawner):
-        raise ConfigError("only spawners of kind slurm and gridengine can be examined")
+    assert isinstance(spawner, BatchSpawner)
     return Doctor(spawner, person, api_url=api_url, queue_seconds=wait)
 
 
