@@ -23,6 +23,7 @@ pytestmark = [
 ARTIFACTS: Final = Path(__file__).parents[1] / "artifacts/batch"
 SOON: Final = 90_000
 """Milliseconds in which a change on the cluster is on the page."""
+RUNS: Final = {"slurm": "R", "gridengine": "r"}
 DESKTOP: Final = {"width": 1280, "height": 900}
 LOOKS: Final[dict[str, dict[str, Any]]] = {
     "english": {},
@@ -124,6 +125,14 @@ def choices(page: Page, field: str) -> set[str]:
     return set(found)
 
 
+def sign_out(page: Page) -> None:
+    """Leave from the home page, with all that runs."""
+    page.click("#logout")
+    expect(page.locator("main")).to_contain_text("These servers of yours are running")
+    page.get_by_role("button", name="Stop them and sign out").click()
+    page.wait_for_url(re.compile(r"/hub/login"))
+
+
 def the_reason(page: Page) -> Locator:
     """Return where the waiting page says why."""
     return page.locator("#progress-message")
@@ -155,10 +164,7 @@ def test_person_computes_in_a_job_of_slurm_and_signs_out(bed: BatchSite, sign_in
     page.goto(f"{bed.site.url}/hub/home")
     expect(page.locator("article")).to_contain_text(re.compile(r"\d+\smin left of 30\smin"))
     keep(page, "home")
-    page.click("#logout")
-    expect(page.locator("main")).to_contain_text("These servers of yours are running")
-    page.get_by_role("button", name="Stop them and sign out").click()
-    page.wait_for_url(re.compile(r"/hub/login"))
+    sign_out(page)
     bed.no_jobs("alice")
 
 
@@ -182,6 +188,18 @@ def test_person_computes_in_a_job_of_grid_engine_and_stops_it(
     assert bed.jobs("alice", "gridengine") == {}
 
 
+def test_signing_out_ends_the_job_on_grid_engine(bed: BatchSite, sign_in: SignIn) -> None:
+    """As on the other cluster, it says first what runs, and deletes the job."""
+    page = sign_in("alice")
+    choose(page, bed, "gridengine", ui="terminal")
+    start(page)
+    page.wait_for_url(re.compile(r"/user/alice/terminals"), timeout=SOON)
+    assert bed.job("alice", "gridengine")
+    page.goto(f"{bed.site.url}/hub/home")
+    sign_out(page)
+    bed.no_jobs("alice", "gridengine")
+
+
 def test_terminal_with_a_gpu_is_a_terminal_with_a_gpu(bed: BatchSite, sign_in: SignIn) -> None:
     """A terminal is all there is, it has a shell on the node, and the job has the GPU."""
     page = sign_in("alice")
@@ -203,31 +221,40 @@ def test_terminal_with_a_gpu_is_a_terminal_with_a_gpu(bed: BatchSite, sign_in: S
 
 # --- what cannot be -----------------------------------------------------------------------------
 
-REFUSALS: Final = [
+REFUSALS: Final[Sequence[tuple[Cluster, dict[str, str], str, str]]] = [
     (
+        "slurm",
         {"account": "def-alice", "partition": "rrgonly"},
         "partition",
         "Account def-alice may not use partition rrgonly.",
     ),
-    ({"partition": "short", "time": "2"}, "time", "30 min"),
-    ({"qos": "strict", "cpu": "4"}, "cpu", "2 cores"),
+    ("slurm", {"partition": "short", "time": "2"}, "time", "30 min"),
+    ("slurm", {"qos": "strict", "cpu": "4"}, "cpu", "2 cores"),
+    ("gridengine", {"partition": "short.q", "time": "2"}, "time", "30 min"),
+    ("gridengine", {"partition": "rse.q"}, "account", "Choose a project."),
+    ("gridengine", {"partition": "all.q", "cpu": "13"}, "cpu", "at most 12 cores"),
 ]
 
 
-@pytest.mark.parametrize(("options", "field", "words"), REFUSALS)
+@pytest.mark.parametrize(("cluster", "options", "field", "words"), REFUSALS)
 def test_refusal_stands_beside_its_field_and_nothing_is_lost(
-    bed: BatchSite, sign_in: SignIn, options: dict[str, str], field: str, words: str
+    bed: BatchSite,
+    sign_in: SignIn,
+    cluster: Cluster,
+    options: dict[str, str],
+    field: str,
+    words: str,
 ) -> None:
     """Without a script the form lets people ask for anything; the answer names the culprit."""
     page = sign_in("alice", java_script_enabled=False)
-    choose(page, bed, "slurm", memory="777", **options)
+    choose(page, bed, cluster, memory="777", **options)
     page.click("#spawn-start")
-    entry = page.locator(f"[name='slurm.{field}']")
+    entry = page.locator(f"[name='{cluster}.{field}']")
     expect(entry).to_have_attribute("aria-invalid", "true")
     expect(page.locator(".field", has=entry).locator(".error")).to_contain_text(words)
     for name, value in {**options, "memory": "777"}.items():
-        expect(page.locator(f"[name='slurm.{name}']")).to_have_value(value)
-    assert bed.jobs("alice") == {}
+        expect(page.locator(f"[name='{cluster}.{name}']")).to_have_value(value)
+    assert bed.jobs("alice", cluster) == {}
 
 
 @pytest.mark.parametrize(
@@ -375,12 +402,15 @@ def test_quota_and_end_from_outside_on_grid_engine(bed: BatchSite, sign_in: Sign
 # --- without a browser ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("cluster", clusters.BOTH)
 def test_token_from_the_page_does_it_all_from_a_login_node(
-    bed: BatchSite, sign_in: SignIn, tmp_path: Path
+    bed: BatchSite, sign_in: SignIn, tmp_path: Path, cluster: Cluster
 ) -> None:
     """login, start with a live view, list, logs, stop in a terminal; the same by the API."""
     page = sign_in("alice")
     page.goto(f"{bed.site.url}/hub/token")
+    # It is closed where somebody has tokens.
+    page.locator("details", has=page.locator("#token-note")).evaluate("each => each.open = true")
     page.fill("#token-note", "login node")
     page.get_by_role("button", name="Make the token").click()
     token = page.locator("#token-result code").inner_text()
@@ -400,12 +430,12 @@ def test_token_from_the_page_does_it_all_from_a_login_node(
         terminal.type(token)
         assert terminal.ends() == 0, terminal.seen
         assert token not in terminal.seen
-        terminal.run("start", "work", "--profile", "slurm", "--memory", "600", "--time", "0:20:00")
+        terminal.run("start", "work", "--profile", cluster, "--memory", "600", "--time", "0:20:00")
         terminal.shows("Ready", "/user/alice/work/")
         assert terminal.ends() == 0, terminal.seen
-        assert set(bed.jobs("alice").values()) == {"R"}
+        assert set(bed.jobs("alice", cluster).values()) == {RUNS[cluster]}
         terminal.run("list")
-        terminal.shows("work", "Running", "slurm")
+        terminal.shows("work", "Running", cluster)
         assert terminal.ends() == 0
         terminal.run("logs", "work")
         terminal.shows("jupyter")
@@ -417,11 +447,11 @@ def test_token_from_the_page_does_it_all_from_a_login_node(
         assert terminal.ends() == 0
     finally:
         terminal.close()
-    bed.no_jobs("alice")
+    bed.no_jobs("alice", cluster)
 
-    options = {"profile": "gridengine", "options": {"memory": 2**29, "ui": "terminal"}}
+    options = {"profile": cluster, "options": {"memory": 2**29, "ui": "terminal"}}
     assert bed.site.api("POST", "/users/alice/server", options, token=token)[0] in (201, 202)
     wait_for(lambda: bed.site.server("alice").get("ready"), what="the server by the API")
-    assert set(bed.jobs("alice", "gridengine").values()) == {"r"}
+    assert set(bed.jobs("alice", cluster).values()) == {RUNS[cluster]}
     assert bed.site.api("DELETE", "/users/alice/server", token=token)[0] in (202, 204)
-    bed.no_jobs("alice", "gridengine")
+    bed.no_jobs("alice", cluster)

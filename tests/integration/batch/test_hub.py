@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 
 from tests import beds
@@ -173,6 +174,34 @@ def test_a_node_that_is_lost(site: BatchSite) -> None:
     assert site.job_id("alice", "again") == job_id
     assert site.row("alice", "again")["generation"] == generation + 1
     assert "requeued" in site.codes(again["id"])
+
+
+def test_a_node_that_crashed(site: BatchSite) -> None:
+    """A job that was on a Grid Engine node when it crashed has ended because of the node."""
+    site.start("alice", "crashed", "gridengine")
+    site.becomes("alice", "crashed", "ready")
+    family = family_on_grid_engine(site.job_id("alice", "crashed"))
+    beds.disturb("gridengine", "down")
+    try:
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        # Whom it still finds alive, the node looks for again only a minute later.
+        psutil.wait_procs(family, timeout=20)
+    finally:
+        beds.disturb("gridengine", "resume")
+    assert site.becomes("alice", "crashed", "ended")["end"]["cause"] == "node-fail"
+
+
+def family_on_grid_engine(job_id: str) -> list[psutil.Process]:
+    """Return what looks after a job on its node, and all that it has started."""
+    folder = f"/active_jobs/{job_id}.1"
+    (shepherd,) = (
+        process
+        for process in psutil.process_iter(["name", "cwd"])
+        if process.info["name"] == "sge_shepherd" and (process.info["cwd"] or "").endswith(folder)
+    )
+    return [shepherd, *shepherd.children(recursive=True)]
 
 
 def test_what_the_scheduler_would_refuse_is_refused_at_once(site: BatchSite) -> None:
