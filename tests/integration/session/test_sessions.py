@@ -150,23 +150,26 @@ def broken_home(sessions: Sessions) -> Path:
     return home
 
 
-def test_a_broken_home_stops_no_server(sessions: Sessions, broken_home: Path) -> None:
+@pytest.mark.parametrize("kind", clusters.BOTH)
+def test_a_broken_home_stops_no_server(
+    sessions: Sessions, broken_home: Path, kind: clusters.Cluster
+) -> None:
     """Start files that never end and a broken configuration are survived; safe mode ignores all."""
-    inside = sessions.start("carol", "b", "slurm", cpu=1)
+    inside = sessions.start("carol", "b", kind, cpu=1)
     with inside.kernel() as kernel:
         assert kernel.run("print(6 * 7)") == "42"
     sessions.stop("carol", "b")
 
     config = broken_home / ".jupyter/jupyter_server_config.py"
     beds.run_as("carol", "tee", str(config), stdin=EVIL_CONFIG)
-    sessions.request("carol", "b", "slurm", cpu=1)
+    sessions.request("carol", "b", kind, cpu=1)
 
     def is_over() -> bool:
         _, found = sessions.site.api("GET", "/users/carol")
         return "b" not in found["servers"]
 
     wait_for(is_over, what="the start to fail")
-    inside = sessions.start("carol", "b", "slurm", safe_mode=True)
+    inside = sessions.start("carol", "b", kind, safe_mode=True)
     assert [each["code"] for each in inside.session()["notices"]] == ["safe"]
     assert inside.shell("echo repaired") == ["repaired"]
     sessions.stop("carol", "b")

@@ -1,4 +1,4 @@
-"""A person's job on a real Slurm, reached through the tunnels of a whole site."""
+"""A person's job on a real scheduler, reached through the tunnels of a whole site."""
 
 import json
 import shutil
@@ -12,9 +12,13 @@ import psutil
 import pytest
 
 from tests import clusters
+from tests.clusters import Cluster
 from tests.e2e.site import Site, free_port
 
-pytestmark = [pytest.mark.needs("root", "users", "slurm"), pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.needs("root", "users", "slurm", "gridengine"),
+    pytest.mark.timeout(180),
+]
 
 SERVER = Path(__file__).with_name("server.py")
 
@@ -34,9 +38,10 @@ command = ["/usr/bin/python3", "-I", "{server}"]
 """
 
 
-@pytest.fixture
-def place() -> Iterator[Site]:
-    """Run a site below a directory that others may pass through."""
+@pytest.fixture(params=clusters.BOTH)
+def place(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Run a site below a directory that others may pass through, in front of one cluster."""
+    cluster: Cluster = request.param
     directory = Path(mkdtemp(dir="/var/tmp", prefix="perijove-test-"))
     directory.chmod(0o711)
     server = directory / "server.py"
@@ -44,9 +49,9 @@ def place() -> Iterator[Site]:
     server.chmod(0o644)
     data = directory / "hub"
     data.mkdir(mode=0o700)
-    section = clusters.section("slurm", SETTINGS.format(server=server))
+    section = clusters.section(cluster, SETTINGS.format(server=server))
     site = Site(data, free_port(), extra=CONFIG.format(port=free_port()) + section)
-    with clusters.left_clean("slurm") as ends:
+    with clusters.left_clean(cluster) as ends:
         ends.callback(shutil.rmtree, directory)
         site.start()
         ends.callback(site.stop)
