@@ -351,7 +351,7 @@ window.Notification = class extends Notification {
 
 
 def test_who_looks_elsewhere_is_notified(open_page: Opener, show: Show) -> None:
-    """Once allowed, the browser tells of a question, of a start that failed, and of a ready one."""
+    """The browser tells of a question, a failure, a ready server; and nothing of a sign-out."""
     page = open_page("home", permissions=["notifications"])
     page.add_init_script(_ELSEWHERE)
     now = show.gallery.hub.clock.now()
@@ -381,6 +381,11 @@ def test_who_looks_elsewhere_is_notified(open_page: Opener, show: Show) -> None:
     show.change("lch_annstarting", status="ready")
     told("Your server is ready.")
     show.change("lch_annstarting", status="starting")
+
+    look_elsewhere()
+    page.context.clear_cookies()
+    page.wait_for_url("**/hub/login?**", timeout=30_000)
+    assert page.evaluate("sessionStorage.told") is None
 
 
 _TOO_SLOW: Final = {

@@ -221,7 +221,7 @@
       this.again = false;
       try {
         const response = await fetch(location.href, { redirect: "manual", headers: { Accept: "text/html" } });
-        if (response.type === "opaqueredirect") { this.leave(); return; }
+        if (response.type === "opaqueredirect") { await this.leave(); return; }
         const read = new DOMParser().parseFromString(await response.text(), "text/html");
         const next = read.getElementById("live");
         if (next) { document.title = read.title; this.replace(next); }
@@ -273,10 +273,19 @@
       if (this.notify && document.hidden) new Notification(document.title, { body: text });
     },
 
-    leave() {
+    /* The page leads on: to a server that is ready, or to the sign-in. */
+    async leave() {
       clearTimeout(this.timer);
-      this.tell(this.ready);
+      if (this.notify && document.hidden && await this.isReady()) this.tell(this.ready);
       location.reload();
+    },
+
+    async isReady() {
+      const url = new URL(this.region.dataset.stream, location.href);
+      url.pathname = url.pathname.replace(/\/events$/, "");
+      url.searchParams.set("_xsrf", page.xsrf_token);
+      const answer = await fetch(url);
+      return answer.ok && (await answer.json()).status === "ready";
     },
 
     offer(button) {
