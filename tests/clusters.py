@@ -161,13 +161,18 @@ class Blockers:
 
     found: list[tuple[Cluster, str]] = field(default_factory=list)
 
-    def block(self, cluster: Cluster, user: str, *arguments: str) -> str:
-        """Submit a job that does nothing, and wait until it runs; returns its id."""
+    def submit(self, cluster: Cluster, user: str, *arguments: str) -> str:
+        """Submit a job that does nothing; returns its id."""
         command = (*_QUIET[cluster], *_LITTLE[cluster], *arguments, *_IDLE[cluster])
         done = beds.run_as(user, *command)
         assert done.returncode == 0, done.stderr
         job_id = done.stdout.strip().partition(";")[0]
         self.found.append((cluster, job_id))
+        return job_id
+
+    def block(self, cluster: Cluster, user: str, *arguments: str) -> str:
+        """Submit such a job, and wait until it runs; returns its id."""
+        job_id = self.submit(cluster, user, *arguments)
         wait_for(
             lambda: any(job.id == job_id and job.is_running for job in jobs(cluster)),
             what=f"the blocker {job_id} to run",

@@ -68,7 +68,7 @@ def token_of(server: str) -> str:
 
 @pytest.mark.parametrize("kind", clusters.BOTH)
 def test_job_and_its_secrets_are_the_persons(site: BatchSite, kind: Cluster) -> None:
-    """It is alice's in every respect; its end leaves alone the one that bob named the same."""
+    """It is alice's in every respect; what bob named the same is left alone when hers are ended."""
     assert site.site.parts()["hub"].username() == HUB
     wait_for(
         lambda: PARTITION[kind] in site.offered("alice", kind, "partition"),
@@ -94,4 +94,7 @@ def test_job_and_its_secrets_are_the_persons(site: BatchSite, kind: Cluster) -> 
     bobs = site.beside.block(kind, "bob", NAMED[kind], name)
     site.stop("alice", server)
     assert site.becomes("alice", server, "ended")["end"]["cause"] == "admin"
+    # What appears for a server that was stopped is cancelled where it is its person's own.
+    hers = site.beside.submit(kind, "alice", NAMED[kind], name)
+    wait_for(lambda: hers not in site.jobs_of("alice", server, kind), what="the late job's end")
     assert site.jobs_of("alice", server, kind) == [bobs]
