@@ -99,15 +99,21 @@ class Observer:
 
     async def pause(self, _seconds: float) -> None:
         """Wait until the next survey is due: soon while something is on its way or has changed."""
-        settings = self._placed.settings
-        shortest = _spread(min(settings.survey_busy_period, settings.survey_period))
+        longest = self._period()
+        shortest = _spread(min(self._period(is_busy=True), longest))
         if await self._hub.database.read(self._is_busy):
             await anyio.sleep(shortest)
             return
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._await_change, shortest, tasks.cancel_scope)
-            await self._hub.look.wait(_spread(settings.survey_period))
+            await self._hub.look.wait(_spread(longest))
             tasks.cancel_scope.cancel()
+
+    def _period(self, *, is_busy: bool = False) -> float:
+        """Return how far apart surveys are: no closer than the platform may be asked."""
+        settings, spawner = self._placed.settings, self._placed.spawner
+        wished = settings.survey_busy_period if is_busy else settings.survey_period
+        return max(wished, spawner.pace) if isinstance(spawner, TakesTurns) else wished
 
     async def _await_change(self, shortest: float, pause: anyio.CancelScope) -> None:
         """End a pause when the platform tells of a change, but not before `shortest`."""
@@ -140,7 +146,7 @@ class Observer:
     async def look(self) -> None:
         """Survey the platform once, if the lease is ours, and write what changed."""
         # Should a survey outlast it another replica surveys too, which does no harm.
-        ttl = self._hub.lifecycle.takeover + timedelta(seconds=self._placed.settings.survey_period)
+        ttl = self._hub.lifecycle.takeover + timedelta(seconds=self._period())
         lease = f"observe:{self._name}"
         if not await self._hub.database.write(bound(take_lease, lease, token=self._token, ttl=ttl)):
             return

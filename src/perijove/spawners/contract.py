@@ -449,3 +449,8 @@ class TakesTurns(Protocol):
     def patience(self) -> float:
         """How many seconds that may take; they are no silence of the platform."""
         ...
+
+    @property
+    def pace(self) -> float:
+        """How many seconds there have to be between two surveys, for the turns to last."""
+        ...

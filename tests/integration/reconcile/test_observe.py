@@ -13,10 +13,11 @@ from perijove.db.spawner_states import find_state, list_orphans
 from perijove.db.tables import launches as table
 from perijove.db.tables import leases
 from perijove.domain.launch import Cause, Reason, Status, Wanted
-from perijove.kit.clock import isoformat
+from perijove.kit.clock import isoformat, monotonic
 from perijove.kit.loops import until
+from perijove.reconcile import observe
 from perijove.reconcile.observe import Observer
-from perijove.spawners.contract import LaunchSpec, Phase, Spawner
+from perijove.spawners.contract import LaunchSpec, Phase, Spawner, Survey
 from tests.crossing import during
 from tests.fakes.spawners import (
     FailsAtStage,
@@ -26,6 +27,7 @@ from tests.fakes.spawners import (
     MemoryPlatform,
     NeverAnswers,
     Stage,
+    Wrapper,
 )
 from tests.hubs import PATIENCE, ShiftedClock, TestHub, answering_server, running_hub
 
@@ -341,3 +343,35 @@ async def test_a_reason_keeps_since_when_it_is_this_one(database_url: str, tmp_p
         began = first.since - timedelta(minutes=3)
         pulling = await told(Reason(code="pulling-image", params={"since": isoformat(began)}))
         assert pulling.since == began
+
+
+class TakesItsTurn(Wrapper):
+    """Asks its platform seldom: a survey first waits for its turn."""
+
+    patience = PATIENCE
+    pace = 0.5
+
+    async def survey(self) -> Survey:
+        """Wait longer than a platform may take that was asked."""
+        await anyio.sleep(0.3)
+        return await super().survey()
+
+
+async def test_waiting_for_a_turn_is_no_silence(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not asked yet has not failed to answer."""
+    monkeypatch.setattr(observe, "SURVEY_DEADLINE", 0.1)
+    async with running_hub(database_url, tmp_path, wrap=TakesItsTurn, loops=False) as hub:
+        await Observer(hub.hub, "memory", hub.hub.spawners["memory"], hub.prober).look()
+        state = await hub.hub.database.read(bound(find_state, "memory"))
+    assert state.failing_since is None
+    assert state.complete_at is not None
+
+
+async def test_surveys_leave_the_turns_time_to_come(database_url: str, tmp_path: Path) -> None:
+    """They are no faster than the platform may be asked, whatever period is configured."""
+    async with running_hub(database_url, tmp_path, wrap=TakesItsTurn, loops=False) as hub:
+        began = monotonic()
+        await Observer(hub.hub, "memory", hub.hub.spawners["memory"], hub.prober).pause(0)
+    assert monotonic() - began >= 0.4

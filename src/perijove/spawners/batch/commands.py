@@ -89,6 +89,11 @@ class Commands:
         """How many seconds a question waits for its turn at the most."""
         return self._allowance.longest
 
+    @property
+    def pace(self) -> float:
+        """How many seconds lie between questions about jobs that share all turns evenly."""
+        return self._allowance.longest / (_MOST - _KEPT)
+
     async def run(self, command: Command) -> Result:
         """Return what a command says; raise `SpawnerTransient` if it does not in time."""
         await self._allowance.take()

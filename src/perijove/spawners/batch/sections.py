@@ -59,12 +59,16 @@ class BatchSettings(SpawnerSettings):
     """
     Seconds between two questions to the scheduler: in six times as many there are never more than
     six. What belongs to one person is not counted: submitting, cancelling, their associations, a
-    dry run. Some sites want more.
+    dry run. Some sites want more: a job may then wait longer until the hub may look whether it is
+    its own, so give `start_limit` six times as many seconds, and more.
     """
     survey_period: float = 30
     """Seconds between two surveys while nothing is on its way."""
     survey_busy_period: float = 15
-    """Seconds between two surveys while something is on its way."""
+    """
+    Seconds between two surveys while something is on its way; one and a half `minimum_period` at
+    the least.
+    """
     start_limit: float = 600
     """Seconds from running to saying where it listens; loading software is part of it."""
     connect_limit: float = 180

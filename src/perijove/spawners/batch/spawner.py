@@ -115,6 +115,15 @@ class BatchSpawner:
         """How many seconds a question about jobs may have to wait for its turn."""
         return self._commands.longest
 
+    @property
+    def pace(self) -> float:
+        """
+        How many seconds there have to be between two surveys.
+
+        Faster ones would use all turns up at once, and then be blind for the rest of the time.
+        """
+        return self._commands.pace
+
     # --- start ----------------------------------------------------------------------------
 
     async def start(self, spec: LaunchSpec, checkpoint: Checkpoint) -> Sighting:

@@ -86,6 +86,14 @@ def test_two_are_kept_for_the_others(for_form: bool) -> None:
     assert [one.at for one in asked if one.for_form is not for_form] == [0.25, 0.5, 6]
 
 
+def test_turns_last_for_surveys_at_their_pace() -> None:
+    """Where a site wants few questions, looks at the queue are spread and not used up at once."""
+    turns, pace = Turns(120), Commands(Site(), Allowance(120)).pace
+    for number in range(100):
+        assert turns.at(number * pace, for_form=False) == number * pace
+        turns.take(number * pace, for_form=False)
+
+
 async def test_questions_wait_for_their_turn() -> None:
     """However many want to ask at the same moment, six go in six periods."""
     period = 0.1
