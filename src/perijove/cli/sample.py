@@ -59,6 +59,7 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "profiles.reservation": '"course"',
     "profiles.gpu_type": '"a100"',
     "profiles.ui": '"lab"',
+    "profiles.queue_limit": '"2 h"',
     "profiles.image": '"datascience"',
     "profiles.storage": '{ kept = "user", size = "10 GiB" }',
     "profiles.fields": '{ cpu = { min = 1, max = 4 }, time = { max = "12 h" } }',
