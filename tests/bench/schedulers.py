@@ -137,7 +137,8 @@ def _row(number: int, launch: Launch) -> str:
     if number % _WAITS == 0:
         state, reason, node, start = ("PENDING", "Priority", "", now + 3600)
     columns = (
-        number + 1, launch.user_name, state, 0, reason, node, start, start + 7200, now - 4000, name,
+        number + 1, launch.user_name, state, 0, reason, node, start, start + 7200, now - 4000,
+        1, "cpu", "def-people", 1, "cpu=1,mem=1G,node=1,billing=1", name,
     )  # fmt: skip
     return "\x1f".join([*map(str, columns), "@MARK@\n"])
 

@@ -91,7 +91,6 @@ async def test_waiting_jobs_say_why(bed: Bed) -> None:
     job = await bed.job(another, waits_for("resources"))
     assert job.reason is not None
     assert "gpu" in job.reason.words
-    assert not await bed.scheduler.fits_now(bed.run_as, "alice", bed.request(Resources(gpu=1)))
 
 
 async def test_a_held_job_then_an_error_then_no_home(bed: Bed) -> None:

@@ -9,7 +9,7 @@ import anyio
 
 from perijove.domain.errors import SpawnerTransient
 from perijove.kit.clock import monotonic
-from perijove.spawners.batch.scheduler import Command, Result, Site
+from perijove.spawners.batch.scheduler import Command, Result, RunForForm, Site
 
 _SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 _MOST: Final = 6
@@ -64,6 +64,11 @@ class Allowance:
         """How many seconds who is first in its line waits at the most."""
         return self._turns.window
 
+    def has_turn_for_form(self) -> bool:
+        """Tell whether a question of a form would be allowed at once."""
+        now = monotonic()
+        return not self._line_of_forms.locked() and self._turns.at(now, for_form=True) <= now
+
     async def take(self, *, for_form: bool = False) -> None:
         """Return when one more question is allowed; who gives up has asked nothing."""
         async with self._line_of_forms if for_form else self._line:
@@ -99,8 +104,12 @@ class Commands:
         await self._allowance.take()
         return await self._run(command)
 
-    async def run_for_form(self, command: Command) -> Result:
-        """Do the same for what a form shows: a turn of its own sort."""
+    @property
+    def for_form(self) -> RunForForm:
+        """Return what does the same for what a form shows: its turns are of their own sort."""
+        return RunForForm(self._run_for_form, self._allowance.has_turn_for_form)
+
+    async def _run_for_form(self, command: Command) -> Result:
         await self._allowance.take(for_form=True)
         return await self._run(command)
 

@@ -101,6 +101,19 @@ RunAs = Callable[[str, Sequence[Command]], Awaitable[Sequence[Result]]]
 """Runs commands, one after the other, as the named person; raises as `Run` does."""
 
 
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class RunForForm:
+    """How to ask for what only forms show: such a question may have to wait for its turn."""
+
+    run: Run
+    has_turn: Callable[[], bool] = _always
+    """Tells whether it would not have to wait."""
+
+
 class Scheduler(Protocol):
     """One batch system, as one cluster has it."""
 
@@ -178,12 +191,13 @@ class Scheduler(Protocol):
         ...
 
     async def discover(
-        self, run: Run, run_as: RunAs, user_name: str, *, run_for_form: Run | None = None
+        self, run: Run, run_as: RunAs, user_name: str, *, for_form: RunForForm | None = None
     ) -> Offer:
         """
         Return what there is for this person, see `contract.Discovers`.
 
-        `run_for_form` asks what no survey waits for; without it `run` does that, too.
+        `for_form` asks what no survey waits for; without it `run` does that, too. What is known
+        of it, however old, will do while there is no turn (`shared.renew`).
         """
         ...
 

@@ -1,9 +1,10 @@
 """`Shared`: what is asked of a scheduler once for everybody who wants to know it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from math import inf
+from typing import Any, Generic, TypeVar
 
 import anyio
 
@@ -47,6 +48,18 @@ class Shared(Generic[T]):
         self._failure: SpawnerTransient | None = None
         self._failures = 0
 
+    @property
+    def known(self) -> Known[T]:
+        """Return what was found out last, however old; raises `LookupError` if nothing was."""
+        if self._known is None:
+            raise LookupError("nothing is known of it")
+        return self._known
+
+    @property
+    def age(self) -> float:
+        """Return how old that is, in its times: from 1 on it is too old. Infinite for nothing."""
+        return (self._now() - self._known.asked) / self._seconds if self._known else inf
+
     async def get(self, ask: Callable[[], Awaitable[T]], *, since: float | None = None) -> Known[T]:
         """
         Return the fact, asked for by `ask` when what is known is too old.
@@ -78,6 +91,22 @@ class Shared(Generic[T]):
             raise
         self._known, self._failure = Known(value, as_of, asked), None
         return self._known
+
+
+Asked = tuple[Shared[Any], Callable[[], Awaitable[Any]]]
+"""A fact, and what asks for it."""
+
+
+async def renew(facts: Iterable[Asked], has_turn: Callable[[], bool]) -> None:
+    """
+    Have all these facts `known`, each asked for by its question if it is too old.
+
+    The oldest of them comes first. When there is no turn for a question, what is known will do,
+    and it is asked for another time; only for what is not known at all one waits.
+    """
+    for fact, ask in sorted(facts, key=lambda each: each[0].age, reverse=True):
+        if fact.age == inf or (fact.age >= 1 and has_turn()):
+            await fact.get(ask)
 
 
 def _again(error: SpawnerTransient) -> SpawnerTransient:

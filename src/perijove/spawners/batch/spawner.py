@@ -416,7 +416,7 @@ class BatchSpawner:
             self._commands.run,
             self._run_as,
             user_name,
-            run_for_form=self._commands.run_for_form,
+            for_form=self._commands.for_form,
         )
         others = [job for job in offer.own_jobs if not job.name.startswith(self._prefix)]
         return replace(offer, own_jobs=tuple(others))

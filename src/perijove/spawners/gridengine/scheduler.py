@@ -13,6 +13,7 @@ import pwd
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -30,9 +31,10 @@ from perijove.spawners.batch.scheduler import (
     Result,
     Run,
     RunAs,
+    RunForForm,
     Site,
 )
-from perijove.spawners.batch.shared import Shared
+from perijove.spawners.batch.shared import Shared, renew
 from perijove.spawners.gridengine import messages, submission
 from perijove.spawners.gridengine.configuration import (
     OVERVIEW,
@@ -208,7 +210,7 @@ class GridEngineScheduler:
     # --- what there is --------------------------------------------------------------------
 
     async def discover(
-        self, run: Run, run_as: RunAs, user_name: str, *, run_for_form: Run | None = None
+        self, run: Run, run_as: RunAs, user_name: str, *, for_form: RunForForm | None = None
     ) -> Offer:
         """
         Return what there is for this person.
@@ -216,20 +218,20 @@ class GridEngineScheduler:
         Everything is asked for as the hub's account, once for everybody: free resources each
         `FREE_KEPT`, the cell's configuration each `STRUCTURE_KEPT`.
         """
-        for_form = run_for_form or run
-        hosts = await self._hosts.get(lambda: self._read_hosts(for_form))
-        configuration = await self._configuration.get(
-            lambda: self._read_configuration(for_form, hosts.value)
-        )
+        form = for_form or RunForForm(run)
+        await renew([(self._hosts, partial(self._read_hosts, form.run))], form.has_turn)
+        hosts = self._hosts.known
+        read_configuration = partial(self._read_configuration, form.run, hosts.value)
+        await renew([(self._configuration, read_configuration)], form.has_turn)
         # Surveys wait for this one, too: it goes where they go.
-        listing = await self._listing.get(lambda: self._list(run))
+        await renew([(self._listing, partial(self._list, run))], form.has_turn)
         group = await to_thread.run_sync(_primary_group, user_name)
         own = [
             entry
-            for entry in listing.value.of_user(user_name)
+            for entry in self._listing.known.value.of_user(user_name)
             if not (self._ends.prefix and entry.name.startswith(self._ends.prefix))
         ]
-        person = Person(configuration.value, self._complexes, user_name, group)
+        person = Person(self._configuration.known.value, self._complexes, user_name, group)
         return person.offer(hosts.value, own, hosts.as_of)
 
     async def _read_hosts(self, run: Run) -> tuple[Host, ...]:
@@ -250,7 +252,7 @@ class GridEngineScheduler:
     ) -> Sequence[Objection]:
         """Return what stands against a request even on an empty cluster (``-w v``)."""
         try:
-            command = self._verification(request, "v")
+            command = self._verification(request)
         except SpawnerRejected as error:
             field = str(error.params.get("field", ""))
             return [Objection(field=field, code=error.code, words=str(error))]
@@ -278,22 +280,15 @@ class GridEngineScheduler:
             ("gpu", replace(asked, gpu=None)),
         ):
             if less != asked:
-                command = self._verification(replace(request, resources=less), "v")
+                command = self._verification(replace(request, resources=less))
                 if (await run_as(user_name, [command]))[0].status == 0:
                     return replace(objection, field=field)
         return replace(objection, field="cpu")
 
-    async def fits_now(self, run_as: RunAs, user_name: str, request: JobRequest) -> bool:
-        """Tell whether a request could start at this moment (``-w p``); for a hint, no promise."""
-        result = (await run_as(user_name, [self._verification(request, "p")]))[0]
-        if messages.is_away(result.stderr):
-            raise SpawnerTransient(f"qsub could not ask: {first_line(result.stderr)}")
-        return result.status == 0
-
-    def _verification(self, request: JobRequest, level: str) -> Command:
+    def _verification(self, request: JobRequest) -> Command:
         """Return a ``qsub`` that submits nothing: its ``-w`` comes after all that is the site's."""
         asked = submission.requests(request, self._complexes)
-        return ["qsub", *asked, "-w", level, "-b", "y", "/bin/true"]
+        return ["qsub", *asked, "-w", "v", "-b", "y", "/bin/true"]
 
 
 def _zone(name: str) -> ZoneInfo | None:

@@ -20,8 +20,8 @@ import anyio
 
 from perijove.domain.offer import Account, Offer, Partition, Qos, Shape
 from perijove.kit.clock import monotonic
-from perijove.spawners.batch.scheduler import Command, Result, Run, RunAs
-from perijove.spawners.batch.shared import Shared
+from perijove.spawners.batch.scheduler import Command, Result, Run, RunAs, RunForForm
+from perijove.spawners.batch.shared import Asked, Shared, renew
 from perijove.spawners.slurm import cluster, people, queue
 from perijove.spawners.slurm.ceilings import lower, tighter
 
@@ -38,35 +38,38 @@ Accounts = tuple[Account, ...]
 class Discovery:
     """Finds out what each person can have of one cluster."""
 
-    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+    def __init__(self, jobs: Shared[queue.Rows], now: Callable[[], float] = monotonic) -> None:
+        """`jobs`: the queue, of which surveys ask for a newer one now and then."""
         self._now = now
+        self._queue = jobs
         self._settings = Shared[cluster.Settings](_RARE_SECONDS, now)
         self._partitions = Shared[tuple[cluster.Rules, ...]](_STRUCTURE_SECONDS, now)
         self._reservations = Shared[tuple[cluster.Kept, ...]](_STRUCTURE_SECONDS, now)
         self._shapes = Shared[tuple[Shape, ...]](_FREE_SECONDS, now)
         self._addresses = Shared[Mapping[str, str]](_STRUCTURE_SECONDS, now)
-        self._queue = Shared[queue.Rows](_FREE_SECONDS, now)
         self._qos = Shared[Mapping[str, Qos]](_RARE_SECONDS, now)
         self._accounts: OrderedDict[str, Shared[Accounts]] = OrderedDict()
 
-    async def offer(self, run: Run, run_as: RunAs, user: str) -> Offer:
+    async def offer(self, run: Run, form: RunForForm, run_as: RunAs, user: str) -> Offer:
         """Return what there is for `user`; raises `SpawnerTransient` when Slurm is silent."""
-        known = await self._settings.get(_asking(run, cluster.SETTINGS, cluster.read_settings))
-        settings = known.value
-        accounts, every_qos = await self._rights(settings, run, run_as, user)
-        shapes = await self._shapes.get(_asking(run, cluster.NODES, cluster.read_shapes))
-        rules = await self._partitions.get(
-            _asking(run, cluster.PARTITIONS, cluster.read_partitions)
-        )
-        kept = await self._reservations.get(
-            _asking(run, cluster.RESERVATIONS, cluster.read_reservations)
-        )
-        jobs = await self._queue.get(partial(_ask_for_queue, run))
+        # Surveys wait for the queue, too: it is asked for where they ask. So are the settings, for
+        # then the turns of both sorts together are enough for a first form.
+        read_settings = _asking(run, cluster.SETTINGS, cluster.read_settings)
+        first: list[Asked] = [
+            (self._settings, read_settings),
+            (self._queue, partial(queue.ask, run)),
+        ]
+        await renew(first, form.has_turn)
+        settings, jobs = self._settings.known.value, self._queue.known
+        await renew(self._facts(form.run, settings), form.has_turn)
+        every_qos = self._qos.known.value if settings.has_accounting else {}
+        accounts = await self._accounts_of(user, run_as, settings)
+        shapes = self._shapes.known
         groups = await anyio.to_thread.run_sync(unix_groups, user)
         names = frozenset(account.name for account in accounts)
         reservations = tuple(
             replace(each.reservation, is_usable=each.admits(user, names, groups))
-            for each in kept.value
+            for each in self._reservations.known.value
         )
         has_reservation = any(each.is_usable for each in reservations)
         open_to = {qos for account in accounts for qos in account.qos}
@@ -76,12 +79,12 @@ class Discovery:
             qos=tuple(each for name, each in every_qos.items() if name in open_to),
             partitions=tuple(
                 _limited(each, every_qos)
-                for each in rules.value
+                for each in self._partitions.known.value
                 if each.admits(groups, has_reservation=has_reservation)
             ),
             shapes=shapes.value,
             reservations=reservations,
-            own_jobs=queue.read_own(jobs.value.get(user, ())),
+            own_jobs=queue.read_own(jobs.value, user),
             must_name_account=settings.needs_account
             and not any(account.is_default for account in accounts),
             notes=() if settings.has_accounting else ("no-accounting",),
@@ -92,16 +95,22 @@ class Discovery:
         known = await self._addresses.get(_asking(run, cluster.NODES, cluster.read_addresses))
         return {node: known.value[node] for node in nodes if node in known.value}
 
-    async def _rights(
-        self, settings: cluster.Settings, run: Run, run_as: RunAs, user: str
-    ) -> tuple[Accounts, Mapping[str, Qos]]:
-        """Return the person's accounts, and every QOS."""
-        if not settings.has_accounting:
-            return (), {}
+    def _facts(self, run: Run, settings: cluster.Settings) -> list[Asked]:
+        """Return what everybody's form shows, with how to ask for it."""
+        facts: list[Asked] = [
+            (self._shapes, _asking(run, cluster.NODES, cluster.read_shapes)),
+            (self._partitions, _asking(run, cluster.PARTITIONS, cluster.read_partitions)),
+            (self._reservations, _asking(run, cluster.RESERVATIONS, cluster.read_reservations)),
+        ]
+        if settings.has_accounting:
+            facts.append((self._qos, _asking(run, people.ask_for_qos(), people.read_qos)))
+        return facts
 
-        every = await self._qos.get(_asking(run, people.ask_for_qos(), people.read_qos))
+    async def _accounts_of(self, user: str, run_as: RunAs, settings: cluster.Settings) -> Accounts:
+        if not settings.has_accounting:
+            return ()
         ask = partial(_ask_for_accounts, run_as, user, settings.cluster)
-        return (await self._of(user).get(ask)).value, every.value
+        return (await self._of(user).get(ask)).value
 
     def _of(self, user: str) -> Shared[Accounts]:
         """Return what is kept of one person; the ones who asked longest ago are forgotten."""
@@ -134,12 +143,6 @@ def _asking(run: Run, command: Command, read: Callable[[Result], T]) -> Callable
         return await anyio.to_thread.run_sync(read, await run(command))
 
     return ask
-
-
-async def _ask_for_queue(run: Run) -> queue.Rows:
-    question = queue.ask_for_own()
-    result = await run(question.command())
-    return await anyio.to_thread.run_sync(queue.by_user, question, result)
 
 
 async def _ask_for_accounts(run_as: RunAs, user: str, of: str) -> Accounts:

@@ -1,14 +1,17 @@
 """The queue: our jobs as ``squeue`` shows them, by one question for everybody's."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
+
+from anyio import to_thread
 
 from perijove.domain.errors import SpawnerTransient
 from perijove.domain.launch import End, Reason
 from perijove.domain.offer import OwnJob
-from perijove.spawners.batch.scheduler import Command, Job, Result
+from perijove.spawners.batch.scheduler import Command, Job, Result, Run
+from perijove.spawners.batch.shared import Shared
 from perijove.spawners.contract import Phase
 from perijove.spawners.slurm.reasons import HELD, read_reason
 from perijove.spawners.slurm.records import Question
@@ -19,32 +22,44 @@ from perijove.spawners.slurm.values import expand_hosts, read_instant, read_tres
 
 _COLUMNS: Final = (
     "JobID", "UserName", "State", "exit_code", "Reason", "NodeList", "StartTime", "EndTime",
-    "SubmitTime", "Name",
+    "SubmitTime", "BatchFlag", "Partition", "Account", "NumCPUs", "tres-alloc", "Name",
 )  # fmt: skip
-_OWN: Final = (
-    "JobID", "UserName", "State", "Reason", "BatchFlag", "Partition", "Account", "NumCPUs",
-    "tres-alloc", "StartTime", "SubmitTime", "Name",
-)  # fmt: skip
+_KEPT_SECONDS: Final = 60.0
 _JUST: Final = timedelta(seconds=30)
 
-
-def ask_for_jobs() -> Question:
-    """Return the question for all jobs: ``squeue`` cannot filter by the beginning of a name."""
-    return Question.about(*_COLUMNS)
+Rows = Sequence[Sequence[str]]
+"""Everybody's jobs, in columns of ours; `read_jobs` and `read_own` take what they want of them."""
 
 
-def read_jobs(question: Question, result: Result, prefix: str) -> Sequence[Job]:
+def shared(now: Callable[[], float]) -> Shared[Rows]:
+    """Return what keeps the queue: surveys ask for a new one, forms take one of a minute ago."""
+    return Shared(_KEPT_SECONDS, now)
+
+
+async def ask(run: Run) -> Rows:
     """
-    Return the jobs whose name begins with `prefix`.
+    Return the queue: ``squeue`` cannot filter by the beginning of a name.
 
     Raises `SpawnerTransient` unless the answer is whole.
     """
-    return [_job(row) for row in question.rows(result) if row[-1].startswith(prefix)]
+    question = question_about_jobs()
+    result = await run(question.command())
+    return await to_thread.run_sync(question.rows, result)
 
 
-def read_ends(question: Question, result: Result) -> dict[str, End]:
+def question_about_jobs() -> Question:
+    """Return the question for all jobs."""
+    return Question.about(*_COLUMNS)
+
+
+def read_jobs(rows: Rows, prefix: str) -> Sequence[Job]:
+    """Return the jobs whose name begins with `prefix`; raise `SpawnerTransient` if unreadable."""
+    return [_job(row) for row in rows if row[-1].startswith(prefix)]
+
+
+def read_ends(rows: Rows) -> dict[str, End]:
     """Return the ends of those jobs, of any name, that are over but not yet forgotten."""
-    jobs = (_job(row) for row in question.rows(result))
+    jobs = (_job(row) for row in rows)
     return {job.id: job.end for job in jobs if job.end is not None}
 
 
@@ -74,7 +89,7 @@ _NUMBER = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 def _job(row: Sequence[str]) -> Job:
-    number, user, state, status, words, hosts, *times, name = row
+    number, user, state, status, words, hosts, *times = row[:9]
     if _NUMBER.fullmatch(number) is None:
         raise SpawnerTransient("squeue's answer is garbled")
     nodes = expand_hosts(hosts)
@@ -90,7 +105,7 @@ def _job(row: Sequence[str]) -> Job:
     is_there = phase in (Phase.RUNNING, Phase.SUSPENDED)
     return Job(
         id=number,
-        name=name,
+        name=row[-1],
         user=user,
         phase=phase,
         reason=reason if phase is not Phase.RUNNING else None,
@@ -137,28 +152,12 @@ def _exit_code(text: str) -> tuple[int, int]:
     return int(status) >> 8 & 0xFF, int(status) & 0x7F
 
 
-# --- everybody's jobs, for the form -----------------------------------------------------------
-
-Rows = Mapping[str, Sequence[Sequence[str]]]
-"""Rows of the queue by user; read when somebody asks for theirs."""
+# --- one person's jobs, for the form ----------------------------------------------------------
 
 
-def ask_for_own() -> Question:
-    """Return the question for everybody's jobs, with what they take of limits."""
-    return Question.about(*_OWN)
-
-
-def by_user(question: Question, result: Result) -> Rows:
-    """Return the rows of a whole answer by user name."""
-    found: dict[str, list[Sequence[str]]] = {}
-    for row in question.rows(result):
-        found.setdefault(row[1], []).append(row)
-    return found
-
-
-def read_own(rows: Sequence[Sequence[str]]) -> tuple[OwnJob, ...]:
-    """Return one person's jobs that are not over."""
-    return tuple(job for row in rows if (job := _own(row)) is not None)
+def read_own(rows: Rows, user_name: str) -> tuple[OwnJob, ...]:
+    """Return one person's jobs that are not over, with what they take of limits."""
+    return tuple(job for row in rows if row[1] == user_name and (job := _own(row)) is not None)
 
 
 _WORDS: Final = {
@@ -170,10 +169,11 @@ _WORDS: Final = {
 
 
 def _own(row: Sequence[str]) -> OwnJob | None:
-    number, _, state, reason, batch, partition, account, cpus, tres, *times, name = row
+    number, _, state, _, reason, _, *rest, name = row
+    began, _, queued, batch, partition, account, cpus, tres = rest
     if find_end(state, 0, 0) is not None:
         return None
-    start, submitted = (read_instant(each) for each in times)
+    start, submitted = read_instant(began), read_instant(queued)
     phase, _ = _present(state, reason, begins_later=False)
     return OwnJob(
         id=number,

@@ -6,7 +6,15 @@ from perijove.domain.errors import SpawnerTransient
 from perijove.domain.launch import End
 from perijove.domain.offer import Objection, Offer
 from perijove.kit.clock import monotonic
-from perijove.spawners.batch.scheduler import Command, Job, JobRequest, Result, Run, RunAs
+from perijove.spawners.batch.scheduler import (
+    Command,
+    Job,
+    JobRequest,
+    Result,
+    Run,
+    RunAs,
+    RunForForm,
+)
 from perijove.spawners.slurm import accounting, queue, submit
 from perijove.spawners.slurm.discovery import Discovery
 
@@ -20,7 +28,9 @@ class SlurmScheduler:
     """
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
-        self._discovery = Discovery(now)
+        self._now = now
+        self._queue = queue.shared(now)
+        self._discovery = Discovery(self._queue, now)
 
     def submission(self, request: JobRequest) -> Command:
         """Return the ``sbatch`` command; raises `SpawnerRejected` for a value that cannot be."""
@@ -48,8 +58,11 @@ class SlurmScheduler:
 
     async def jobs(self, run: Run, prefix: str) -> Sequence[Job]:
         """Return every job whose name begins with `prefix`, by one ``squeue``."""
-        question = queue.ask_for_jobs()
-        return queue.read_jobs(question, await run(question.command()), prefix)
+        return queue.read_jobs(await self._rows(run), prefix)
+
+    async def _rows(self, run: Run) -> queue.Rows:
+        asked = await self._queue.get(lambda: queue.ask(run), since=self._now())
+        return asked.value
 
     async def ends(self, run: Run, job_ids: Sequence[str]) -> Mapping[str, End]:
         """
@@ -72,8 +85,7 @@ class SlurmScheduler:
 
     async def _remembered(self, run: Run, job_ids: set[str]) -> dict[str, End]:
         # For all jobs: asked for a single one that it has forgotten, squeue fails.
-        question = queue.ask_for_jobs()
-        ends = queue.read_ends(question, await run(question.command()))
+        ends = queue.read_ends(await self._rows(run))
         return {job_id: end for job_id, end in ends.items() if job_id in job_ids}
 
     async def addresses(self, run: Run, nodes: Sequence[str]) -> Mapping[str, str]:
@@ -81,10 +93,10 @@ class SlurmScheduler:
         return await self._discovery.addresses(run, nodes)
 
     async def discover(
-        self, run: Run, run_as: RunAs, user_name: str, *, run_for_form: Run | None = None
+        self, run: Run, run_as: RunAs, user_name: str, *, for_form: RunForForm | None = None
     ) -> Offer:
         """Return what there is for this person."""
-        return await self._discovery.offer(run_for_form or run, run_as, user_name)
+        return await self._discovery.offer(run, for_form or RunForForm(run), run_as, user_name)
 
     async def dry_run(
         self, run_as: RunAs, user_name: str, request: JobRequest

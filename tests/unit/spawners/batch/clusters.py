@@ -37,7 +37,10 @@ class Cluster:
 def squeue(command: Command, jobs: Mapping[str, str]) -> Result:
     """Return what ``squeue`` prints for one question of jobs, each with the end of its name."""
     mark = command[-1][-16:]
-    columns = ("alice", "RUNNING", "0", "None", "c1", "1700000000", "1700003600", "1699999999")
+    columns = (
+        "alice", "RUNNING", "0", "None", "c1", "1700000000", "1700003600", "1699999999",
+        "1", "cpu", "def-alice", "1", "cpu=1",
+    )  # fmt: skip
     rows = [
         "\x1f".join([job_id, *columns, f"{PREFIX}{name}", f"{mark}\n"])
         for job_id, name in jobs.items()

@@ -180,7 +180,7 @@ async def test_every_call_is_counted_by_its_program() -> None:
     """Counts go by program, whatever its folder, and also for calls that fail."""
     site = commands(timeout=60)
     await site.run(["/bin/true"])
-    await site.run_for_form(["true"])
+    await site.for_form.run(["true"])
     with pytest.raises(SpawnerTransient):
         await site.run(["/nonexistent/squeue"])
     assert site.counts == {"true": 2, "squeue": 1}

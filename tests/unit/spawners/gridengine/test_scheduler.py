@@ -373,16 +373,12 @@ NO_SLOTS = verdict('cannot run in PE "smp" because it only offers 0 slots')
 
 async def test_a_dry_run_submits_nothing(scheduler: GridEngineScheduler, cell: Cell) -> None:
     """The site's own arguments cannot turn a verification into a submission."""
-    cell.verifications = [SUITABLE, SUITABLE]
+    cell.verifications = [SUITABLE]
     request = JobRequest(
         name="pj-a", comment="", resources=Resources(cpu=2), extra=["-w", "n", "-terse"]
     )
     assert await scheduler.dry_run(cell.run_as, "alice", request) == ()
-    assert await scheduler.fits_now(cell.run_as, "alice", request)
-    assert [command[-5:] for command in cell.commands] == [
-        ["-w", "v", "-b", "y", "/bin/true"],
-        ["-w", "p", "-b", "y", "/bin/true"],
-    ]
+    assert [command[-5:] for command in cell.commands] == [["-w", "v", "-b", "y", "/bin/true"]]
 
 
 @pytest.mark.parametrize(
@@ -406,11 +402,9 @@ async def test_the_culprit_of_too_few_slots_is_found(
 async def test_a_dry_run_without_answer_says_so(scheduler: GridEngineScheduler, cell: Cell) -> None:
     """Silence is no objection and no consent."""
     request = JobRequest(name="pj-a", comment="", resources=Resources())
-    cell.verifications = [SILENT, SILENT]
+    cell.verifications = [SILENT]
     with pytest.raises(SpawnerTransient):
         await scheduler.dry_run(cell.run_as, "alice", request)
-    with pytest.raises(SpawnerTransient):
-        await scheduler.fits_now(cell.run_as, "alice", request)
 
 
 async def test_what_cannot_be_asked_is_an_objection(

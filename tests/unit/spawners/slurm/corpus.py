@@ -3,12 +3,15 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from perijove.spawners.batch.scheduler import Result
 from perijove.spawners.slurm.records import Question
 from tests.beds import ROOT
 
 CORPUS = ROOT / "tests/corpus/slurm"
+FOR_FORMS: Final = ("1", "cpu", "def-alice", "1", "cpu=1")
+"""Whether it is a batch job, its partition and account, and what it takes."""
 
 
 def said(name: str) -> Result:
@@ -47,13 +50,14 @@ def attempts() -> Iterator[Attempt]:
 
 
 def answer(question: Question, rows: Sequence[Sequence[str]]) -> Result:
-    """Return what ``squeue`` says to `question` when these are the rows."""
+    """Return what ``squeue`` says to `question`; of rows without what only forms show, too."""
     end = f"\x1f{question.mark}\n"
-    return Result(status=0, stdout="".join("\x1f".join(row) + end for row in rows), stderr="")
+    whole = [[*row[:9], *(row[9:-1] or FOR_FORMS), row[-1]] for row in rows]
+    return Result(status=0, stdout="".join("\x1f".join(row) + end for row in whole), stderr="")
 
 
 def waiting_and_running() -> list[list[str]]:
-    """Return the corpus's queue in the columns of `ask_for_jobs`."""
+    """Return the corpus's queue in the columns of `question_about_jobs`, but for those of forms."""
     rows = []
     for line in said("squeue-o-pipe.txt").stdout.splitlines():
         each = line.split("|", 22)

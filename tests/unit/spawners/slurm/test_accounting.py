@@ -9,7 +9,7 @@ from perijove.domain.errors import SpawnerRejected, SpawnerTransient
 from perijove.domain.launch import Cause
 from perijove.spawners.batch.scheduler import Command, Result
 from perijove.spawners.slurm.accounting import read
-from perijove.spawners.slurm.queue import ask_for_jobs
+from perijove.spawners.slurm.queue import question_about_jobs
 from perijove.spawners.slurm.scheduler import SlurmScheduler
 from tests.unit.spawners.slurm.corpus import answer, failed, of_every_state, said
 
@@ -86,7 +86,7 @@ def _without_accounting(queue: Callable[[Result], Result]) -> Callable[[Command]
     def say(command: Command) -> Result:
         if command[0] == "sacct":
             return failed("Slurm accounting storage is disabled")
-        question = ask_for_jobs()
+        question = question_about_jobs()
         mark = command[-1].rpartition("\x1f")[2]
         return queue(answer(replace(question, mark=mark), ROWS))
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 import anyio
@@ -9,8 +10,11 @@ import pytest
 
 from perijove.domain.errors import SpawnerTransient
 from perijove.domain.offer import Offer
-from perijove.spawners.batch.scheduler import Command, Result
+from perijove.spawners.batch.commands import Allowance
+from perijove.spawners.batch.scheduler import Command, Result, RunForForm
 from perijove.spawners.slurm.discovery import Discovery, unix_groups
+from perijove.spawners.slurm.queue import shared
+from perijove.spawners.slurm.scheduler import SlurmScheduler
 from tests.unit.spawners.slurm.corpus import failed, said
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +47,12 @@ class Cluster:
         self.asked: Counter[str] = Counter()
         self.time = 0.0
         self.answers = dict(ANSWERS)
-        self.discovery = Discovery(lambda: self.time)
+        self.turns: float = inf
+        self.discovery = Discovery(shared(self.now), self.now)
+
+    def now(self) -> float:
+        """Return the time, in seconds."""
+        return self.time
 
     async def run(self, command: Command) -> Result:
         """Answer a question of the hub's own account."""
@@ -62,7 +71,13 @@ class Cluster:
 
     async def offer(self, user: str = "alice") -> Offer:
         """Return what there is for `user`."""
-        return await self.discovery.offer(self.run, self.run_as, user)
+        form = RunForForm(self.run_for_form, lambda: self.turns > 0)
+        return await self.discovery.offer(self.run, form, self.run_as, user)
+
+    async def run_for_form(self, command: Command) -> Result:
+        """Answer a question of the hub's own account that a form has."""
+        self.turns -= 1
+        return await self.run(command)
 
 
 async def test_offer_holds_what_the_cluster_says() -> None:
@@ -118,6 +133,53 @@ async def test_each_fact_has_its_age(seconds: float, asked: set[str]) -> None:
     cluster.time = seconds
     await cluster.offer()
     assert set(cluster.asked) == asked
+
+
+async def test_what_is_old_will_do_while_there_is_no_turn() -> None:
+    """A form waits only for what nobody knows yet; then the longest overdue is asked for first."""
+    cluster = Cluster()
+    cluster.turns = 0
+    assert (await cluster.offer()).partitions
+    cluster.asked.clear()
+
+    cluster.time = 330
+    assert (await cluster.offer()).partitions
+    assert not cluster.asked
+
+    asked = []
+    for _ in range(5):
+        cluster.asked.clear()
+        cluster.turns = 1
+        await cluster.offer("bob")
+        asked.append(set(cluster.asked) - {"bob"})
+    assert asked == [
+        {"squeue", "node"},
+        {"partition"},
+        {"reservation"},
+        set(),
+        set(),
+    ]
+
+
+async def test_first_form_has_its_turns_beside_a_survey() -> None:
+    """What is asked for a first form and a first look at the queue are six questions together."""
+    cluster = Cluster()
+    allowance = Allowance(3600)
+
+    async def run(command: Command) -> Result:
+        await allowance.take()
+        return await cluster.run(command)
+
+    async def run_for_form(command: Command) -> Result:
+        await allowance.take(for_form=True)
+        return await cluster.run(command)
+
+    form = RunForForm(run_for_form, allowance.has_turn_for_form)
+    scheduler = SlurmScheduler(cluster.now)
+    with anyio.fail_after(30):
+        await scheduler.discover(run, cluster.run_as, "alice", for_form=form)
+        assert await scheduler.jobs(run, "pj-") == []
+    assert not allowance.has_turn_for_form()
 
 
 async def test_addresses_are_those_of_the_cluster() -> None:

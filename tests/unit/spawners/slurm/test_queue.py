@@ -14,16 +14,15 @@ from perijove.domain.launch import Cause, End
 from perijove.spawners.batch.scheduler import Command, Job, Result
 from perijove.spawners.contract import Phase
 from perijove.spawners.slurm.queue import (
-    ask_for_jobs,
-    ask_for_own,
-    by_user,
     listing_by_name,
+    question_about_jobs,
     read_ids,
     read_jobs,
     read_own,
 )
 from perijove.spawners.slurm.scheduler import SlurmScheduler
 from tests.unit.spawners.slurm.corpus import (
+    FOR_FORMS,
     answer,
     failed,
     of_every_state,
@@ -37,8 +36,8 @@ AT: Final = ("1795188683", "1795192283", "1795188600")
 
 
 def _read(rows: Sequence[Sequence[str]], prefix: str = "") -> dict[str, Job]:
-    question = ask_for_jobs()
-    return {job.id: job for job in read_jobs(question, answer(question, rows), prefix)}
+    question = question_about_jobs()
+    return {job.id: job for job in read_jobs(question.rows(answer(question, rows)), prefix)}
 
 
 def _one(state: str, *, code: str = "0", reason: str = "None", nodes: str = "c1") -> Job:
@@ -188,15 +187,15 @@ def test_name_cannot_pass_for_a_row() -> None:
 
 def test_greeting_before_the_rows_is_no_job() -> None:
     """A site's wrapper may say something on standard output first."""
-    question = ask_for_jobs()
+    question = question_about_jobs()
     whole = answer(question, [["7", "alice", "RUNNING", "0", "None", "c1", *AT, "pj-x"]])
     greeted = replace(whole, stdout="Welcome!\nNews: none\n" + whole.stdout)
-    assert [job.id for job in read_jobs(question, greeted, "pj-")] == ["7"]
+    assert [job.id for job in read_jobs(question.rows(greeted), "pj-")] == ["7"]
 
 
 def test_answer_that_is_cut_off_is_none() -> None:
     """Wherever an answer breaks off inside a row, nothing is read from it."""
-    question = ask_for_jobs()
+    question = question_about_jobs()
     row = ["7", "alice", "RUNNING", "0", "None", "c1", *AT, "pj-x"]
     whole = answer(question, [row, row])
     half = len(whole.stdout) // 2
@@ -204,7 +203,7 @@ def test_answer_that_is_cut_off_is_none() -> None:
         if length == half:
             continue
         with pytest.raises(SpawnerTransient):
-            read_jobs(question, replace(whole, stdout=whole.stdout[:length]), "pj-")
+            question.rows(replace(whole, stdout=whole.stdout[:length]))
 
 
 @pytest.mark.parametrize(
@@ -221,23 +220,23 @@ def test_answer_that_is_cut_off_is_none() -> None:
 def test_failed_question_is_no_empty_queue(result: Result) -> None:
     """An answer that is none, with whatever status, never reads as if there were no jobs."""
     with pytest.raises(SpawnerTransient):
-        read_jobs(ask_for_jobs(), result, "pj-")
+        question_about_jobs().rows(result)
 
 
 def test_empty_queue_is_empty() -> None:
     """No job at all is an answer, and so is one beside a remark of the site."""
     remark = "Maintenance on Tuesday"
-    assert read_jobs(ask_for_jobs(), said("squeue-empty.txt"), "pj-") == []
-    assert read_jobs(ask_for_jobs(), failed(remark, status=0), "pj-") == []
+    assert question_about_jobs().rows(said("squeue-empty.txt")) == []
+    assert question_about_jobs().rows(failed(remark, status=0)) == []
 
 
 @given(st.text(alphabet="7|\x1f\n-,:[]aN", max_size=80))
 def test_any_output_is_read_or_refused(text: str) -> None:
     """Whatever is printed, the answer is a list of jobs or `SpawnerTransient`."""
-    question = ask_for_jobs()
+    question = question_about_jobs()
     output = text.replace("|", f"\x1f{question.mark}\n")
     try:
-        jobs = read_jobs(question, Result(status=0, stdout=output, stderr=""), "")
+        jobs = read_jobs(question.rows(Result(status=0, stdout=output, stderr="")), "")
     except SpawnerTransient:
         return
     assert len(jobs) == output.count(f"\x1f{question.mark}\n")
@@ -290,21 +289,20 @@ def test_listing_takes_only_names_of_ours() -> None:
             listing_by_name(name)
 
 
-# --- everybody's jobs -------------------------------------------------------------------------
+# --- one person's jobs ------------------------------------------------------------------------
 
 
 def test_own_jobs_are_those_of_one_person() -> None:
     """What somebody has in the queue is told with what it takes; what is over is not."""
-    question = ask_for_own()
+    question = question_about_jobs()
     rows = [
-        ["1", "alice", "RUNNING", "None", "0", "gpu", "def-alice", "4",
-         "cpu=4,mem=1G,gres/gpu=2,gres/gpu:a100=2", AT[0], AT[2], "salloc"],
-        ["2", "alice", "PENDING", "JobHeldUser", "1", "cpu", "def-alice", "1", "cpu=1", "N/A",
-         AT[2], "later"],
-        ["3", "alice", "COMPLETED", "None", "1", "cpu", "def-alice", "1", "", AT[0], AT[2], "done"],
-        ["4", "bob", "RUNNING", "None", "1", "cpu", "def-bob", "1", "", AT[0], AT[2], "other"],
+        ["1", "alice", "RUNNING", "0", "None", "c1", *AT, "0", "gpu", "def-alice", "4",
+         "cpu=4,mem=1G,gres/gpu=2,gres/gpu:a100=2", "salloc"],
+        ["2", "alice", "PENDING", "0", "JobHeldUser", "", "N/A", "N/A", AT[2], *FOR_FORMS, "later"],
+        ["3", "alice", "COMPLETED", "0", "None", "c1", *AT, *FOR_FORMS, "done"],
+        ["4", "bob", "RUNNING", "0", "None", "c1", *AT, *FOR_FORMS, "other"],
     ]  # fmt: skip
-    first, second = read_own(by_user(question, answer(question, rows))["alice"])
+    first, second = read_own(question.rows(answer(question, rows)), "alice")
     assert (first.id, first.state, first.is_interactive) == ("1", "running", True)
     assert (first.cpus, first.gpus) == (4, 2)
     assert first.since == datetime.fromtimestamp(int(AT[0]), UTC)
