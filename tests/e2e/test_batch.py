@@ -291,7 +291,7 @@ def test_person_at_the_accounts_limit_reads_it_and_makes_room(
 
     choose(page, bed, "slurm", of="carol/second", cpu="1", ui="terminal")
     start(page)
-    expect(the_reason(page)).to_have_text(
+    expect(the_reason(page)).to_contain_text(
         "You or your group use all the cores you may have at once.", timeout=SOON
     )
     expect(page.locator(".quote")).to_contain_text("AssocGrpCpuLimit")
@@ -301,7 +301,7 @@ def test_person_at_the_accounts_limit_reads_it_and_makes_room(
         [{"name": "perijove-language", "value": "fr", "url": f"{bed.site.url}/hub/"}]
     )
     french.goto(page.url)
-    expect(the_reason(french)).to_have_text(
+    expect(the_reason(french)).to_contain_text(
         "Vous ou votre groupe utilisez tous les cœurs auxquels vous avez droit à la fois."
     )
     others = french.locator("#others")
@@ -385,7 +385,7 @@ def test_quota_and_end_from_outside_on_grid_engine(bed: BatchSite, sign_in: Sign
     page = sign_in("bob")
     choose(page, bed, "gridengine", ui="terminal")
     start(page)
-    expect(the_reason(page)).to_have_text(
+    expect(the_reason(page)).to_contain_text(
         "You or your group use all that a quota of this cluster allows at once.", timeout=SOON
     )
     expect(page.locator(".quote")).to_contain_text("bob_two_slots")
