@@ -302,8 +302,7 @@ class _Request:
         return [node for node in shape.nodes if node in self.reservation.nodes]
 
     def _with_features(self, shapes: Sequence[Shape]) -> list[Shape]:
-        wanted = set(self.values.get(FEATURES) or ())  # type: ignore[arg-type]
-        return _filter(shapes, lambda shape: wanted <= shape.features)
+        return with_features(shapes, self.values)
 
     def _with_gpus(self, shapes: Sequence[Shape]) -> list[Shape]:
         if not self._gpus:
@@ -338,7 +337,7 @@ class _Request:
         begins = [
             max(each.starts_at, self.market.now)
             for each in self.offer.reservations
-            if each.is_maintenance and each.ends_at > self.market.now and covers(each, shape, node)
+            if each.is_maintenance and each.ends_at > self.market.now and _covers(each, shape, node)
         ]
         return min(begins, default=None)
 
@@ -388,7 +387,13 @@ def _filter(shapes: Iterable[Shape], holds: Callable[[Shape], bool]) -> list[Sha
     return [shape for shape in shapes if holds(shape)]
 
 
-def covers(reservation: Reservation, shape: Shape, node: str) -> bool:
+def with_features(shapes: Iterable[Shape], values: Mapping[str, Value]) -> list[Shape]:
+    """Return those of these nodes that have the features which are asked for."""
+    wanted = set(values.get(FEATURES) or ())  # type: ignore[arg-type]
+    return _filter(shapes, lambda shape: wanted <= shape.features)
+
+
+def _covers(reservation: Reservation, shape: Shape, node: str) -> bool:
     """Tell whether a reservation takes this node, of this kind."""
     if reservation.nodes:
         return node in reservation.nodes
@@ -461,8 +466,14 @@ def _of_ceiling(offer: Offer, seconds: int | None, ceiling: Ceiling) -> dict[str
     return {name: {"maximum": limit} for name, limit in limits.items() if limit is not None}
 
 
-def maintenance(market: Market, within: timedelta) -> Reservation | None:
-    """Return the next maintenance, or the present one, that begins within a time."""
+def maintenance(
+    market: Market, within: timedelta, shapes: Sequence[Shape] = ()
+) -> Reservation | None:
+    """
+    Return the next maintenance, or the present one, that begins within a time.
+
+    Of `shapes` it has to take a node. Without any it may be any: during one no node may be up.
+    """
     if market.offer is None:
         return None
     coming = [
@@ -471,5 +482,9 @@ def maintenance(market: Market, within: timedelta) -> Reservation | None:
         if each.is_maintenance
         and market.now < each.ends_at
         and each.starts_at < market.now + within
+        and (
+            not shapes
+            or any(_covers(each, shape, node) for shape in shapes for node in shape.nodes)
+        )
     ]
     return min(coming, key=lambda each: each.starts_at, default=None)

@@ -5,7 +5,7 @@ What may be chosen at all is answered here, field by field; which choices go tog
 in `combination.py`.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -89,7 +89,12 @@ def size_of(field: str, shape: Shape, *, gpu_type: str = "") -> int:
         return shape.memory_bytes
     if gpu_type:
         return shape.gpus.get(gpu_type, 0)
-    return sum(count for kind, count in shape.gpus.items() if not is_shard(kind))
+    return whole_gpus(shape.gpus)
+
+
+def whole_gpus(gpus: Mapping[str, int]) -> int:
+    """Return how many GPUs of any type these are, those that are only shares left out."""
+    return sum(count for kind, count in gpus.items() if not is_shard(kind))
 
 
 def most_gpus(shapes: Iterable[Shape]) -> Fraction | None:

@@ -5,17 +5,16 @@ Pure over what a scheduler has said. Nothing here is a promise: what is free at 
 somebody else's at the next.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from fractions import Fraction
 from typing import Any, Final
 
-from perijove.domain.combination import BEFORE_MAINTENANCE, ceilings, covers
-from perijove.domain.market import Market, is_shard, shapes_in
+from perijove.domain.combination import BEFORE_MAINTENANCE, ceilings, maintenance, with_features
+from perijove.domain.market import Market, shapes_in, whole_gpus
 from perijove.domain.offer import Free, Reservation, Shape
 from perijove.domain.profile import (
-    FEATURES,
     FIELDS,
     GPU_TYPE,
     PARTITION,
@@ -55,11 +54,12 @@ def outlook(market: Market, options: Mapping[str, Any]) -> Outlook:
     if offer is None:
         return NO_OUTLOOK
     values = _values(options)
-    shapes = list(_suitable(market, values))
+    partition = str(values.get(PARTITION) or market.preferred(PARTITION))
+    shapes = with_features(shapes_in(offer, (partition,) if partition else None), values)
     wanted = values.get(RESERVATION)
     return Outlook(
         reservation=next((each for each in offer.reservations if each.name == wanted), None),
-        maintenance=_maintenance(market, shapes),
+        maintenance=maintenance(market, AHEAD, shapes),
         fits_now={} if wanted else _fits_now(shapes, values),
         fits_before=_fits_before(market, values),
     )
@@ -73,32 +73,6 @@ def _value(stored: Any) -> Value:
     if isinstance(stored, list):
         return tuple(stored)
     return stored if isinstance(stored, str) else exact(stored)
-
-
-def _suitable(market: Market, values: Mapping[str, Value]) -> Iterator[Shape]:
-    """Yield the kinds of nodes on which the request may run, whatever is free on them."""
-    assert market.offer is not None
-    partition = str(values.get(PARTITION) or market.preferred(PARTITION))
-    features = set(values.get(FEATURES) or ())  # type: ignore[arg-type]
-    for shape in shapes_in(market.offer, (partition,) if partition else None):
-        if features <= shape.features:
-            yield shape
-
-
-def _maintenance(market: Market, shapes: Sequence[Shape]) -> Reservation | None:
-    """Return the next one; any counts while none of the nodes is up, as during maintenance."""
-    assert market.offer is not None
-    coming = (
-        each
-        for each in market.offer.reservations
-        if each.is_maintenance
-        and market.now < each.ends_at
-        and each.starts_at < market.now + AHEAD
-        and (
-            not shapes or any(covers(each, shape, node) for shape in shapes for node in shape.nodes)
-        )
-    )
-    return min(coming, key=lambda each: each.starts_at, default=None)
 
 
 def _fits_before(market: Market, values: Mapping[str, Value]) -> Fraction | None:
@@ -137,4 +111,4 @@ def _has_gpus(free: Free, values: Mapping[str, Value]) -> bool:
         return True
     if kind:
         return free.gpus.get(kind, 0) >= count
-    return sum(each for name, each in free.gpus.items() if not is_shard(name)) >= count
+    return whole_gpus(free.gpus) >= count

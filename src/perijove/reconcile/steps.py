@@ -334,8 +334,7 @@ class Steps:
             if not workers and waited >= _ROUTED_WITHIN:
                 reason = launch.reason
                 if reason is None or reason.code != "proxy-away":
-                    since = self._hub.clock.now().isoformat()
-                    reason = Reason(code="proxy-away", params={"since": since})
+                    reason = Reason(code="proxy-away")
                     await self._write(launch, due=1, reason=reason, event="proxy-away")
                 else:
                     await self._write(launch, due=1)

@@ -34,7 +34,7 @@ from perijove.spawners.batch.scheduler import (
     RunForForm,
     Site,
 )
-from perijove.spawners.batch.shared import Shared, renew
+from perijove.spawners.batch.shared import Asked, Shared, renew
 from perijove.spawners.gridengine import messages, submission
 from perijove.spawners.gridengine.configuration import (
     OVERVIEW,
@@ -219,12 +219,13 @@ class GridEngineScheduler:
         `FREE_KEPT`, the cell's configuration each `STRUCTURE_KEPT`.
         """
         form = for_form or RunForForm(run)
-        await renew([(self._hosts, partial(self._read_hosts, form.run))], form.has_turn)
+        read_hosts = partial(self._read_hosts, form.run)
+        # Surveys wait for the list, too: it is asked for where they ask.
+        first: list[Asked] = [(self._hosts, read_hosts), (self._listing, partial(self._list, run))]
+        await renew(first, form.has_turn)
         hosts = self._hosts.known
         read_configuration = partial(self._read_configuration, form.run, hosts.value)
         await renew([(self._configuration, read_configuration)], form.has_turn)
-        # Surveys wait for this one, too: it goes where they go.
-        await renew([(self._listing, partial(self._list, run))], form.has_turn)
         group = await to_thread.run_sync(_primary_group, user_name)
         own = [
             entry
