@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, TypeVar
 
 import psutil
@@ -43,6 +44,21 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def place_for(program: Path) -> tuple[Path, Path]:
+    """
+    Make a directory that others may pass through; return it, and a copy of a program in it.
+
+    The copy may be read by everybody, ``hub`` within the directory only by whoever made it.
+    """
+    place = Path(mkdtemp(dir="/var/tmp", prefix="perijove-test-"))
+    place.chmod(0o711)
+    (place / "hub").mkdir(mode=0o700)
+    copy = place / program.name
+    copy.write_bytes(program.read_bytes())
+    copy.chmod(0o644)
+    return place, copy
 
 
 @dataclass(slots=True)

@@ -1,18 +1,15 @@
 """TLS on the public address, and to targets with an authority of their own."""
 
 import asyncio
-import datetime
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import hashes
 
 from perijove.wire.control import Route, RouteTable
+from tests.certificates import Identity, new_key, unsigned, written
 from tests.contract.proxy.support import (
     OK,
     Client,
@@ -27,41 +24,12 @@ from tests.contract.proxy.support import (
 pytestmark = pytest.mark.anyio
 
 
-@dataclass(frozen=True)
-class Identity:
-    """A certificate that vouches for itself, and its key, as files."""
-
-    cert: Path
-    key: Path
-
-
 def make_identity(folder: Path, name: str) -> Identity:
-    """Make a certificate for this machine."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    made = Identity(folder / f"{name}.crt", folder / f"{name}.key")
-    made.cert.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-    made.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return made
+    """Make a certificate for this machine, which vouches for itself."""
+    key = new_key()
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    cert = unsigned(name, key, issuer=name, is_authority=True).add_extension(names, critical=False)
+    return written(folder, name, cert.sign(key, hashes.SHA256()), key)
 
 
 async def test_the_public_address_speaks_tls(tmp_path: Path) -> None:

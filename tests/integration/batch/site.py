@@ -12,11 +12,10 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, Final
 
 from tests import clusters
-from tests.e2e.site import ADMIN_TOKEN, Site, free_port, wait_for
+from tests.e2e.site import ADMIN_TOKEN, Site, free_port, place_for, wait_for
 
 PROGRAM: Final = Path(__file__).with_name("program.py")
 PATIENCE: Final = 120.0
@@ -254,14 +253,8 @@ def configuration(program: Path) -> str:
 @contextmanager
 def a_batch_site(prepare: Callable[[Site], None] | None = None) -> Iterator[BatchSite]:
     """Run a site, changed by `prepare` before it begins."""
-    place = Path(mkdtemp(dir="/var/tmp", prefix="perijove-test-"))
-    place.chmod(0o711)
-    program = place / "program.py"
-    program.write_bytes(PROGRAM.read_bytes())
-    program.chmod(0o644)
-    directory = place / "hub"
-    directory.mkdir(mode=0o700)
-    found = BatchSite(Site(directory, free_port(), extra=configuration(program)))
+    place, program = place_for(PROGRAM)
+    found = BatchSite(Site(place / "hub", free_port(), extra=configuration(program)))
     if prepare is not None:
         prepare(found.site)
     found.site.start()

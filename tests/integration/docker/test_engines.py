@@ -1,6 +1,5 @@
 """Several engines as several spawners, one of them far away: it is asked over TLS, as itself."""
 
-import datetime
 import os
 import select
 import socket
@@ -16,13 +15,14 @@ from typing import Any, Final
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from perijove.domain.errors import SpawnerTransient
 from perijove.spawners.contract import Phase
 from perijove.spawners.docker import DockerSpawner
+from tests.certificates import Identity, new_key, unsigned, written
 from tests.contract.spawners.docker_site import DockerSite, docker
 from tests.contract.spawners.sites import NAME, answers, find, phase, recorded
 from tests.integration.docker.conftest import order
@@ -36,65 +36,31 @@ OTHER: Final = f"{NAME}x"
 # Certificates, as a site makes them for its engines
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A certificate and its key, as files."""
-
-    cert: Path
-    key: Path
-
-
 class Authority:
     """One that signs certificates."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
         self._name = name
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.file = self._written(name, self._certificate(name, self._key, None), self._key).cert
+        self._key = new_key()
+        own = self._certificate(name, self._key, None)
+        self.file = written(folder, name, own, self._key).cert
 
     def identity(self, name: str, purpose: x509.ObjectIdentifier) -> Identity:
         """Return a certificate of this authority for one purpose."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        return self._written(f"{self._name}-{name}", self._certificate(name, key, purpose), key)
+        key = new_key()
+        cert = self._certificate(name, key, purpose)
+        return written(self._folder, f"{self._name}-{name}", cert, key)
 
     def _certificate(
         self, name: str, key: ec.EllipticCurvePrivateKey, purpose: x509.ObjectIdentifier | None
     ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(_called(name))
-            .issuer_name(_called(self._name))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=purpose is None, path_length=None), True)
-        )
+        builder = unsigned(name, key, issuer=self._name, is_authority=purpose is None)
         if purpose is not None:
             names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))])
             builder = builder.add_extension(names, False)
             builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), False)
         return builder.sign(self._key, hashes.SHA256())
-
-    def _written(
-        self, name: str, cert: x509.Certificate, key: ec.EllipticCurvePrivateKey
-    ) -> Identity:
-        made = Identity(self._folder / f"{name}.pem", self._folder / f"{name}.key")
-        made.cert.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-        made.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return made
-
-
-def _called(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 # The engine that is far away: the bed's second one, behind what wants to see a certificate

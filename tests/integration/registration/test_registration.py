@@ -279,14 +279,19 @@ async def test_an_end_that_no_process_has_is_refused(
         assert (await api.hub.launch(launch.id)).end is None
 
 
+async def on_this_machine(api: TestApi, launch: Launch) -> None:
+    """Have the scheduler say that a job's node is this machine, and the hub know it."""
+    present = api.hub.platform.present
+    present[launch.name] = replace(present[launch.name], node="127.0.0.1")
+    await api.hub.until(launch, lambda now: now.node == "127.0.0.1")
+
+
 async def test_batchspawners_call_sets_the_port_and_nothing_else(
     database_url: str, tmp_path: Path
 ) -> None:
     """With a server's own token its port is taken; its host is the scheduler's to say."""
     async with registering(database_url, tmp_path) as (api, node, launch):
-        present = api.hub.platform.present
-        present[launch.name] = replace(present[launch.name], node="127.0.0.1")
-        await api.hub.until(launch, lambda now: now.node == "127.0.0.1")
+        await on_this_machine(api, launch)
         await api.call("POST", PATH, claim(node, launch), token=None)  # records the job
         sent = {"port": node.port, "ip": "169.254.169.254", "cmd": ["id"], "job_id": "1"}
 
@@ -304,9 +309,7 @@ async def test_the_wrapper_around_batchspawners_program_still_tells_the_end(
 ) -> None:
     """Its server has said another port meanwhile; the run is the same, and so is its token."""
     async with registering(database_url, tmp_path) as (api, node, launch):
-        present = api.hub.platform.present
-        present[launch.name] = replace(present[launch.name], node="127.0.0.1")
-        await api.hub.until(launch, lambda now: now.node == "127.0.0.1")
+        await on_this_machine(api, launch)
         body = claim(node, launch)
         given = (await api.call("POST", PATH, body, token=None)).json()
         token = server_token(api.hub.hub, launch)

@@ -6,14 +6,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from tempfile import mkdtemp
 
 import psutil
 import pytest
 
 from tests import clusters
 from tests.clusters import Cluster
-from tests.e2e.site import Site, free_port
+from tests.e2e.site import Site, free_port, place_for
 
 pytestmark = [
     pytest.mark.needs("root", "users", "slurm", "gridengine"),
@@ -42,15 +41,9 @@ command = ["/usr/bin/python3", "-I", "{server}"]
 def place(request: pytest.FixtureRequest) -> Iterator[Site]:
     """Run a site below a directory that others may pass through, in front of one cluster."""
     cluster: Cluster = request.param
-    directory = Path(mkdtemp(dir="/var/tmp", prefix="perijove-test-"))
-    directory.chmod(0o711)
-    server = directory / "server.py"
-    server.write_bytes(SERVER.read_bytes())
-    server.chmod(0o644)
-    data = directory / "hub"
-    data.mkdir(mode=0o700)
+    directory, server = place_for(SERVER)
     section = clusters.section(cluster, SETTINGS.format(server=server))
-    site = Site(data, free_port(), extra=CONFIG.format(port=free_port()) + section)
+    site = Site(directory / "hub", free_port(), extra=CONFIG.format(port=free_port()) + section)
     with clusters.left_clean(cluster) as ends:
         ends.callback(shutil.rmtree, directory)
         site.start()
